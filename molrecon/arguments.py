@@ -1,0 +1,247 @@
+"""The arguments of the `molrecon` command."""
+
+from __future__ import annotations
+
+import argparse
+from importlib import metadata
+
+import torch
+
+from molrecon.classical import CGSense, L1Wavelet
+from molrecon.pipeline import DEFAULT_BATCH_SIZE
+from molrecon.weights import DEFAULT_MODEL
+
+METHODS = ("zero-filled", "cg-sense", "l1-wavelet", "mol")
+
+
+def build_parser(description: str) -> argparse.ArgumentParser:
+    """Return the parser; `description` is the text above the list of commands, with the exit codes."""
+    parser = argparse.ArgumentParser(
+        prog="molrecon", description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--version", action="version", version=f"molrecon {_version()} (torch {torch.__version__})")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_demo(
+        commands.add_parser("demo", help="reconstruct a synthetic scan", description="Reconstruct a synthetic scan.")
+    )
+    _add_reconstruct(
+        commands.add_parser(
+            "reconstruct",
+            help="reconstruct scans",
+            description="Reconstruct scans. For every input NAME the folder receives NAME.nii.gz, NAME.h5 (fastMRI"
+            " submission), NAME.png (quality page) and NAME.json (sidecar), and for all of them manifest.json. Existing"
+            " files are replaced. Inputs of the same name get their parent folder's name in front.",
+        )
+    )
+    _add_compare(
+        commands.add_parser(
+            "compare",
+            help="methods side by side on a fully sampled scan",
+            description="Undersample a fully sampled scan and reconstruct it by several methods. Metrics are"
+            " fastMRI's, against the root sum of squares of the fully sampled scan when the file carries such a"
+            " reference, else against its coil-combined image with the same maps (from the undersampled scan)."
+            " In the table and the JSON, iterations and error_bound are those of the worst slice; error_bound is the"
+            " relative distance to the method's own exact solution: null for l1-wavelet, which knows none, and for"
+            " zero-filled, where converged is null too.",
+        )
+    )
+    models = commands.add_parser("models", help="list the packaged models", description="List the packaged models.")
+    models.add_argument("--verbose", action="store_true", help="show log messages, and tracebacks of errors")
+    return parser
+
+
+def _add_demo(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", default="demo", metavar="DIR", help="folder for everything (default: %(default)s)")
+    _add_model(parser)
+    _add_cg_regularisation(parser, best=False)
+
+
+def _add_reconstruct(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "inputs",
+        nargs="+",
+        metavar="INPUT",
+        help="fastMRI or ISMRMRD HDF5, .npy (coil, rows, cols) or (slice, coil, rows, cols), BART .cfl, or a folder",
+    )
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder for the outputs")
+    parser.add_argument(
+        "--skip-existing", action="store_true", help="keep complete outputs of an earlier run, whatever its settings"
+    )
+    _add_data(parser)
+    _add_model(parser)
+
+
+def _add_compare(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("input", metavar="INPUT", help="a fully sampled scan")
+    parser.add_argument("--accel", type=_at_least_one, default=4.0, metavar="R", help="acceleration (default: 4)")
+    parser.add_argument(
+        "--mask",
+        choices=("random", "equispaced"),
+        default="random",
+        help="fastMRI's kinds of mask (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--center-fraction", type=_fraction, default=0.08, metavar="f", help="share of central columns (default: 0.08)"
+    )
+    parser.add_argument(
+        "--noise",
+        type=_not_negative,
+        default=0.0,
+        metavar="SIGMA",
+        help="standard deviation of the complex noise that is added, relative to the maximum of the image (root sum of"
+        " squares of the coils); default: 0",
+    )
+    parser.add_argument(
+        "--seed", type=_seed, metavar="S", help="of mask and noise (default: from the file's name, as fastMRI does)"
+    )
+    parser.add_argument(
+        "--methods",
+        type=_methods,
+        default=list(METHODS),
+        metavar="LIST",
+        help=f"comma-separated (default: {','.join(METHODS)})",
+    )
+    parser.add_argument(
+        "--json", metavar="FILE", help="write the numbers there as well; - prints them, and nothing else, to stdout"
+    )
+    _add_cg_regularisation(parser, best=True)
+    parser.add_argument(
+        "--l1-regularisation",
+        type=_positive_or_best,
+        default=L1Wavelet().regularisation,
+        metavar="W",
+        help="weight of the L1 term relative to the brightest zero-filled pixel, or best: the one with the highest PSNR"
+        " against the reference (default: %(default)s)",
+    )
+    _add_data(parser)
+    _add_model(parser)
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--maps",
+        default="espirit",
+        metavar="espirit|FILE",
+        help="coil sensitivity maps: estimated from the calibration region (default), or .npy or BART .cfl"
+        " (slices or 1, coil, rows, cols)",
+    )
+    parser.add_argument(
+        "--noise-level",
+        type=_not_negative,
+        metavar="SIGMA",
+        help="complex noise standard deviation of a k-space sample, in the units of the input (default: estimated)",
+    )
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--model",
+        default=DEFAULT_MODEL,
+        metavar="NAME_OR_FILE",
+        help="packaged model or weights file (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--device",
+        type=_device,
+        default="cuda" if torch.cuda.is_available() else "cpu",
+        metavar="D",
+        help="cpu, cuda, cuda:1, ... (default here: %(default)s)",
+    )
+    parser.add_argument(
+        "--tol", type=_positive, metavar="T", help="relative error bound to reach (default: the model's)"
+    )
+    parser.add_argument("--max-steps", type=_count, metavar="N", help="most iterations a slice (default: the model's)")
+    parser.add_argument(
+        "--batch-size",
+        type=_count,
+        default=DEFAULT_BATCH_SIZE,
+        metavar="N",
+        help="slices at a time (default: %(default)s)",
+    )
+    parser.add_argument("--verbose", action="store_true", help="show log messages, and tracebacks of errors")
+
+
+def _add_cg_regularisation(parser: argparse.ArgumentParser, best: bool) -> None:
+    also = ", or best: the one with the highest PSNR against the reference" if best else ""
+    parser.add_argument(
+        "--cg-regularisation",
+        type=_positive_or_best if best else _positive,
+        default=CGSense().regularisation,
+        metavar="W",
+        help=f"weight of CG-SENSE's Tikhonov term{also} (default: %(default)s)",
+    )
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}, expected a number") from None
+
+
+def _not_negative(text: str) -> float:
+    value = _number(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text}, expected a number that is not negative")
+    return value
+
+
+def _positive(text: str) -> float:
+    value = _number(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text}, expected a positive number")
+    return value
+
+
+def _at_least_one(text: str) -> float:
+    value = _number(text)
+    if not 1 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text}, expected 1 or more")
+    return value
+
+
+def _fraction(text: str) -> float:
+    value = _number(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text}, expected 0 to 1")
+    return value
+
+
+def _count(text: str) -> int:
+    if not (text.isdecimal() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"{text}, expected a whole number of 1 or more")
+    return int(text)
+
+
+def _seed(text: str) -> int:
+    if not (text.isdecimal() and int(text) < 2**32):
+        raise argparse.ArgumentTypeError(f"{text}, expected a whole number from 0 to 2^32 - 1")
+    return int(text)
+
+
+def _positive_or_best(text: str) -> float | None:
+    return None if text == "best" else _positive(text)
+
+
+def _methods(text: str) -> list[str]:
+    names = list(dict.fromkeys(name.strip() for name in text.split(",")))
+    unknown = [name for name in names if name not in METHODS]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"{', '.join(map(repr, unknown))}, expected some of {', '.join(METHODS)}")
+    return names
+
+
+def _device(text: str) -> torch.device:
+    try:
+        device = torch.device(text)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA raises AssertionError
+        raise argparse.ArgumentTypeError(f"{text!r} cannot be used here ({str(error).splitlines()[0]})") from None
+    return device
+
+
+def _version() -> str:
+    try:
+        return metadata.version("molrecon")
+    except metadata.PackageNotFoundError:
+        return "(not installed)"

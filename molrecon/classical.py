@@ -1,0 +1,125 @@
+"""Reconstructions without training, for comparison: zero-filled, CG-SENSE and L1-wavelet."""
+
+from __future__ import annotations
+
+from typing import final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from molrecon.conjugate_gradient import conjugate_gradient
+from molrecon.solution import Solution
+from operators import LinearOperator, Sense
+
+CONVERGED_CHANGE = 1e-3  # relative change of the last FISTA step at which L1-wavelet counts as converged
+
+
+def zero_filled(kspace: Tensor, operator: LinearOperator) -> Tensor:
+    """Return `A^H b`, (batch, *spatial) complex: the coil combination with unmeasured samples left at zero."""
+    return operator.adjoint(kspace)
+
+
+@final
+class CGSense:
+    """Tikhonov-regularised SENSE, `argmin_x |A x - b|^2 + mu |x|^2 = (A^H A + mu)^-1 A^H b`, by conjugate gradients.
+
+    Args:
+        regularisation: mu, positive; A has norm at most 1 for maps with `sum_c |s_c|^2 <= 1`.
+        tol: relative residual of the normal equations at which a sample is finished; 0 runs all the iterations.
+        max_steps: iterations at most.
+
+    Reference: Pruessmann, Weiger, Boernert, Boesiger, Magn Reson Med 46, 2001.
+    """
+
+    def __init__(self, regularisation: float = 0.01, *, tol: float = 1e-5, max_steps: int = 200) -> None:
+        if not regularisation > 0:
+            raise ValueError(f"CGSense: regularisation is {regularisation}, expected a positive number")
+        self.regularisation = regularisation
+        self.tol = tol
+        self.max_steps = max_steps
+
+    def __call__(self, kspace: Tensor, operator: LinearOperator) -> Solution:
+        """Return the minimiser; `error_bound = |(A^H A + mu) x - A^H b| / (mu |x|)`.
+
+        Args:
+            kspace: b (batch, coil, *spatial) complex.
+            operator: the acquisition A.
+        """
+        return conjugate_gradient(
+            lambda x: operator.normal(x) + self.regularisation * x,
+            operator.adjoint(kspace),
+            tol=self.tol,
+            max_steps=self.max_steps,
+            smallest_eigenvalue=self.regularisation,
+        )
+
+
+@final
+class L1Wavelet:
+    """Sparsity in an orthonormal wavelet basis, `argmin_x 1/2 |A x - b|^2 + mu |W x|_1`, by sigpy's FISTA.
+
+    Args:
+        regularisation: mu relative to the largest magnitude of `A^H b`.
+        max_steps: FISTA iterations.
+        wavelet: name of the wavelet, as PyWavelets knows it.
+
+    Reference: Lustig, Donoho, Pauly, Magn Reson Med 58, 2007; sigpy.mri.app.L1WaveletRecon.
+    """
+
+    def __init__(self, regularisation: float = 0.002, *, max_steps: int = 100, wavelet: str = "db4") -> None:
+        if not regularisation > 0:
+            raise ValueError(f"L1Wavelet: regularisation is {regularisation}, expected a positive number")
+        self.regularisation = regularisation
+        self.max_steps = max_steps
+        self.wavelet = wavelet
+
+    def __call__(self, kspace: Tensor, operator: Sense) -> Solution:
+        """Return the last iterate of each sample. No error bound is known: it is infinite.
+
+        Args:
+            kspace: b (batch, coil, *spatial) complex.
+            operator: the acquisition A, Cartesian.
+
+        Raises:
+            TypeError: operators other than Sense.
+        """
+        if not isinstance(operator, Sense):
+            raise TypeError(f"L1Wavelet: operator is {type(operator).__name__}, expected Sense")
+        zero = operator.adjoint(kspace)
+        batch = len(kspace)
+        maps = operator.sensitivity_maps.expand(batch, *operator.sensitivity_maps.shape[1:])
+        mask = operator.sampling_mask.expand(batch, *zero.shape[1:])
+        images, changes = [], []
+        for b, s, m, z in zip(kspace, maps, mask, zero, strict=True):
+            image, change = self._one(b.cpu().numpy(), s.cpu().numpy(), m.cpu().numpy(), float(z.abs().amax()))
+            images.append(image)
+            changes.append(change)
+        value = torch.from_numpy(np.stack(images)).to(kspace)
+        return Solution(
+            value=value,
+            error_bound=torch.full((batch,), torch.inf),
+            residuals=torch.full((1, batch), torch.inf),
+            converged=torch.tensor(changes) <= CONVERGED_CHANGE,
+            n_steps=torch.full((batch,), self.max_steps),
+        )
+
+    def _one(self, kspace: np.ndarray, maps: np.ndarray, mask: np.ndarray, scale: float) -> tuple[np.ndarray, float]:
+        from sigpy.mri.app import L1WaveletRecon  # noqa: PLC0415 - compiles for seconds when imported
+
+        largest = float((np.abs(maps) ** 2).sum(0).max())
+        if scale == 0 or largest == 0:
+            return np.zeros(maps.shape[1:], maps.dtype), 0.0
+        # Orthonormal transforms: the step 1 / |S|^2 is safe, and sigpy need not estimate one with global randomness.
+        recon = L1WaveletRecon(
+            kspace,
+            maps,
+            self.regularisation * scale,
+            weights=np.ascontiguousarray(mask, dtype=np.float32)[None],
+            wave_name=self.wavelet,
+            alpha=1 / largest,
+            max_iter=self.max_steps,
+            show_pbar=False,
+        )
+        image = recon.run()
+        return image, float(recon.alg.resid) / largest / max(float(np.linalg.norm(image)), 1e-30)

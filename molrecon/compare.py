@@ -1,0 +1,201 @@
+"""Methods side by side on a fully sampled scan that is undersampled after the fact."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from molrecon.classical import CGSense, L1Wavelet, zero_filled
+from molrecon.io import RawVolume, center_crop
+from molrecon.metrics import nmse, psnr, ssim
+from molrecon.mol import MOL
+from molrecon.pipeline import DEFAULT_BATCH_SIZE, Method, Reconstruction, solve_slices
+from molrecon.preparation import PreparedVolume, crop_readout
+from molrecon.solution import Solution
+from operators import Sense, centred_ifft
+
+CG_GRID = tuple(10 ** (k / 4) for k in range(-16, 1))  # of weights relative to the largest eigenvalue of A^H A
+L1_GRID = tuple(10 ** (k / 4) for k in range(-16, -3))  # of weights relative to the brightest zero-filled pixel
+
+
+@final
+@dataclass(frozen=True)
+class Score:
+    """How one method did on a volume, by fastMRI's definitions: PSNR (dB) and SSIM with the reference volume's maximum.
+
+    `seconds` is the reconstruction alone, without maps and loading; `iterations` those of the slowest slice;
+    `error_bound` the largest of all slices, relative, to the method's own exact solution; None where a method knows
+    none (L1-wavelet). Zero filling takes 0 iterations and has nothing to converge: None for `converged` too.
+    """
+
+    psnr: float
+    ssim: float
+    nmse: float
+    seconds: float
+    iterations: int
+    error_bound: float | None
+    converged: bool | None
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """A method's score, its image (slices, rows, cols) float32, and its regularisation weight (None: it has none)."""
+
+    score: Score
+    image: np.ndarray
+    regularisation: float | None
+
+
+def undersample(volume: RawVolume, sampling_mask: np.ndarray, noise_level: float, seed: Sequence[int]) -> RawVolume:
+    """Return the volume as it would have been measured with this mask and more noise; the reference stays.
+
+    Args:
+        volume: fully sampled.
+        sampling_mask: (cols,) bool.
+        noise_level: standard deviation of the complex noise that is ADDED to every sample, in the units of kspace.
+        seed: of the noise.
+
+    Raises:
+        ValueError: a volume that is not fully sampled, a mask of another length, a negative noise level.
+    """
+    if not volume.fully_sampled:
+        measured, total = int(volume.sampling_mask.sum()), volume.sampling_mask.size
+        raise ValueError(f"compare: {volume.path} has {measured} of {total} samples, expected a fully sampled scan")
+    if sampling_mask.shape != (volume.kspace.shape[-1],):
+        raise ValueError(f"undersample: mask {sampling_mask.shape}, expected ({volume.kspace.shape[-1]},)")
+    if not noise_level >= 0:
+        raise ValueError(f"undersample: noise_level is {noise_level}, expected a number that is not negative")
+    mask = volume.sampling_mask & sampling_mask
+    generator = np.random.default_rng([int(s) for s in seed])
+    kspace = np.empty_like(volume.kspace)
+    for one, out in zip(volume.kspace, kspace, strict=True):
+        out[...] = one
+        if noise_level > 0 and one.any():
+            parts = generator.standard_normal((2, *one.shape), dtype=np.float32) * np.float32(
+                noise_level / math.sqrt(2)
+            )
+            out += parts[0] + 1j * parts[1]
+        out *= mask
+        out += 0.0  # no negative zeros
+    return replace(volume, kspace=kspace, sampling_mask=mask)
+
+
+def root_sum_of_squares(volume: RawVolume) -> np.ndarray:
+    """Return `sqrt(sum_c |F^-1 y_c|^2)` cropped to the recon matrix, (slices, *recon_shape) float32."""
+    image = np.empty((len(volume.kspace), *volume.recon_shape), dtype=np.float32)
+    for one, out in zip(volume.kspace, image, strict=True):
+        coils = centred_ifft(torch.from_numpy(one), (-2, -1))
+        out[...] = center_crop(torch.linalg.vector_norm(coils, dim=0).numpy(), volume.recon_shape)
+    return image
+
+
+def reference_image(volume: RawVolume, prepared: PreparedVolume) -> np.ndarray:
+    """Return what the fully sampled volume shows, the reference of the metrics; (slices, *recon_shape) float32.
+
+    The root sum of squares when the file carries such a reference, as fastMRI's multi-coil files do; otherwise the
+    coil-combined image `|sum_c conj(s_c) F^-1 y_c| / sqrt(sum_c |s_c|^2)` with the maps of `prepared`, zero where
+    those are.
+    """
+    if volume.reference_kind == "rss":
+        return root_sum_of_squares(volume)
+    maps = prepared.sensitivity_maps
+    combined = torch.zeros_like(prepared.kspace[:, 0])
+    for k, one in enumerate(torch.from_numpy(volume.kspace)):
+        coils = centred_ifft(crop_readout(one[None], maps.shape[-2])[0], (-2, -1))
+        weight = torch.linalg.vector_norm(maps[k], dim=0).square()
+        combined[k] = torch.linalg.vecdot(maps[k], coils, dim=0) / weight.clamp_min(torch.finfo(weight.dtype).tiny)
+    return prepared.magnitude(combined)
+
+
+@final
+class Comparison:
+    """Runs methods on one prepared scan and scores them against one reference.
+
+    Args:
+        prepared: the undersampled scan.
+        reference: (slices, *recon_shape), from `reference_image`.
+        device, batch_size, progress: as for `reconstruct_volume`.
+    """
+
+    def __init__(
+        self,
+        prepared: PreparedVolume,
+        reference: np.ndarray,
+        *,
+        device: torch.device | str = "cpu",
+        batch_size: int = DEFAULT_BATCH_SIZE,
+        progress: bool = False,
+    ) -> None:
+        self.prepared = prepared
+        self.reference = reference
+        self.device = device
+        self.batch_size = batch_size
+        self.progress = progress
+
+    def zero_filled(self) -> Outcome:
+        """Score `A^H y`."""
+
+        def method(kspace: Tensor, A: Sense) -> Solution:
+            image = zero_filled(kspace, A)
+            nothing = image.real.new_zeros(len(image))
+            return Solution(image, nothing, nothing[None], nothing == 0, nothing.long())
+
+        outcome = self._run("zero-filled", method)
+        return replace(outcome, score=replace(outcome.score, error_bound=None, converged=None))
+
+    def cg_sense(self, regularisation: float | None) -> Outcome:
+        """Score CG-SENSE; None: the weight with the best PSNR against the reference, which no user could choose."""
+        return self._tuned("cg-sense", CGSense, CG_GRID, regularisation)
+
+    def l1_wavelet(self, regularisation: float | None) -> Outcome:
+        """Score L1-wavelet; None: the weight with the best PSNR against the reference, which no user could choose."""
+        return self._tuned("l1-wavelet", L1Wavelet, L1_GRID, regularisation)
+
+    def mol(self, model: MOL) -> Outcome:
+        """Score MOL with the noise level of the prepared scan."""
+        model = model.to(self.device)
+        return self._run("mol", lambda kspace, A: model(kspace, A, noise_level=self.prepared.noise_level))
+
+    def reconstruction(self, result: Reconstruction) -> Outcome:
+        """Score what `reconstruct_prepared` made of the same prepared scan."""
+        return self._outcome(result.image, result.seconds, result.n_steps, result.error_bound, result.converged)
+
+    def _tuned(
+        self, name: str, build: Callable[[float], Method], grid: Sequence[float], regularisation: float | None
+    ) -> Outcome:
+        weights = grid if regularisation is None else [regularisation]
+        outcomes = [replace(self._run(name, build(weight)), regularisation=weight) for weight in weights]
+        return max(outcomes, key=lambda outcome: outcome.score.psnr)
+
+    def _run(self, name: str, method: Method) -> Outcome:
+        solutions = solve_slices(
+            method,
+            self.prepared,
+            device=self.device,
+            batch_size=self.batch_size,
+            progress=self.progress,
+            description=name,
+        )
+        image = self.prepared.magnitude(solutions.image)
+        return self._outcome(image, solutions.seconds, solutions.n_steps, solutions.error_bound, solutions.converged)
+
+    def _outcome(
+        self, image: np.ndarray, seconds: float, n_steps: np.ndarray, error_bound: np.ndarray, converged: np.ndarray
+    ) -> Outcome:
+        score = Score(
+            psnr=psnr(self.reference, image),
+            ssim=ssim(self.reference, image),
+            nmse=nmse(self.reference, image),
+            seconds=round(seconds, 4),
+            iterations=int(n_steps.max()),
+            error_bound=float(error_bound.max()) if np.isfinite(error_bound).all() else None,
+            converged=bool(converged.all()),
+        )
+        return Outcome(score, image, None)

@@ -1,0 +1,30 @@
+"""Writing files so that a reader sees either nothing, the old file or the whole new one, never a part."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+__all__ = ["atomic_path"]
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """A temporary path in the folder of `path`: write there; it replaces `path` when the block ends without an error.
+
+    The temporary name is hidden and keeps the suffixes of `path`, since some libraries choose the format by them. When
+    the block raises, the temporary file is removed and `path` stays as it was. The folder must exist.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{uuid.uuid4().hex}.{path.name}")
+    try:
+        yield temporary
+        # Without this a power failure after the rename could leave an empty file under the final name.
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

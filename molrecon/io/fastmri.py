@@ -1,0 +1,169 @@
+"""fastMRI volumes: HDF5 with `kspace`, an ISMRMRD header, and for training files the reference reconstructions.
+
+Format: https://fastmri.med.nyu.edu and Zbontar et al., "fastMRI: An Open Dataset and Benchmarks for Accelerated MRI",
+arXiv:1811.08839. kspace is (slices, coils, rows, cols), or (slices, rows, cols) for a single coil; rows are the readout
+with its twofold oversampling; the data are not conjugated.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from molrecon.io.crop import center_crop
+from molrecon.io.header import padding_attributes, parse_header, voxel_size
+from molrecon.io.heap import check_heaps
+from molrecon.io.volume import (
+    RawVolume,
+    UnreadableInput,
+    check_kspace,
+    file_sha256,
+    infer_sampling_mask,
+    mask_kspace,
+    reading,
+)
+
+__all__ = ["read_dataset", "read_fastmri", "read_text"]
+
+log = logging.getLogger(__name__)
+
+EXPECTED = "a fastMRI HDF5 file"
+# Deflate, the strongest of the usual HDF5 filters, shrinks data at most this much.
+LARGEST_COMPRESSION = 1032
+SINGLE_COIL_REFERENCES = ("esc", "rss")
+MULTI_COIL_REFERENCES = ("rss",)
+
+
+def read_fastmri(path: str | Path) -> RawVolume:
+    """Read a multi-coil or single-coil fastMRI file.
+
+    Sampling mask: that of the file (`mask`, length cols, or (rows, cols)), less the columns that hold no data; without
+    one, the samples that are not zero in all slices and coils. Data outside the mask are set to zero. Columns outside
+    the acquired range of the header (asymmetric phase encoding, padded with zeros) are reported in the attributes
+    padding_left and padding_right. Image shape: the recon matrix of the header, along each axis limited to what kspace
+    and reference have. The reference of a multi-coil file is `reconstruction_rss`, of a single-coil file
+    `reconstruction_esc`, or rss where that is missing.
+
+    Raises UnreadableInput.
+    """
+    path = Path(path)
+    check_heaps(path)
+    with reading(path, EXPECTED), h5py.File(path, "r") as file:
+        if not isinstance(file.get("kspace"), h5py.Dataset):
+            raise UnreadableInput(path, f"no dataset kspace among {sorted(file)}", EXPECTED)
+        stored = read_dataset(path, file["kspace"])
+        mask = read_dataset(path, file["mask"]) if "mask" in file else None
+        xml = read_text(path, file["ismrmrd_header"]) if "ismrmrd_header" in file else None
+        kinds = MULTI_COIL_REFERENCES if stored.ndim == 4 else SINGLE_COIL_REFERENCES
+        kind = next((kind for kind in kinds if f"reconstruction_{kind}" in file), None)
+        reference = read_dataset(path, file[f"reconstruction_{kind}"]) if kind else None
+        attributes = _attributes(file)
+    if stored.ndim not in (3, 4):
+        raise UnreadableInput(
+            path, f"kspace of shape {stored.shape}", "(slices, coils, rows, cols) or (slices, rows, cols)"
+        )
+
+    kspace = check_kspace(path, stored if stored.ndim == 4 else stored[:, None])
+    rows, cols = kspace.shape[-2:]
+    sampling_mask = _sampling_mask(path, kspace, mask)
+    mask_kspace(kspace, sampling_mask)
+    recon_shape, spacing = (rows, cols), None
+    if xml is not None:
+        header = parse_header(path, xml)
+        recon_shape = min(header.recon_matrix[0], rows), min(header.recon_matrix[1], cols)
+        spacing = voxel_size(header, rows, cols)
+        attributes |= padding_attributes(header, sampling_mask)
+    if reference is not None:
+        reference = _reference(path, reference, kspace.shape[0])
+        recon_shape = min(recon_shape[0], reference.shape[1]), min(recon_shape[1], reference.shape[2])
+        reference = np.ascontiguousarray(center_crop(reference, recon_shape))
+    return RawVolume(
+        path=path,
+        kspace=kspace,
+        sampling_mask=sampling_mask,
+        recon_shape=recon_shape,
+        sha256=file_sha256(path),
+        voxel_size=spacing,
+        reference=reference,
+        reference_kind=kind,
+        attributes=attributes,
+        header=xml,
+    )
+
+
+def read_dataset(path: Path, dataset: h5py.Dataset) -> np.ndarray:
+    """The whole of an HDF5 dataset, after a check of its type and that the file can hold as much as it claims."""
+    # A damaged compound type, with members that overlap, makes the HDF5 library write past its buffer.
+    if not _sound(dataset.dtype):
+        raise UnreadableInput(path, f"dataset {dataset.name} of type {dataset.dtype}", "numbers or text")
+    filters = dataset.id.get_create_plist().get_nfilters()
+    limit = path.stat().st_size * (LARGEST_COMPRESSION if filters else 1)
+    if dataset.nbytes > limit:
+        found = (
+            f"dataset {dataset.name} of shape {dataset.shape} ({dataset.nbytes} bytes) in {path.stat().st_size} bytes"
+        )
+        raise UnreadableInput(path, found, "a complete file")
+    return np.asarray(dataset[()])
+
+
+def read_text(path: Path, dataset: h5py.Dataset) -> str:
+    """A string dataset with one element, as text."""
+    if dataset.size != 1:
+        raise UnreadableInput(path, f"dataset {dataset.name} of shape {dataset.shape}", "one text")
+    text = read_dataset(path, dataset).item()
+    return text.decode("utf-8") if isinstance(text, bytes) else str(text)
+
+
+def _sound(dtype: np.dtype) -> bool:
+    """Whether the fields of the type, and of the types of its fields, lie one after the other inside it."""
+    end = 0
+    for field, offset in sorted((part[:2] for part in (dtype.fields or {}).values()), key=lambda part: part[1]):
+        if offset < end or not _sound(field):
+            return False
+        end = offset + field.itemsize
+    return end <= dtype.itemsize
+
+
+def _attributes(file: h5py.File) -> dict[str, str | float | int]:
+    plain: dict[str, str | float | int] = {}
+    for name, value in file.attrs.items():
+        if isinstance(value, (np.ndarray, np.generic)) and value.size == 1:
+            value = value.item()
+        if isinstance(value, bytes):
+            value = value.decode("utf-8", "replace")
+        if isinstance(value, (str, float, int)):
+            plain[str(name)] = value
+    return plain
+
+
+def _sampling_mask(path: Path, kspace: np.ndarray, stored: np.ndarray | None) -> np.ndarray:
+    measured = infer_sampling_mask(kspace)
+    if stored is None:
+        return measured
+    rows, cols = kspace.shape[-2:]
+    if stored.shape not in ((cols,), (rows, cols)):
+        raise UnreadableInput(path, f"mask of shape {stored.shape}", f"({cols},), one value per column of kspace")
+    if stored.dtype.kind not in "biuf" or not np.isin(stored, (0, 1)).all():
+        raise UnreadableInput(path, f"mask of dtype {stored.dtype} with values other than 0 and 1", "only 0 and 1")
+    mask = stored.astype(bool)
+    if (measured & ~mask).any():
+        log.warning("%s: samples outside the mask of the file are not zero; they are left out", path)
+    if mask.ndim == 1:
+        mask = mask & measured.reshape(-1, cols).any(axis=0)
+    if not (mask & measured).any():
+        raise UnreadableInput(path, "a mask that keeps no measured sample", "one that keeps some")
+    return mask
+
+
+def _reference(path: Path, reference: np.ndarray, slices: int) -> np.ndarray:
+    expected = f"({slices}, rows, cols) real and finite"
+    if reference.ndim != 3 or reference.shape[0] != slices or 0 in reference.shape or reference.dtype.kind not in "iuf":
+        raise UnreadableInput(path, f"reference of shape {reference.shape}, dtype {reference.dtype}", expected)
+    with np.errstate(over="ignore"):
+        reference = reference.astype(np.float32)
+    if not np.isfinite(reference).all():
+        raise UnreadableInput(path, "NaN or infinity in the reference", expected)
+    return reference

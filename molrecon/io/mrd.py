@@ -1,0 +1,154 @@
+"""Raw scanner data in ISMRMRD (MRD) HDF5: Cartesian 2D scans.
+
+Format: Inati et al., "ISMRM Raw data format: A proposed standard for MRI raw datasets", Magn Reson Med 77:411 (2017);
+every readout is a record of its own with a header that says where in kspace it belongs.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from molrecon.io.fastmri import read_dataset, read_text
+from molrecon.io.header import Header, padding_attributes, parse_header, voxel_size
+from molrecon.io.heap import check_heaps
+from molrecon.io.volume import RawVolume, UnreadableInput, check_kspace, file_sha256, mask_kspace, reading
+
+__all__ = ["is_mrd", "read_mrd"]
+
+log = logging.getLogger(__name__)
+
+EXPECTED = "raw ISMRMRD data of a Cartesian 2D scan"
+# Flag n of the format is bit n - 1.
+NOISE, CALIBRATION, CALIBRATION_AND_IMAGING, REVERSE = (1 << (flag - 1) for flag in (19, 20, 21, 22))
+# Navigator, phase correction, feedback, dummy, real-time feedback, surface coil correction, phase stabilisation.
+NOT_IMAGING = sum(1 << (flag - 1) for flag in (23, 24, 26, 27, 28, 29, 30, 31))
+SINGLE_FRAME = ("contrast", "phase", "repetition", "set")
+
+
+def is_mrd(path: Path) -> bool:
+    """Whether the HDF5 file has a group with the datasets `xml` and `data`, and no `kspace`. Raises UnreadableInput."""
+    with reading(path, "an HDF5 file"), h5py.File(path, "r") as file:
+        return "kspace" not in file and _group(file) is not None
+
+
+def read_mrd(path: str | Path, *, conjugate: bool = False) -> RawVolume:
+    """Read the first image series of a Cartesian 2D ISMRMRD file into kspace (slices, coils, rows, cols).
+
+    A readout is placed with its center_sample at rows // 2, in column encoded_y // 2 - center + kspace_encode_step_1;
+    where several averages hit the same place, their mean is taken. Columns in which no slice has a readout are False in
+    the sampling mask; a slice that lacks columns which others have is refused, since one mask serves all.
+    Of several contrasts, phases, repetitions or sets the first is read, and the log says so. Noise readouts are not
+    used: attributes["noise_readouts"] counts them and attributes["noise_scan_level"] is sqrt(E|n|^2) of their samples,
+    not corrected for a dwell time that differs from that of the image. `conjugate` conjugates the data, which Siemens
+    raw data need to agree with the scanner's own images (fastMRI data are not conjugated).
+
+    Raises UnreadableInput, also for 3D encodings, other trajectories and reversed readouts (EPI).
+    """
+    path = Path(path)
+    check_heaps(path)
+    with reading(path, EXPECTED), h5py.File(path, "r") as file:
+        name = _group(file)
+        if name is None:
+            raise UnreadableInput(path, f"no group with xml and data among {sorted(file)}", EXPECTED)
+        xml = read_text(path, file[name]["xml"])
+        records = read_dataset(path, file[name]["data"])
+        heads, samples = records["head"], records["data"]
+        header = parse_header(path, xml)
+        _check_encoding(path, header)
+        noise = (heads["flags"] & NOISE) != 0
+        attributes = _noise_attributes(samples[noise])
+        keep = _imaging(path, heads, header) & ~noise
+        kspace, sampling_mask = _place(path, heads[keep], samples[keep], header)
+    kspace = check_kspace(path, np.conj(kspace) if conjugate else kspace)
+    mask_kspace(kspace, sampling_mask)
+    rows, cols = kspace.shape[-2:]
+    return RawVolume(
+        path=path,
+        kspace=kspace,
+        sampling_mask=sampling_mask,
+        recon_shape=(min(header.recon_matrix[0], rows), min(header.recon_matrix[1], cols)),
+        sha256=file_sha256(path),
+        voxel_size=voxel_size(header, rows, cols),
+        attributes=attributes | padding_attributes(header, sampling_mask),
+        header=xml,
+    )
+
+
+def _group(file: h5py.File) -> str | None:
+    return next(
+        (name for name in file if isinstance(file[name], h5py.Group) and {"xml", "data"} <= set(file[name])), None
+    )
+
+
+def _check_encoding(path: Path, header: Header) -> None:
+    if header.trajectory.lower() != "cartesian":
+        raise UnreadableInput(path, f"a {header.trajectory} trajectory", EXPECTED)
+    if header.encoded_matrix[2] > 1:
+        raise UnreadableInput(path, f"a 3D encoding {header.encoded_matrix}", EXPECTED)
+
+
+def _noise_attributes(samples: np.ndarray) -> dict[str, str | float | int]:
+    if not len(samples):
+        return {}
+    values = np.concatenate(list(samples)).astype(np.float64)
+    log.info("%d noise readouts are not used for the image", len(samples))
+    return {"noise_readouts": len(samples), "noise_scan_level": float(np.sqrt(2 * np.mean(values**2)))}
+
+
+def _imaging(path: Path, heads: np.ndarray, header: Header) -> np.ndarray:
+    """Which readouts form the image: of the first series, no noise, navigators or separate calibration."""
+    flags, idx = heads["flags"], heads["idx"]
+    keep = ((flags & (NOISE | NOT_IMAGING)) == 0) & (heads["encoding_space_ref"] == 0)
+    if header.calibration_mode in ("separate", "external"):
+        keep &= ((flags & CALIBRATION) == 0) | ((flags & CALIBRATION_AND_IMAGING) != 0)
+    if not keep.any():
+        raise UnreadableInput(path, f"{len(heads)} readouts, none of an image", EXPECTED)
+    for name in SINGLE_FRAME:
+        numbers = np.unique(idx[name][keep])
+        if len(numbers) > 1:
+            log.warning("%s: %d values of %s, only the first is read", path, len(numbers), name)
+        keep &= idx[name] == numbers[0]
+    if (flags[keep] & REVERSE).any():
+        raise UnreadableInput(path, "reversed readouts (EPI)", EXPECTED)
+    return keep
+
+
+def _place(path: Path, heads: np.ndarray, samples: np.ndarray, header: Header) -> tuple[np.ndarray, np.ndarray]:
+    """Sort readouts into kspace (slices, coils, rows, cols) complex128 and the mask (cols,) of those present."""
+    rows, cols, _ = header.encoded_matrix
+    shift = cols // 2 - header.phase_limits[2] if header.phase_limits else 0
+    columns = heads["idx"]["kspace_encode_step_1"].astype(int) + shift
+    slices = heads["idx"]["slice"].astype(int)
+    coils = np.unique(heads["active_channels"])
+    shape = (int(slices.max()) + 1, int(coils[0]), rows, cols)
+    if len(coils) > 1 or columns.min() < 0 or columns.max() >= cols:
+        found = f"readouts of {coils.tolist()} coils in columns {columns.min()} to {columns.max()}"
+        raise UnreadableInput(path, found, f"one number of coils, columns 0 to {cols - 1} of the encoded matrix")
+    # Far above what undersampling and partial echoes explain: the sizes, not the data, are wrong.
+    if 8 * np.prod(shape, dtype=float) > 64 * path.stat().st_size:
+        raise UnreadableInput(path, f"kspace of shape {shape} in a file of {path.stat().st_size} bytes", EXPECTED)
+
+    kspace, count = np.zeros(shape, np.complex128), np.zeros((shape[0], cols), int)
+    for head, values, number, column in zip(heads, samples, slices, columns, strict=True):
+        length, pre, post = (int(head[name]) for name in ("number_of_samples", "discard_pre", "discard_post"))
+        start = rows // 2 - int(head["center_sample"])
+        if (
+            values.size != 2 * shape[1] * length
+            or start + pre < 0
+            or start + length - post > rows
+            or pre + post >= length
+        ):
+            found = f"a readout of {values.size} numbers, {length} samples centred at {head['center_sample']}"
+            raise UnreadableInput(path, found, f"2 x {shape[1]} coils x samples inside {rows} rows")
+        readout = np.ascontiguousarray(values, np.float32).view(np.complex64).reshape(shape[1], length)
+        kspace[number, :, start + pre : start + length - post, column] += readout[:, pre : length - post]
+        count[number, column] += 1
+    measured = count > 0
+    if (measured != measured[0]).any():
+        raise UnreadableInput(path, "slices with different sets of columns", "the same columns in every slice")
+    kspace /= np.maximum(count, 1)[:, None, None, :]
+    return kspace, measured[0]

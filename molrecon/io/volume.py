@@ -1,0 +1,145 @@
+"""What every reader returns (`RawVolume`), what it raises (`UnreadableInput`), and the checks they share."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+__all__ = [
+    "RawVolume",
+    "UnreadableInput",
+    "check_kspace",
+    "file_sha256",
+    "infer_sampling_mask",
+    "mask_kspace",
+    "reading",
+]
+
+# Exact zeros occur by chance in quantised data and by design at the start of a partial echo; a column with at least
+# this share of non-zero samples was read out, and the mask stays one-dimensional.
+READ_OUT_SHARE = 0.9
+
+
+class UnreadableInput(ValueError):
+    """An input file that cannot be used; the message names the file, what was found and what was expected."""
+
+    def __init__(self, path: Path | str, found: str, expected: str) -> None:
+        super().__init__(path, found, expected)
+        self.path, self.found, self.expected = Path(path), found, expected
+
+    def __str__(self) -> str:
+        return f"{self.path}: found {self.found}, expected {self.expected}"
+
+
+@dataclass(frozen=True, eq=False)
+class RawVolume:
+    """One scan as it was measured, with what its file says about it.
+
+    kspace         (slices, coils, rows, cols) complex64, centred in both axes; rows are the readout, cols the phase
+                   encodes. Samples outside `sampling_mask` are exactly +0.
+    sampling_mask  (cols,) bool when whole columns were measured or left out, else (rows, cols) bool. Columns that
+                   were never acquired because k-space was zero-padded (asymmetric phase encoding) are False too;
+                   the acquired range is then attributes["padding_left"] <= column < attributes["padding_right"].
+    recon_shape    (rows, cols) of the image to deliver; never larger than kspace or the reference, so that
+                   `center_crop(image, recon_shape)` has exactly this shape.
+    voxel_size     mm, (row, column, slice) spacing of the delivered image; None when unknown.
+    reference      (slices, *recon_shape) float32 magnitude, or None.
+    reference_kind "rss" (root sum of squares), "esc" (emulated single coil), or None.
+    attributes     scalars from the file: acquisition, patient_id, max, norm, acceleration, num_low_frequency, ...
+    header         ISMRMRD XML, or None.
+    sha256         hexadecimal digest of the input file (of .hdr followed by .cfl for a BART pair).
+    """
+
+    path: Path
+    kspace: np.ndarray
+    sampling_mask: np.ndarray
+    recon_shape: tuple[int, int]
+    sha256: str
+    voxel_size: tuple[float, float, float] | None = None
+    reference: np.ndarray | None = None
+    reference_kind: str | None = None
+    attributes: dict[str, str | float | int] = field(default_factory=dict)
+    header: str | None = None
+
+    @property
+    def n_coils(self) -> int:
+        """Number of receive coils."""
+        return int(self.kspace.shape[1])
+
+    @property
+    def fully_sampled(self) -> bool:
+        """True when every sample of the acquired range was measured; zero padding does not count against it."""
+        left = int(self.attributes.get("padding_left") or 0)
+        right = int(self.attributes.get("padding_right") or self.kspace.shape[-1])
+        return bool(self.sampling_mask[..., left:right].all())
+
+
+@contextmanager
+def reading(path: Path, expected: str) -> Iterator[None]:
+    """Turn whatever a format library raises inside the block into UnreadableInput."""
+    try:
+        yield
+    except UnreadableInput:
+        raise
+    except Exception as error:  # on damaged bytes the libraries raise nearly everything, to the user it is one thing
+        raise UnreadableInput(path, f"{type(error).__name__} ({error})", expected) from error
+
+
+def file_sha256(*paths: Path) -> str:
+    """Hexadecimal sha256 of the files' bytes, one after the other. Raises UnreadableInput."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with reading(path, "a readable file"), path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def check_kspace(path: Path, kspace: np.ndarray) -> np.ndarray:
+    """kspace (slices, coils, rows, cols) of any complex dtype -> C-contiguous, writable complex64, checked.
+
+    Raises UnreadableInput for another rank, a real dtype, an empty axis (zero coils among them), NaN or infinity
+    (also from a value beyond complex64), and data that are zero throughout.
+    """
+    shape = " x ".join(map(str, kspace.shape))
+    if kspace.ndim != 4:
+        raise UnreadableInput(path, f"kspace of shape {shape or '()'}", "4 axes (slices, coils, rows, cols)")
+    if kspace.dtype.kind != "c":
+        raise UnreadableInput(path, f"kspace of dtype {kspace.dtype}", "a complex dtype")
+    if 0 in kspace.shape:
+        axis = ("slices", "coils", "rows", "cols")[kspace.shape.index(0)]
+        raise UnreadableInput(path, f"kspace of shape {shape} (slices, coils, rows, cols)", f"one or more {axis}")
+    with np.errstate(over="ignore", invalid="ignore"):
+        kspace = np.require(kspace, np.complex64, ["C", "W"])
+    for number, one in enumerate(kspace):
+        if not np.isfinite(one.view(np.float32)).all():
+            raise UnreadableInput(path, f"NaN or infinity in the kspace of slice {number}", "finite numbers")
+    if not kspace.any():
+        raise UnreadableInput(path, "kspace that is zero everywhere", "measured samples")
+    return kspace
+
+
+def infer_sampling_mask(kspace: np.ndarray) -> np.ndarray:
+    """Which samples of kspace (slices, coils, rows, cols) were measured: those not zero in all slices and coils.
+
+    Returns (cols,) bool when columns were measured as a whole (at least nine tenths of each is non-zero, or nothing),
+    else (rows, cols) bool.
+    """
+    measured = np.zeros(kspace.shape[-2:], bool)
+    for one in kspace:
+        measured |= one.any(axis=0)
+    columns = np.asarray(measured.any(axis=0))
+    whole = bool((measured[:, columns].mean(axis=0) >= READ_OUT_SHARE).all())
+    return columns if whole else measured
+
+
+def mask_kspace(kspace: np.ndarray, sampling_mask: np.ndarray) -> None:
+    """In place kspace * sampling_mask + 0.0; without the sum a -0 would tell the sign of a sample left out."""
+    for one in kspace:
+        one *= sampling_mask
+        one += 0.0

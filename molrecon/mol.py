@@ -1,0 +1,241 @@
+"""Monotone operator learning: the reconstruction is the unique equilibrium of a score network and the data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, final
+
+import torch
+from torch import Tensor, nn
+
+from molrecon.batched import per_sample
+from molrecon.conjugate_gradient import conjugate_gradient
+from molrecon.fixed_point import WINDOW, solve_fixed_point
+from molrecon.implicit import implicit_gradient
+from molrecon.lipschitz import Certificate, certificate
+from molrecon.solution import Solution
+from operators import LinearOperator
+
+REFERENCE_NOISE = 0.01  # relative noise level at which log lambda is its first coefficient
+SCALE_QUANTILE = 0.995  # of the zero-filled magnitudes: the image maximum, without the few brightest pixels
+INNER_TOL = 0.1  # of the inner CG, relative to the outer residual
+PHASE_BANDWIDTH = 0.06  # cycles a pixel: half width of the Hann window that leaves the smooth phase
+
+
+class ScoreNetwork(Protocol):
+    """What a denoiser H must offer to be solved for its equilibrium."""
+
+    monotonicity: float
+
+    def denoiser(self, noise_level: Tensor) -> Callable[[Tensor], Tensor]:
+        """Return H on real images (batch, 2, *spatial) at noise levels (batch,)."""
+
+    def lipschitz_bound(self) -> float:
+        """Return a bound of Lip(H), or the value that was aimed at when nothing is certified."""
+
+    @property
+    def certified(self) -> bool:
+        """Whether `lipschitz_bound` is a true upper bound."""
+
+
+@final
+@dataclass(frozen=True)
+class Conditioning:
+    """What a scan tells the model before the iteration starts; fixed during it.
+
+    Attributes:
+        scale: (batch,) intensity by which data are divided, in the units of the image.
+        noise_level: (batch,) standard deviation of the complex noise of a coil's sample, divided by `scale`.
+        phase: (batch, *spatial) unit complex numbers; the network sees the image without this smooth phase.
+    """
+
+    scale: Tensor
+    noise_level: Tensor
+    phase: Tensor
+
+
+@final
+class MOL(nn.Module):
+    """The equilibrium reconstructor: `model(kspace, A)` returns the x with `F(x) + lambda A^H (A x - b) = 0`.
+
+    F = I - H is the score of an m-monotone network, lambda = lambda(sigma) a learned function of the noise level. At
+    alpha = 1 one step of forward-backward splitting, written with the residual r, is
+
+        r(x) = H(x) + lambda A^H b - x - lambda A^H A x,     x <- x + (I + lambda A^H A)^-1 r(x),
+
+    accelerated by safeguarded Anderson. The inverse is conjugate gradients, started at zero for the correction, that
+    is, at x itself, so that the inner error follows the outer one: they stop at `|r_cg| <= eta |r|`. With `eta = m / 4`
+    an inexact step still contracts the residual by `(1 - m)(1 + eta) + eta < 1`; that is the promise of the safeguard's
+    careful step, while trial steps use `eta = 0.1`. The iteration stops on the a-posteriori bound
+    `|x - x*| <= |r(x)| / m`, which holds for every x by strong monotonicity.
+
+    The gradient is that of the equilibrium itself (implicit function theorem), independent of how it was found; its
+    linear system is solved by the same routine, preconditioner and tolerance rule. The implicit gradient is our own and not
+    torchdeq's `get_deq(..., ift=True)`, whose hook differentiates the map T and hence through the inner CG; here only
+    r is differentiated. The solver is registered with torchdeq all the same (`safeguarded_anderson`).
+
+    Args:
+        network: the denoiser H.
+        data_weight: lambda at the reference noise level, 0.01.
+        phase_reference: show the network the image without its smooth phase (see `Conditioning`).
+
+    Attributes:
+        tol: goal for the relative error bound of each sample.
+        max_steps: outer iterations at most.
+        window: Anderson differences; 0 for the plain iteration.
+        backward_tol: goal for the gradient's relative error bound.
+
+    Reference: Pramanik, Zimmerman, Jacob, IEEE TCI 2023, arXiv 2206.04797.
+    """
+
+    def __init__(self, network: nn.Module, *, data_weight: float = 60.0, phase_reference: bool = True) -> None:
+        super().__init__()
+        if data_weight <= 0:
+            raise ValueError(f"MOL: data_weight is {data_weight}, expected a positive number")
+        self.network = network
+        self.phase_reference = phase_reference
+        self.log_data_weight = nn.Parameter(torch.tensor([math.log(data_weight), -0.5, 0.0]))
+        self.tol = 1e-4
+        self.max_steps = 100
+        self.window = WINDOW
+        self.backward_tol = 1e-2
+
+    def certificate(self) -> Certificate:
+        """Return what is guaranteed; "certified" only if the network's Lipschitz bound is a true upper bound."""
+        return certificate(self.network.lipschitz_bound(), certified=self.network.certified)
+
+    def data_weight(self, noise_level: Tensor) -> Tensor:
+        """Return lambda(sigma) = exp(c0 + c1 log(sigma / sigma0) + c2 log(sigma / sigma0)^2), shape (batch,)."""
+        level = (noise_level / REFERENCE_NOISE).log()
+        c0, c1, c2 = self.log_data_weight
+        return torch.exp(c0 + c1 * level + c2 * level.square())
+
+    @torch.no_grad()
+    def condition(
+        self, kspace: Tensor, operator: LinearOperator, noise_level: float | Tensor | None = None
+    ) -> Conditioning:
+        """Return scale, relative noise level and smooth phase of a scan.
+
+        Args:
+            kspace: (batch, coil, *spatial) complex.
+            operator: the acquisition A.
+            noise_level: standard deviation of the complex noise in the units of k-space, a number or (batch,);
+                estimated from the k-space when None.
+        """
+        image = operator.adjoint(kspace)
+        magnitude = image.abs().flatten(1)
+        rank = max(1, round(SCALE_QUANTILE * magnitude.shape[1]))
+        scale = magnitude.kthvalue(rank, dim=1).values
+        # An empty slice has no scale; any positive one gives it the zero image.
+        scale = torch.where(scale > 0, scale, magnitude.amax(1).clamp_min(torch.finfo(scale.dtype).tiny) + 0.0)
+        scale = torch.where(magnitude.amax(1) > 0, scale, torch.ones_like(scale))
+        if noise_level is None:
+            raise ValueError('todo')
+        level = torch.as_tensor(noise_level, dtype=scale.dtype, device=scale.device).expand(len(scale))
+        # Outside the trained range of noise the network is held at its end.
+        level = (level / scale).clamp(5e-4, 5e-2)
+        phase = smooth_phase(image) if self.phase_reference else torch.ones_like(image)
+        return Conditioning(scale, level, phase)
+
+    def forward(
+        self,
+        kspace: Tensor,
+        operator: LinearOperator,
+        noise_level: float | Tensor | None = None,
+        *,
+        conditioning: Conditioning | None = None,
+        start: Tensor | None = None,
+        on_backward: Callable[[Solution], None] | None = None,
+    ) -> Solution:
+        """Return the equilibrium of each sample, in the units of the data, with its error bound.
+
+        Args:
+            kspace: b (batch, coil, *spatial) complex; unsampled entries zero.
+            operator: the acquisition A.
+            noise_level: see `condition`.
+            conditioning: given in place of what `condition` finds; the robustness bound is for a fixed one.
+            start: first iterate, in the units of the image; the zero-filled image when None.
+            on_backward: called with the Solution of the gradient's linear system.
+
+        Raises:
+            ValueError: k-space that is not finite.
+            TypeError: real k-space.
+        """
+        if not torch.is_complex(kspace):
+            raise TypeError(f"MOL: kspace has dtype {kspace.dtype}, expected a complex dtype")
+        if not bool(torch.isfinite(torch.view_as_real(kspace.detach())).all()):
+            raise ValueError("MOL: kspace holds NaN or infinite values, expected finite numbers")
+        known = self.condition(kspace, operator, noise_level) if conditioning is None else conditioning
+        scale = per_sample(known.scale, known.phase)
+        weight = per_sample(self.data_weight(known.noise_level), known.phase)
+        back_projection = operator.adjoint(kspace) / scale
+        denoise_channels = self.network.denoiser(known.noise_level)
+
+        def denoise(x: Tensor) -> Tensor:
+            channels = torch.view_as_real(x * known.phase.conj()).movedim(-1, 1)
+            return torch.view_as_complex(denoise_channels(channels).movedim(1, -1).contiguous()) * known.phase
+
+        fixed_weight = weight.detach()
+        right_side = fixed_weight * back_projection.detach()
+        monotonicity = self.network.monotonicity
+        careful_tol = monotonicity / 4
+        contraction = (1 - monotonicity) * (1 + careful_tol) + careful_tol
+
+        def regularised(x: Tensor) -> Tensor:
+            return x + fixed_weight * operator.normal(x)
+
+        def precondition(r: Tensor) -> Tensor:
+            return conjugate_gradient(regularised, r, tol=INNER_TOL).value
+
+        def careful(r: Tensor) -> Tensor:
+            return conjugate_gradient(regularised, r, tol=careful_tol).value
+
+        def solve(residual: Callable[[Tensor], Tensor], first: Tensor, tol: float) -> Solution:
+            return solve_fixed_point(
+                residual,
+                precondition,
+                first,
+                tol=tol,
+                max_steps=self.max_steps,
+                monotonicity=monotonicity,
+                contraction=contraction,
+                window=self.window,
+                careful=careful,
+            )
+
+        first = back_projection.detach() if start is None else start.detach() / scale
+        solution = solve(lambda x: denoise(x) + right_side - regularised(x), first, self.tol)
+        if not torch.is_grad_enabled():
+            return solution.with_value(solution.value * scale)
+
+        root = solution.value.requires_grad_()
+        denoised = denoise(root)
+        fixed = root.detach()
+        residual = denoised + weight * (back_projection - operator.normal(fixed)) - fixed
+
+        def solve_adjoint(grad: Tensor) -> Tensor:
+            def adjoint_residual(w: Tensor) -> Tensor:
+                (pulled,) = torch.autograd.grad(denoised, root, w, retain_graph=True)
+                return grad + pulled - regularised(w)
+
+            answer = solve(adjoint_residual, torch.zeros_like(grad), self.backward_tol)
+            if on_backward is not None:
+                on_backward(answer)
+            return answer.value
+
+        return solution.with_value(implicit_gradient(fixed, residual, solve_adjoint) * scale)
+
+
+def smooth_phase(image: Tensor) -> Tensor:
+    """Return `p / |p|` (1 where p = 0) for the image p low-passed by a Hann window, (batch, *spatial) complex."""
+    axes = tuple(range(1, image.ndim))
+    spectrum = torch.fft.fftn(image, dim=axes)
+    for axis in axes:
+        frequency = torch.fft.fftfreq(image.shape[axis], device=image.device, dtype=image.real.dtype)
+        window = torch.cos((frequency / PHASE_BANDWIDTH).clamp(-1, 1) * (math.pi / 2)).square()
+        spectrum = spectrum * window.reshape(-1, *[1] * (image.ndim - 1 - axis))
+    smooth = torch.fft.ifftn(spectrum, dim=axes)
+    size = smooth.abs()
+    return torch.where(size > 0, smooth / size.clamp_min(torch.finfo(size.dtype).tiny), torch.ones_like(smooth))

@@ -1,0 +1,5 @@
+"""Score networks: denoisers H whose Lipschitz constant is known."""
+
+from molrecon.networks.residual import ResidualNetwork
+
+__all__ = ["ResidualNetwork"]

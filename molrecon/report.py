@@ -1,0 +1,134 @@
+"""The quality page of a reconstruction: one slice by three methods, errors where a reference exists, convergence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from molrecon.classical import CGSense, zero_filled
+from molrecon.io import atomic_path
+from molrecon.metrics import psnr
+from molrecon.pipeline import Reconstruction
+from molrecon.preparation import PreparedVolume
+
+ERROR_GAIN = 5  # error maps are shown this much brighter than the images
+RESOLUTION = 110  # dots an inch
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Preview:
+    """One slice of a volume, every image (rows, cols) float32 in the units of the input.
+
+    `index` is the slice; `reference` is None where the input has none.
+    """
+
+    index: int
+    zero_filled: np.ndarray
+    cg_sense: np.ndarray
+    mol: np.ndarray
+    reference: np.ndarray | None
+
+    @property
+    def images(self) -> dict[str, np.ndarray]:
+        """The reconstructions by title."""
+        return {"zero-filled": self.zero_filled, "CG-SENSE": self.cg_sense, "MOL": self.mol}
+
+
+def make_preview(prepared: PreparedVolume, result: Reconstruction) -> Preview:
+    """Reconstruct the middle slice that holds data by zero filling and CG-SENSE too (default regularisation)."""
+    filled = np.flatnonzero(~prepared.empty)
+    index = int(filled[len(filled) // 2])
+    operator, kspace = prepared.operator([index]), prepared.kspace[[index]]
+    with torch.no_grad():
+        zero = zero_filled(kspace, operator)
+        cg = CGSense()(kspace, operator).value
+    reference = prepared.volume.reference
+    fits = reference is not None and reference.shape == result.image.shape
+    return Preview(
+        index=index,
+        zero_filled=prepared.magnitude(zero, [index])[0],
+        cg_sense=prepared.magnitude(cg, [index])[0],
+        mol=result.image[index],
+        reference=reference[index] if reference is not None and fits else None,
+    )
+
+
+def quality_page(preview: Preview, prepared: PreparedVolume, result: Reconstruction, title: str) -> Figure:
+    """Draw the page: images, below them errors where there is a reference, and convergence in the last row."""
+    reference = preview.reference
+    rows = 2 if reference is None else 3
+    figure = Figure(figsize=(13, 3.9 * rows), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(f"{title}, slice {preview.index} of {len(result.image)}")
+    grid = figure.add_gridspec(rows, 4)
+    white = float(np.quantile(preview.mol if reference is None else reference, 0.999)) or 1.0
+    for column, (name, image) in enumerate(preview.images.items()):
+        _show(figure.add_subplot(grid[0, column]), image, name, white, "gray")
+        if reference is not None:
+            score = psnr(reference[None], image[None])
+            error = figure.add_subplot(grid[1, column])
+            _show(
+                error, np.abs(image - reference), f"{ERROR_GAIN} x error, {score:.2f} dB", white / ERROR_GAIN, "inferno"
+            )
+    if reference is not None:
+        kind = prepared.volume.reference_kind or "given"
+        _show(figure.add_subplot(grid[0, 3]), reference, f"reference ({kind})", white, "gray")
+    _convergence(figure.add_subplot(grid[rows - 1, :2]), result)
+    facts = figure.add_subplot(grid[rows - 1, 2:])
+    facts.axis("off")
+    facts.text(0, 1, summary(prepared, result), va="top", family="monospace", fontsize=9, transform=facts.transAxes)
+    return figure
+
+
+def summary(prepared: PreparedVolume, result: Reconstruction) -> str:
+    """Return the facts printed on the page: data, noise, certificate, convergence."""
+    slices, coils, rows, cols = prepared.volume.kspace.shape
+    mask = prepared.volume.sampling_mask
+    certificate = result.certificate
+    worst = int(np.argmax(result.error_bound))
+    noise = "estimated" if prepared.noise_estimated else "given"
+    lines = [
+        f"k-space       {slices} slices, {coils} coils, {rows} x {cols}",
+        f"measured      {int(mask.sum())} of {mask.size} {'columns' if mask.ndim == 1 else 'samples'}",
+        f"coil maps     {prepared.maps_source.method}",
+        f"noise level   {result.noise_level:.3g} ({noise})",
+        f"certificate   {certificate.kind}: Lip(H) <= {certificate.lipschitz:.4g}, m = {certificate.monotonicity:.4g}",
+        f"converged     {int(result.converged.sum())} of {slices} slices to {result.tol:g}",
+        f"error bound   {result.error_bound[worst]:.2e} at worst (slice {worst})",
+        f"iterations    {int(result.n_steps.max())} at most, of {result.max_steps}",
+        f"time          {result.seconds:.1f} s",
+    ]
+    if result.empty.any():
+        lines.append(f"no data       slices {', '.join(map(str, np.flatnonzero(result.empty)))}: delivered as zeros")
+    return "\n".join(lines)
+
+
+def write_png(path: str | Path, figure: Figure) -> None:
+    """Write a figure as PNG, atomically. Raises OSError."""
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=RESOLUTION)
+
+
+def _show(axes: Axes, image: np.ndarray, title: str, white: float, colours: str) -> None:
+    axes.imshow(image, cmap=colours, vmin=0, vmax=white, interpolation="nearest")
+    axes.set_title(title, fontsize=10)
+    axes.axis("off")
+
+
+def _convergence(axes: Axes, result: Reconstruction) -> None:
+    for history in result.residuals:
+        shown = np.where(np.isfinite(history) & (history > 0), history, np.nan)
+        axes.semilogy(shown, color="tab:blue", alpha=0.5, linewidth=1)
+    axes.axhline(result.tol, color="tab:red", linestyle="--", linewidth=1, label=f"tol {result.tol:g}")
+    axes.set_xlabel("iteration")
+    axes.set_ylabel("relative error bound")
+    axes.set_title("convergence, one line a slice", fontsize=10)
+    axes.legend(loc="upper right", fontsize=9)

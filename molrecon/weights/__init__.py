@@ -1,0 +1,91 @@
+"""Packaged weights: safetensors files, each with a card; loading and saving them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from molrecon.mol import MOL
+from molrecon.networks import ResidualNetwork
+
+FOLDER = Path(__file__).parent
+DEFAULT_MODEL = "mol-brain-2d"
+
+
+def available_models() -> list[str]:
+    """Return the names of the packaged models."""
+    return sorted(path.stem for path in FOLDER.glob("*.safetensors"))
+
+
+def weights_path(name_or_path: str | Path) -> Path:
+    """Return the safetensors file of a packaged model's name or of a path.
+
+    Raises:
+        FileNotFoundError: neither a packaged model nor a file; the message lists the models there are.
+    """
+    packaged = FOLDER / f"{name_or_path}.safetensors"
+    path = packaged if packaged.is_file() else Path(name_or_path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"weights: {name_or_path} is neither a file nor a packaged model, expected one of"
+            f" {', '.join(available_models())}"
+        )
+    return path
+
+
+def load_model(name_or_path: str | Path = DEFAULT_MODEL) -> MOL:
+    """Return a model in evaluation mode.
+
+    Args:
+        name_or_path: a packaged model's name or a safetensors file written by `save_model`.
+
+    Raises:
+        FileNotFoundError: no such model or file.
+        ValueError: the file is not a safetensors file of a molrecon model.
+    """
+    path = weights_path(name_or_path)
+    try:
+        with safe_open(path, framework="pt") as stored:
+            settings = json.loads((stored.metadata() or {})["molrecon"])
+            state = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118 - not a dict
+        model = MOL(ResidualNetwork(**settings["network"]), phase_reference=settings["phase_reference"])
+        model.load_state_dict(state)
+    except (SafetensorError, KeyError, TypeError, RuntimeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path}: not a molrecon model ({error}), expected a file written by save_model") from error
+    return model.eval()
+
+
+def save_model(model: MOL, path: str | Path, card: dict[str, Any]) -> None:
+    """Write the weights as safetensors, with what is needed to build the model, and the card beside it as JSON.
+
+    Args:
+        model: a MOL with a ResidualNetwork.
+        path: ends in .safetensors; the card gets the same name with .json.
+        card: data, split, steps, seed, scores, licence of the data, intended use.
+    """
+    path = Path(path)
+    network = model.network
+    if not isinstance(network, ResidualNetwork):
+        raise TypeError(f"save_model: network is {type(network).__name__}, expected ResidualNetwork")
+    settings = {"network": network.settings(), "phase_reference": model.phase_reference}
+    state = {key: value.detach().contiguous().cpu() for key, value in model.state_dict().items()}
+    temporary = path.with_suffix(".partial")
+    save_file(state, temporary, metadata={"molrecon": json.dumps(settings)})
+    temporary.replace(path)
+    path.with_suffix(".json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+
+
+def load_card(name_or_path: str | Path = DEFAULT_MODEL) -> dict[str, Any]:
+    """Return the model's card; empty when the file has none."""
+    path = weights_path(name_or_path).with_suffix(".json")
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def weights_hash(name_or_path: str | Path = DEFAULT_MODEL) -> str:
+    """Return the sha256 of the weights file in hexadecimal."""
+    return hashlib.sha256(weights_path(name_or_path).read_bytes()).hexdigest()

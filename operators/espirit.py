@@ -1,0 +1,196 @@
+"""Coil sensitivity maps from the fully sampled centre of k-space: ESPIRiT."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from operators.calibration import calibration_matrix
+from operators.linear import require_complex
+
+_CHUNK_ELEMENTS = 2**19  # complex numbers of pixel matrices worked on at a time: 4 MB, so that they stay in cache
+_COARSE_STRIDE = 4
+
+
+def espirit_maps(
+    calibration_kspace: Tensor,
+    image_shape: Sequence[int],
+    kernel_width: int | None = None,
+    threshold: float = 0.02,
+    crop: float = 0.8,
+    noise_level: float | Tensor | None = None,
+    max_iterations: int = 30,
+    tol: float = 1e-3,
+) -> Tensor:
+    """Return one set of coil sensitivity maps per slice: the dominant eigenvectors of the local k-space kernels.
+
+    The rows of the calibration matrix A are all `kernel_width`^2 blocks of the calibration region, coils side by side.
+    With V the right singular vectors whose singular values exceed `threshold` times the largest, V V^H projects on the
+    blocks that this object and these coils can produce. At pixel r it becomes the Hermitian matrix
+
+        G(r)[c, d] = 1/kernel_width^2 sum_lag exp(2 pi i lag . r / n) C[c, d, lag],
+        C[c, d, lag] = sum_{a - b = lag} (V V^H)[(c, a), (d, b)],     lag in (-kernel_width, kernel_width)^2,
+
+    and `G(r) s(r) = s(r)` for the true maps s wherever there is signal. G is summed from its (2 kernel_width - 1)^2
+    lags at each pixel (exact interpolation, no FFT), and its dominant eigenvector found by the power method, started
+    from the maps of a grid four times coarser.
+
+    Args:
+        calibration_kspace: (batch, coil, rows, cols) complex, the fully sampled centre, zero frequency anywhere.
+        image_shape: (rows, cols) of the maps.
+        kernel_width: width of the k-space kernels in samples. None takes two fifths of the narrower side of the region,
+            2 to 6: a kernel of 6 on 8 lines would lose a quarter of the signal to `crop`.
+        threshold: smallest singular value kept, relative to the largest. (BART's `-t` is the square of this.)
+        crop: maps are zero where the eigenvalue is below this; 0 keeps every pixel.
+        noise_level: sigma of `estimate_noise_level`, a number or (batch,). Singular values below
+            `sigma (sqrt(blocks) + sqrt(coil kernel_width^2))`, the edge of a noise matrix, are dropped as well.
+        max_iterations: most power steps on the full grid.
+        tol: stop when no kept pixel's map moves by more than this (maps have unit norm).
+
+    Returns:
+        (batch, coil, *image_shape), dtype of the input: sum_c |s_c|^2 = 1 where the eigenvalue reaches `crop`, 0
+        elsewhere. The phase is relative to the virtual coil u that holds most of the calibration energy (first
+        principal component, its largest entry real and positive): `sum_c conj(u_c) s_c(r)` is real and not negative.
+
+    Raises:
+        TypeError: when the k-space is not complex.
+        ValueError: when it is not 4D, smaller than the kernel, all zero or not finite, or an argument is out of range.
+
+    Source: M. Uecker et al., ESPIRiT - an eigenvalue approach to autocalibrating parallel MRI, Magn. Reson. Med. 71,
+    990-1001, 2014, equations 15-25.
+    """
+    if kernel_width is None:
+        kernel_width = max(2, min(6, 2 * min(calibration_kspace.shape[-2:]) // 5))
+    _check(calibration_kspace, image_shape, kernel_width, threshold, crop)
+    batch, coil = calibration_kspace.shape[:2]
+    levels = torch.as_tensor(0.0 if noise_level is None else noise_level).expand(batch).tolist()
+    maps = calibration_kspace.new_zeros(batch, coil, *image_shape)
+    for calibration, level, out in zip(calibration_kspace, levels, maps, strict=True):
+        lags = _kernel_lags(calibration, kernel_width, threshold, level)
+        virtual_coil = _virtual_coil(calibration)
+        waves = [_waves(n, lags) for n in image_shape]
+        coarse_waves = [wave[::_COARSE_STRIDE] for wave in waves]
+        start = virtual_coil.expand(len(coarse_waves[0]), len(coarse_waves[1]), coil)
+        coarse, _ = _dominant_maps(lags, coarse_waves, start, crop, 2 * max_iterations, tol)
+        start = _refine(_align(coarse, virtual_coil), image_shape)
+        vectors, eigenvalues = _dominant_maps(lags, waves, start, crop, max_iterations, tol)
+        vectors = _align(vectors, virtual_coil) * (eigenvalues >= crop)[..., None]
+        out.copy_(vectors.movedim(-1, 0))
+    return maps
+
+
+def _kernel_lags(calibration: Tensor, kernel_width: int, threshold: float, noise_level: float) -> Tensor:
+    """Return C of `espirit_maps` divided by kernel_width^2, shape (lag, lag, coil^2)."""
+    coil, k = calibration.shape[0], kernel_width
+    matrix = calibration_matrix(calibration, (k, k))
+    eigenvalues, vectors = torch.linalg.eigh(matrix.mT @ matrix.conj())
+    edge = noise_level * (math.sqrt(matrix.shape[0]) + math.sqrt(matrix.shape[1]))
+    # the largest always stays: noise alone gives poor maps, not an empty projection
+    kept = vectors[:, eigenvalues >= (threshold**2 * eigenvalues[-1]).clamp_min(edge**2).clamp_max(eigenvalues[-1])]
+    projection = (kept @ kept.mH).reshape(coil, k, k, coil, k, k)
+    lags = projection.new_zeros(2 * k - 1, 2 * k - 1, coil, coil)
+    for i in range(k):
+        for j in range(k):
+            block = projection[:, i, j].flip(-2, -1)  # (coil, coil, k, k), from lag (i - k + 1, j - k + 1) upwards
+            lags[i : i + k, j : j + k] += block.permute(2, 3, 0, 1)
+    return lags.flatten(-2) / k**2
+
+
+def _dominant_maps(
+    lags: Tensor, waves: Sequence[Tensor], start: Tensor, crop: float, max_iterations: int, tol: float
+) -> tuple[Tensor, Tensor]:
+    """Return the dominant eigenvectors (rows, cols, coil) of G and their eigenvalues (rows, cols)."""
+    row_waves, col_waves = waves
+    rows, cols, coil = start.shape
+    per_row = torch.tensordot(row_waves, lags, dims=1)  # (rows, lag, coil^2)
+    vectors = torch.empty_like(start)
+    eigenvalues = torch.empty(rows, cols, dtype=lags.real.dtype, device=lags.device)
+    step = max(1, _CHUNK_ELEMENTS // (cols * coil**2))
+    for first in range(0, rows, step):
+        part = slice(first, first + step)
+        matrices = (col_waves @ per_row[part]).reshape(-1, coil, coil)
+        vector, value = _power_method(matrices, start[part].reshape(-1, coil), crop, max_iterations, tol)
+        vectors[part] = vector.reshape(-1, cols, coil)
+        eigenvalues[part] = value.reshape(-1, cols)
+    return vectors, eigenvalues
+
+
+def _power_method(
+    matrices: Tensor, vector: Tensor, crop: float, max_iterations: int, tol: float
+) -> tuple[Tensor, Tensor]:
+    tiny = torch.finfo(matrices.dtype).tiny
+    value = matrices.new_zeros(len(matrices)).real
+    for _ in range(max_iterations):
+        product = (matrices @ vector[..., None]).squeeze(-1)
+        value = _norm(product)
+        product = product / value.clamp_min(tiny)[:, None]
+        moved = _norm(product - vector)
+        vector = product
+        if bool((moved * (value >= crop)).max() <= tol):
+            break
+    return vector, value
+
+
+def _norm(vectors: Tensor) -> Tensor:
+    """Return the norm over the last axis; torch's own is many times slower on short complex vectors."""
+    return torch.view_as_real(vectors).square().sum(dim=(-2, -1)).sqrt()
+
+
+def _waves(n: int, lags: Tensor) -> Tensor:
+    """Return exp(2 pi i lag r / n), shape (n, lag), for the pixels r from -(n // 2) and the lags centred on 0."""
+    n_lags = lags.shape[0]
+    pixel = torch.arange(n, dtype=torch.float64, device=lags.device) - n // 2
+    lag = torch.arange(n_lags, dtype=torch.float64, device=lags.device) - n_lags // 2
+    phase = 2 * math.pi / n * pixel[:, None] * lag
+    return torch.polar(torch.ones_like(phase), phase).to(lags.dtype)
+
+
+def _refine(coarse: Tensor, shape: Sequence[int]) -> Tensor:
+    """Return linear interpolation of the maps of every `_COARSE_STRIDE`-th pixel, (rows, cols, coil)."""
+    fine = coarse
+    for axis, n in enumerate(shape):
+        pixel = torch.arange(n, device=coarse.device)
+        low = pixel // _COARSE_STRIDE
+        high = (low + 1).clamp_max(coarse.shape[axis] - 1)
+        weight = (pixel % _COARSE_STRIDE).to(coarse.real.dtype) / _COARSE_STRIDE
+        weight = weight.reshape(-1, *(1,) * (2 - axis))
+        fine = torch.lerp(fine.index_select(axis, low), fine.index_select(axis, high), weight.to(fine.dtype))
+    return fine / _norm(fine).clamp_min(torch.finfo(fine.dtype).tiny)[..., None]
+
+
+def _virtual_coil(calibration: Tensor) -> Tensor:
+    """Return the first principal component over coils of the calibration data, its largest entry real and positive."""
+    samples = calibration.flatten(1)
+    vector = torch.linalg.eigh(samples @ samples.mH).eigenvectors[:, -1]
+    largest = vector[vector.abs().argmax()]
+    return vector * (largest.conj() / largest.abs())
+
+
+def _align(maps: Tensor, virtual_coil: Tensor) -> Tensor:
+    """Return maps (..., coil) with the phase of their component along the virtual coil removed."""
+    component = maps @ virtual_coil.conj()
+    return maps * torch.polar(torch.ones_like(component.real), -component.angle())[..., None]
+
+
+def _check(
+    calibration_kspace: Tensor, image_shape: Sequence[int], kernel_width: int, threshold: float, crop: float
+) -> None:
+    require_complex("espirit_maps", "calibration k-space", calibration_kspace)
+    shape = tuple(calibration_kspace.shape)
+    if len(shape) != 4 or len(image_shape) != 2:
+        raise ValueError(
+            f"espirit_maps: calibration k-space {shape} and image shape {tuple(image_shape)},"
+            " expected (batch, coil, rows, cols) and (rows, cols)"
+        )
+    if kernel_width < 1 or min(shape[2:]) < kernel_width:
+        raise ValueError(
+            f"espirit_maps: calibration region {shape[2:]} is smaller than the kernel width {kernel_width}"
+        )
+    if not 0 <= threshold < 1 or not 0 <= crop < 1:
+        raise ValueError(f"espirit_maps: threshold {threshold} and crop {crop}, expected 0 to 1")
+    energy = calibration_kspace.abs().square().sum(dim=(1, 2, 3))
+    if not bool(torch.isfinite(energy).all()) or not bool((energy > 0).all()):
+        raise ValueError("espirit_maps: the calibration k-space of some slice is zero or not finite")

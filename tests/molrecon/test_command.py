@@ -1,0 +1,266 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import h5py
+import nibabel
+import numpy as np
+import pytest
+import torch
+
+from molrecon.__main__ import main
+from molrecon.arguments import METHODS
+from molrecon.io.phantom import make_sample_volume
+from molrecon.mol import MOL
+from molrecon.networks import ResidualNetwork
+from molrecon.weights import save_model
+
+SHAPE = (36, 32)
+KEYS = {"psnr", "ssim", "nmse", "seconds", "iterations", "error_bound", "converged"}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("model") / "untrained.safetensors"
+    network = ResidualNetwork(monotonicity=0.2, channels=2, features=4, levels=1, cycles=1)
+    save_model(MOL(network), path, {"data": "none"})
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_sample_volume(tmp_path_factory.mktemp("sample") / "head.h5", slices=2, coils=4, shape=SHAPE)
+
+
+def small_demo(path: Path) -> Path:
+    return make_sample_volume(path, slices=2, coils=4, shape=(48, 100))
+
+
+def test_demo(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.setattr("molrecon.__main__.make_sample_volume", small_demo)
+    assert main(["demo", "--out", str(tmp_path / "demo"), "--model", model, "--device", "cpu"]) == 0
+    output = capsys.readouterr().out
+    for word in ("zero-filled", "cg-sense", "mol", "PSNR", "SSIM", "certified", "sample.nii.gz", "sample.png"):
+        assert word in output
+    names = sorted(path.name for path in (tmp_path / "demo").iterdir())
+    assert names == ["input", "sample.h5", "sample.json", "sample.nii.gz", "sample.png"]
+    sidecar = json.loads((tmp_path / "demo" / "sample.json").read_text())
+    assert 2.5 < sidecar["sampling"]["acceleration"] < 6
+
+
+def test_reconstruct(model: str, sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    out = tmp_path / "deep" / "out"
+    assert main(["reconstruct", str(sample), "--out", str(out), "--model", model]) == 0
+    assert "1 volumes, 1 ok" in capsys.readouterr().out
+    with h5py.File(out / "head.h5") as file:
+        submission = file["reconstruction"][()]
+    assert submission.shape == (2, *SHAPE)
+    image = nibabel.Nifti1Image.from_filename(out / "head.nii.gz")
+    assert np.array_equal(np.asarray(image.dataobj).T, submission)
+    assert (out / "manifest.json").is_file()
+
+
+def test_settings_reach_the_solver_and_non_convergence_has_its_exit_code(
+    model: str, sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    command = ["reconstruct", str(sample), "--out", str(tmp_path), "--model", model]
+    assert main([*command, "--tol", "1e-9", "--max-steps", "2", "--noise-level", "0.02"]) == 5
+    assert "not converged" in capsys.readouterr().err
+    sidecar = json.loads((tmp_path / "head.json").read_text())
+    assert sidecar["solver"] == {"tol": 1e-9, "max_steps": 2}
+    assert sidecar["noise"]["noise_level"] == 0.02 and not sidecar["noise"]["estimated"]
+    assert not sidecar["summary"]["converged"]
+    assert main([*command, "--skip-existing"]) == 5
+
+
+def test_a_bad_volume_is_listed_and_the_others_are_done(
+    model: str, sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "bad.h5").write_bytes(b"not HDF5")
+    (folder / "head.h5").write_bytes(sample.read_bytes())
+    out = tmp_path / "out"
+    assert main(["reconstruct", str(folder), "--out", str(out), "--model", model]) == 4
+    captured = capsys.readouterr()
+    assert "bad.h5" in captured.err and "Traceback" not in captured.err
+    assert "2 volumes, 1 ok" in captured.out
+    statuses = [item["status"] for item in json.loads((out / "manifest.json").read_text())["volumes"]]
+    assert statuses == ["unreadable", "ok"]
+
+
+def not_hdf5(path: Path, sample: Path) -> None:
+    path.write_bytes(b"this is a text")
+
+
+def missing_key(path: Path, sample: Path) -> None:
+    with h5py.File(path, "w") as file:
+        file["something"] = 1
+
+
+def truncated(path: Path, sample: Path) -> None:
+    path.write_bytes(sample.read_bytes()[:-20000])
+
+
+def not_a_number(path: Path, sample: Path) -> None:
+    path.write_bytes(sample.read_bytes())
+    with h5py.File(path, "r+") as file:
+        file["kspace"][0, 0, 0, 0] = np.nan
+
+
+def wrong_rank(path: Path, sample: Path) -> None:
+    with h5py.File(path, "w") as file:
+        file["kspace"] = np.ones((4, 4), np.complex64)
+
+
+def no_coils(path: Path, sample: Path) -> None:
+    with h5py.File(path, "w") as file:
+        file["kspace"] = np.ones((2, 0, 8, 8), np.complex64)
+
+
+def wrong_mask(path: Path, sample: Path) -> None:
+    path.write_bytes(sample.read_bytes())
+    with h5py.File(path, "r+") as file:
+        file["mask"] = np.ones(7)
+
+
+def absent(path: Path, sample: Path) -> None:
+    pass
+
+
+@pytest.mark.parametrize(
+    "damage", [not_hdf5, missing_key, truncated, not_a_number, wrong_rank, no_coils, wrong_mask, absent]
+)
+def test_an_unreadable_input(damage, model: str, sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    path = tmp_path / "scan.h5"
+    damage(path, sample)
+    out = tmp_path / "out"
+    assert main(["reconstruct", str(path), "--out", str(out), "--model", model]) == 3
+    error = capsys.readouterr().err
+    assert "scan.h5" in error and "expected" in error and "Traceback" not in error
+    assert [item.name for item in out.iterdir()] == ["manifest.json"]
+    assert main(["compare", str(path), "--methods", "zero-filled"]) == 3
+    assert "scan.h5" in capsys.readouterr().err
+
+
+def test_too_few_central_lines_fail_with_advice(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    kspace = np.random.default_rng(0).standard_normal((4, 24, 24)).astype(np.complex64)
+    kspace[..., ::2] = 0
+    np.save(tmp_path / "scan.npy", kspace)
+    command = ["reconstruct", str(tmp_path / "scan.npy"), "--out", str(tmp_path / "out"), "--model", model]
+    assert main(command) == 4
+    assert "central lines" in capsys.readouterr().err
+
+
+def test_compare_prints_json_alone(model: str, sample: Path, capsys: pytest.CaptureFixture[str]):
+    command = ["compare", str(sample), "--accel", "2", "--mask", "equispaced", "--center-fraction", "0.25"]
+    command += ["--noise", "0.005", "--seed", "3", "--model", model, "--json", "-"]
+    assert main(command) in (0, 5)
+    content = json.loads(capsys.readouterr().out)
+    assert set(content) == {"input", "methods"}
+    assert content["input"] == str(sample)
+    assert list(content["methods"]) == list(METHODS)
+    assert all(set(score) == KEYS for score in content["methods"].values())
+    assert content["methods"]["zero-filled"]["iterations"] == 0
+    assert content["methods"]["zero-filled"]["error_bound"] is None
+    assert content["methods"]["zero-filled"]["converged"] is None
+    assert content["methods"]["mol"]["converged"] is True
+    assert content["methods"]["mol"]["error_bound"] <= 1e-4
+    assert content["methods"]["cg-sense"]["psnr"] > content["methods"]["zero-filled"]["psnr"]
+
+
+def test_compare_writes_a_table_and_a_file(sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    command = ["compare", str(sample), "--accel", "2", "--center-fraction", "0.25", "--methods", "cg-sense,zero-filled"]
+    assert main([*command, "--cg-regularisation", "best", "--json", str(tmp_path / "numbers.json")]) in (0, 5)
+    table = capsys.readouterr().out
+    assert "cg-sense" in table and "PSNR" in table
+    first = json.loads((tmp_path / "numbers.json").read_text())
+    assert list(first["methods"]) == ["cg-sense", "zero-filled"]
+    assert main([*command, "--cg-regularisation", "best", "--json", "-"]) in (0, 5)
+    again = json.loads(capsys.readouterr().out)
+    assert again["methods"]["cg-sense"]["psnr"] == first["methods"]["cg-sense"]["psnr"]
+
+
+def test_compare_takes_npy_of_one_slice(sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    with h5py.File(sample) as file:
+        np.save(tmp_path / "scan.npy", file["kspace"][0].astype(np.complex128))
+    command = ["compare", str(tmp_path / "scan.npy"), "--accel", "2", "--center-fraction", "0.4", "--json", "-"]
+    assert main([*command, "--methods", "zero-filled"]) == 0
+    assert json.loads(capsys.readouterr().out)["methods"]["zero-filled"]["psnr"] > 0
+
+
+def test_compare_wants_a_fully_sampled_scan(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    kspace = np.ones((3, 24, 20), np.complex64)
+    kspace[..., 1::2] = 0
+    np.save(tmp_path / "scan.npy", kspace)
+    assert main(["compare", str(tmp_path / "scan.npy"), "--methods", "zero-filled"]) == 2
+    assert "fully sampled" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["nonsense"],
+        ["reconstruct", "x.h5"],
+        ["compare", "x.h5", "--methods", "magic"],
+        ["compare", "x.h5", "--accel", "0.5"],
+        ["compare", "x.h5", "--noise", "-1"],
+        ["compare", "x.h5", "--seed", "1.5"],
+        ["compare", "x.h5", "--center-fraction", "nan"],
+        ["reconstruct", "x.h5", "--out", "y", "--device", "abacus"],
+        ["reconstruct", "x.h5", "--out", "y", "--max-steps", "0"],
+        ["reconstruct", "x.h5", "--out", "y", "--tol", "nought"],
+    ],
+)
+def test_arguments_that_make_no_sense(arguments: list[str], capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as exit_:
+        main(arguments)
+    assert exit_.value.code == 2
+    assert "usage: molrecon" in capsys.readouterr().err
+
+
+def test_more_usage_errors(model: str, sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    out = str(tmp_path / "out")
+    occupied = tmp_path / "file"
+    occupied.write_text("a file")
+    for arguments, message in (
+        (["reconstruct", str(sample), "--out", out, "--model", "nothing"], "nothing"),
+        (["reconstruct", str(sample), "--out", out, "--model", str(sample)], "not a molrecon model"),
+        (["reconstruct", str(sample), "--out", str(sample.parent), "--model", model], "would replace an input"),
+        (["reconstruct", str(sample), "--out", str(occupied), "--model", model], "file"),
+        (["compare", str(sample), "--accel", "4", "--center-fraction", "0.9", "--model", model], "central columns"),
+    ):
+        assert main(arguments) == 2
+        error = capsys.readouterr().err
+        assert message in error and "Traceback" not in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_unreadable_maps(model: str, sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    command = ["reconstruct", str(sample), "--out", str(tmp_path / "out"), "--model", model]
+    assert main([*command, "--maps", str(tmp_path / "maps.npy")]) == 3
+    assert "maps.npy" in capsys.readouterr().err
+
+
+def test_an_empty_folder(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["reconstruct", str(tmp_path), "--out", str(tmp_path / "out"), "--model", model]) == 3
+    assert "without volumes" in capsys.readouterr().err
+
+
+def test_models_and_cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.setattr("molrecon.__main__.available_models", lambda: ["one"])
+    monkeypatch.setattr("molrecon.__main__.load_card", lambda name: {"data": "none", "steps": 3})
+    assert main(["models"]) == 0
+    assert capsys.readouterr().out.split() == ["one", "data:", "none", "steps:", "3"]
+
+
+@pytest.mark.parametrize(
+    ("argument", "expected"), [("--help", "5  everything is written"), ("--version", f"(torch {torch.__version__})")]
+)
+def test_help_and_version(argument: str, expected: str, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as exit_:
+        main([argument])
+    assert exit_.value.code == 0
+    assert expected in capsys.readouterr().out
