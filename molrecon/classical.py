@@ -8,9 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from molrecon.batched import norm
 from molrecon.conjugate_gradient import conjugate_gradient
 from molrecon.solution import Solution
 from operators import LinearOperator, Sense
+from operators.sense import CHUNK_BYTES
 
 CONVERGED_CHANGE = 1e-3  # relative change of the last FISTA step at which L1-wavelet counts as converged
 
@@ -46,12 +48,44 @@ class CGSense:
             kspace: b (batch, coil, *spatial) complex.
             operator: the acquisition A.
         """
+        right_side = operator.adjoint(kspace)
+        if not isinstance(operator, Sense) or operator.chunk_axis != 1 or right_side.ndim < 3:
+            return self._solve(operator, right_side)
+        # Positions along a fully sampled readout are independent systems: a few at a time stay in cache through all
+        # the iterations, and each has its own step sizes.
+        rows = right_side.shape[1]
+        count = max(1, CHUNK_BYTES // (right_side[0, 0].numel() * kspace.shape[1] * kspace.element_size()))
+        parts = []
+        for start in range(0, rows, count):
+            stop = min(start + count, rows)
+            parts.append(self._solve(operator.decoupled(start, stop), right_side[:, start:stop].flatten(0, 1)))
+        return self._joined(parts, right_side)
+
+    def _solve(self, operator: LinearOperator, right_side: Tensor) -> Solution:
         return conjugate_gradient(
             lambda x: operator.normal(x) + self.regularisation * x,
-            operator.adjoint(kspace),
+            right_side,
             tol=self.tol,
             max_steps=self.max_steps,
             smallest_eigenvalue=self.regularisation,
+        )
+
+    def _joined(self, parts: list[Solution], like: Tensor) -> Solution:
+        """Return one Solution of whole images from those of their rows: residuals add up in squares."""
+        batch = len(like)
+        value = torch.cat([p.value.unflatten(0, (batch, -1)) for p in parts], dim=1)
+        steps = max(len(p.residuals) for p in parts)
+        squares = torch.zeros(steps, batch, dtype=like.real.dtype, device=like.device)
+        for part in parts:
+            sizes = (part.residuals * norm(part.value)).square().unflatten(1, (batch, -1)).sum(-1)
+            squares += torch.cat([sizes, sizes[-1:].expand(steps - len(sizes), -1)])
+        residuals = squares.sqrt() / norm(value).clamp_min(torch.finfo(like.real.dtype).tiny)
+        return Solution(
+            value=value,
+            error_bound=residuals[-1],
+            residuals=residuals,
+            converged=torch.stack([p.converged.unflatten(0, (batch, -1)).all(1) for p in parts]).all(0),
+            n_steps=torch.stack([p.n_steps.unflatten(0, (batch, -1)).amax(1) for p in parts]).amax(0),
         )
 
 

@@ -50,7 +50,7 @@ class Entry:
 @final
 @dataclass(frozen=True, eq=False)
 class Settings:
-    """How the volumes of a cohort are reconstructed; the arguments of `reconstruct_volume`."""
+    """How volumes are reconstructed: the arguments of `reconstruct_volume`, which says what they mean."""
 
     maps: np.ndarray | None = None
     noise_level: float | None = None

@@ -165,7 +165,8 @@ class Comparison:
 
     def reconstruction(self, result: Reconstruction) -> Outcome:
         """Score what `reconstruct_prepared` made of the same prepared scan."""
-        return self._outcome(result.image, result.seconds, result.n_steps, result.error_bound, result.converged)
+        seconds = result.seconds - self.prepared.seconds
+        return self._outcome(result.image, seconds, result.n_steps, result.error_bound, result.converged)
 
     def _tuned(
         self, name: str, build: Callable[[float], Method], grid: Sequence[float], regularisation: float | None

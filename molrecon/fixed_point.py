@@ -63,8 +63,9 @@ def solve_fixed_point(
         return torch.where(torch.isfinite(value), value, torch.inf)
 
     history = [bound(x, size)]
-    best, best_bound, best_step = x, history[0], torch.zeros_like(size, dtype=torch.int64)
-    n_steps = torch.zeros_like(best_step)
+    best, best_size, best_bound = x, size, history[0]
+    n_steps = torch.zeros_like(size, dtype=torch.int64)
+    best_step = n_steps.clone()
     memory = _Memory(window)
     for step in range(1, max_steps + 1):
         active = (best_bound > tol) & (step - best_step <= PATIENCE) & torch.isfinite(size)
@@ -87,8 +88,9 @@ def solve_fixed_point(
         x, r, size = candidate, new_r, new_size
         n_steps += active
         current = bound(x, size)
-        better = active & (current < best_bound)
+        better = active & (size < best_size)
         best = torch.where(per_sample(better, x), x, best)
+        best_size = torch.where(better, size, best_size)
         best_bound = torch.where(better, current, best_bound)
         best_step = torch.where(better, step, best_step)
         history.append(torch.where(active, current, history[-1]))

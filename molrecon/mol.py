@@ -16,7 +16,7 @@ from molrecon.fixed_point import WINDOW, solve_fixed_point
 from molrecon.implicit import implicit_gradient
 from molrecon.lipschitz import Certificate, certificate
 from molrecon.solution import Solution
-from operators import LinearOperator
+from operators import LinearOperator, Sense, estimate_noise_level
 
 REFERENCE_NOISE = 0.01  # relative noise level at which log lambda is its first coefficient
 SCALE_QUANTILE = 0.995  # of the zero-filled magnitudes: the image maximum, without the few brightest pixels
@@ -70,6 +70,10 @@ class MOL(nn.Module):
     an inexact step still contracts the residual by `(1 - m)(1 + eta) + eta < 1`; that is the promise of the safeguard's
     careful step, while trial steps use `eta = 0.1`. The iteration stops on the a-posteriori bound
     `|x - x*| <= |r(x)| / m`, which holds for every x by strong monotonicity.
+
+    Image and residual are held in double precision while network and conjugate gradients work in the precision of the
+    data (iterative refinement): in single precision alone the rounding of `lambda A^H A x` over m would stop the bound at
+    about `1e-7 lambda / m`.
 
     The gradient is that of the equilibrium itself (implicit function theorem), independent of how it was found; its
     linear system is solved by the same routine, preconditioner and tolerance rule. The implicit gradient is our own and not
@@ -132,7 +136,9 @@ class MOL(nn.Module):
         scale = torch.where(scale > 0, scale, magnitude.amax(1).clamp_min(torch.finfo(scale.dtype).tiny) + 0.0)
         scale = torch.where(magnitude.amax(1) > 0, scale, torch.ones_like(scale))
         if noise_level is None:
-            raise ValueError('todo')
+            if not isinstance(operator, Sense):
+                raise ValueError(f"MOL: noise_level is None for {type(operator).__name__}, expected it for all but Sense")
+            noise_level = estimate_noise_level(kspace, operator.sampling_mask)
         level = torch.as_tensor(noise_level, dtype=scale.dtype, device=scale.device).expand(len(scale))
         # Outside the trained range of noise the network is held at its end.
         level = (level / scale).clamp(5e-4, 5e-2)
@@ -168,17 +174,16 @@ class MOL(nn.Module):
         if not bool(torch.isfinite(torch.view_as_real(kspace.detach())).all()):
             raise ValueError("MOL: kspace holds NaN or infinite values, expected finite numbers")
         known = self.condition(kspace, operator, noise_level) if conditioning is None else conditioning
+        narrow, wide = known.phase.dtype, torch.complex128
         scale = per_sample(known.scale, known.phase)
         weight = per_sample(self.data_weight(known.noise_level), known.phase)
-        back_projection = operator.adjoint(kspace) / scale
+        fixed_weight = weight.detach()
         denoise_channels = self.network.denoiser(known.noise_level)
 
         def denoise(x: Tensor) -> Tensor:
             channels = torch.view_as_real(x * known.phase.conj()).movedim(-1, 1)
             return torch.view_as_complex(denoise_channels(channels).movedim(1, -1).contiguous()) * known.phase
 
-        fixed_weight = weight.detach()
-        right_side = fixed_weight * back_projection.detach()
         monotonicity = self.network.monotonicity
         careful_tol = monotonicity / 4
         contraction = (1 - monotonicity) * (1 + careful_tol) + careful_tol
@@ -187,10 +192,10 @@ class MOL(nn.Module):
             return x + fixed_weight * operator.normal(x)
 
         def precondition(r: Tensor) -> Tensor:
-            return conjugate_gradient(regularised, r, tol=INNER_TOL).value
+            return conjugate_gradient(regularised, r.to(narrow), tol=INNER_TOL).value.to(r.dtype)
 
         def careful(r: Tensor) -> Tensor:
-            return conjugate_gradient(regularised, r, tol=careful_tol).value
+            return conjugate_gradient(regularised, r.to(narrow), tol=careful_tol).value.to(r.dtype)
 
         def solve(residual: Callable[[Tensor], Tensor], first: Tensor, tol: float) -> Solution:
             return solve_fixed_point(
@@ -205,15 +210,18 @@ class MOL(nn.Module):
                 careful=careful,
             )
 
-        first = back_projection.detach() if start is None else start.detach() / scale
-        solution = solve(lambda x: denoise(x) + right_side - regularised(x), first, self.tol)
+        right_side = operator.adjoint(kspace.detach().to(wide)) / scale
+        first = right_side if start is None else start.detach().to(wide) / scale
+        right_side = fixed_weight * right_side
+        solution = solve(lambda x: denoise(x.to(narrow)) + right_side - regularised(x), first, self.tol)
+        value = solution.value.to(narrow)
         if not torch.is_grad_enabled():
-            return solution.with_value(solution.value * scale)
+            return solution.with_value(value * scale)
 
-        root = solution.value.requires_grad_()
+        root = value.requires_grad_()
         denoised = denoise(root)
         fixed = root.detach()
-        residual = denoised + weight * (back_projection - operator.normal(fixed)) - fixed
+        residual = denoised + weight * (operator.adjoint(kspace) / scale - operator.normal(fixed)) - fixed
 
         def solve_adjoint(grad: Tensor) -> Tensor:
             def adjoint_residual(w: Tensor) -> Tensor:

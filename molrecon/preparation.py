@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from operators.calibration import calibration_region
 from operators.noise import estimate_noise_level
 
 NOISE_SLICES = 16  # the noise is the same in all slices: so many, spread over the volume, tell it well enough
+THRESHOLD, CROP = 0.02, 0.8  # of ESPIRiT, see `espirit_maps`
 OBJECT_SHARE = 0.6  # of the rows at most, for the rest to be noise without object
 
 
@@ -118,7 +120,7 @@ def prepare(
     elif volume.n_coils == 1:
         sensitivity_maps, source = torch.ones_like(kspace), MapsSource("ones", {})
     else:
-        sensitivity_maps, source = _estimate_maps(kspace, sampling_mask, empty, torch.device(device), progress)
+        sensitivity_maps, source = _estimate_maps(kspace, sampling_mask, empty, noise_level, device, progress)
     return PreparedVolume(
         volume=volume,
         kspace=kspace,
@@ -164,7 +166,10 @@ def _noise_level(kspace: Tensor, sampling_mask: Tensor, readout_oversampled: boo
     filled = [k for k, one in enumerate(kspace) if bool(one.any())]
     chosen = filled[:: max(1, -(-len(filled) // NOISE_SLICES))]
     levels = [estimate_noise_level(kspace[[k]], sampling_mask, readout_oversampled) for k in chosen]
-    return float(torch.cat(levels).median())
+    level = float(torch.cat(levels).median())
+    if not math.isfinite(level):
+        raise ValueError(f"prepare: the noise level was estimated as {level}, expected a number: give noise_level")
+    return level
 
 
 def _given_maps(maps: np.ndarray, kspace: Tensor, raw_rows: int) -> tuple[Tensor, MapsSource]:
@@ -184,7 +189,12 @@ def _given_maps(maps: np.ndarray, kspace: Tensor, raw_rows: int) -> tuple[Tensor
 
 
 def _estimate_maps(
-    kspace: Tensor, sampling_mask: Tensor, empty: np.ndarray, device: torch.device, progress: bool
+    kspace: Tensor,
+    sampling_mask: Tensor,
+    empty: np.ndarray,
+    noise_level: float,
+    device: torch.device | str,
+    progress: bool,
 ) -> tuple[Tensor, MapsSource]:
     shape = kspace.shape[-2:]
     maps = torch.zeros_like(kspace)
@@ -193,5 +203,14 @@ def _estimate_maps(
     for k in progress_bar(slices, "coil maps", progress):
         calibration = calibration_region(kspace[k : k + 1], sampling_mask)
         calibration_shape = list(calibration.shape[-2:])
-        maps[k] = espirit_maps(calibration.to(device), shape)[0].cpu()
-    return maps, MapsSource("espirit", {"calibration_region": calibration_shape})
+        calibration = calibration.to(device)
+        maps[k] = espirit_maps(calibration, shape, threshold=THRESHOLD, crop=CROP, noise_level=noise_level)[0].cpu()
+    return maps, MapsSource(
+        "espirit",
+        {
+            "calibration_region": calibration_shape,
+            "threshold": THRESHOLD,
+            "crop": CROP,
+            "noise_level": noise_level,
+        },
+    )

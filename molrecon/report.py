@@ -65,24 +65,26 @@ def quality_page(preview: Preview, prepared: PreparedVolume, result: Reconstruct
     """Draw the page: images, below them errors where there is a reference, and convergence in the last row."""
     reference = preview.reference
     rows = 2 if reference is None else 3
-    figure = Figure(figsize=(13, 3.9 * rows), layout="constrained")
+    width = 12 // (3 if reference is None else 4)  # of an image, in twelfths of the page
+    figure = Figure(figsize=(13, (4.4 if reference is None else 3.9) * rows), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(f"{title}, slice {preview.index} of {len(result.image)}")
-    grid = figure.add_gridspec(rows, 4)
+    grid = figure.add_gridspec(rows, 12)
     white = float(np.quantile(preview.mol if reference is None else reference, 0.999)) or 1.0
-    for column, (name, image) in enumerate(preview.images.items()):
-        _show(figure.add_subplot(grid[0, column]), image, name, white, "gray")
+    for n, (name, image) in enumerate(preview.images.items()):
+        columns = slice(n * width, (n + 1) * width)
+        _show(figure.add_subplot(grid[0, columns]), image, name, white, "gray")
         if reference is not None:
             score = psnr(reference[None], image[None])
-            error = figure.add_subplot(grid[1, column])
+            error = figure.add_subplot(grid[1, columns])
             _show(
                 error, np.abs(image - reference), f"{ERROR_GAIN} x error, {score:.2f} dB", white / ERROR_GAIN, "inferno"
             )
     if reference is not None:
         kind = prepared.volume.reference_kind or "given"
-        _show(figure.add_subplot(grid[0, 3]), reference, f"reference ({kind})", white, "gray")
-    _convergence(figure.add_subplot(grid[rows - 1, :2]), result)
-    facts = figure.add_subplot(grid[rows - 1, 2:])
+        _show(figure.add_subplot(grid[0, 9:]), reference, f"reference ({kind})", white, "gray")
+    _convergence(figure.add_subplot(grid[rows - 1, :6]), result)
+    facts = figure.add_subplot(grid[rows - 1, 6:])
     facts.axis("off")
     facts.text(0, 1, summary(prepared, result), va="top", family="monospace", fontsize=9, transform=facts.transAxes)
     return figure

@@ -78,8 +78,8 @@ def estimate_noise_covariance(kspace: Tensor, sampling_mask: Tensor) -> Tensor:
     1. Scale. The noise in V_0 is compared with simulated white noise of unit variance, A_1, with the same overlaps,
        from which the signal's left and right singular spaces U and V are removed just as the decomposition removes them
        from the data: `sigma^2 = sum of the lowest eigenvalues of V_0^H A^H A V_0 / the same of V_0^H A_1^H (I - U U^H)
-       A_1 V_0` (the lower half, which weak signal does not reach). r is the number of eigenvalues of A^H A above sigma^2
-       times the largest simulated one. No formula for random matrices is needed: overlapping blocks have none.
+       A_1 V_0` (the lower half, which weak signal does not reach). r is the number of eigenvalues of A^H A above
+       sigma^2 times the largest simulated one. No formula for random matrices is needed: overlapping blocks have none.
     2. Covariance. Psi is fitted by least squares to `P (Psi x I) P = P A^H A P / blocks`, P = V_0 V_0^H, and the coils
        are whitened by it for the next round. Without this, noise that is correlated between the coils is
        underestimated, because the quietest combinations of coils look most like a null space (by 17 % on a real 8-coil
@@ -155,14 +155,17 @@ def _noise_covariance(scan: Tensor, sampling_mask: Tensor) -> Tensor:
         factor = _refit(factor, gram, null_space)
     previous = 0.0
     for _ in range(_MAX_ROUNDS):
-        gram = grams.whitened(factor)
-        variance, null_space = _scale_of_noise(gram)
+        whitened = grams.whitened(factor)
+        variance, null_space = _scale_of_noise(whitened)
         covariance = variance * (factor @ factor.mH)
-        level = math.sqrt(float(covariance.diagonal().real.mean()))
+        power = float(covariance.diagonal().real.mean())
+        if not power > 0:  # without any signal there is no null space to tell from it, and the periphery is all noise
+            return torch.diag(peripheral).to(block.dtype)
+        level = math.sqrt(power)
         if abs(level - previous) <= _SETTLED * level:
             break
         previous = level
-        factor = _refit(factor, gram.data, null_space)
+        factor = _refit(factor, whitened.data, null_space)
     covariance = covariance * scale**2
     return covariance * (peripheral.mean() / covariance.diagonal().real.mean()).clamp_max(1)
 

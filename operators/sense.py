@@ -34,7 +34,8 @@ class Sense(LinearOperator):
         sampling_mask: (batch or 1, *spatial) bool or 0/1, with size 1 along fully sampled axes. An axis along which a
             mask of full size does not vary is recognised as fully sampled too.
 
-    Shapes: image (batch, *spatial), k-space (batch, coil, *spatial), complex, zero frequency in the middle.
+    Shapes: image (batch, *spatial), k-space (batch, coil, *spatial), complex, zero frequency in the middle. Input of
+    higher precision than the maps is computed, and returned, in its own precision.
 
     Raises:
         ValueError: maps, mask, image or k-space shapes that do not fit each other.
@@ -82,6 +83,22 @@ class Sense(LinearOperator):
         """The mask (batch or 1, *spatial), bool, zero frequency in the middle."""
         return self.sampling.sampling_mask
 
+    def decoupled(self, start: int, stop: int) -> Sense:
+        """Return the independent problems of positions start..stop along the first spatial axis, as one batch.
+
+        With that axis fully sampled A^H A does not mix its positions: image[:, start:stop] of shape (batch, n, *rest),
+        flattened to (batch n, *rest), goes with the operator returned here.
+
+        Raises:
+            ValueError: the first spatial axis is undersampled.
+        """
+        if self.chunk_axis != 1:
+            raise ValueError("Sense: the first spatial axis is undersampled, expected it fully sampled to decouple")
+        maps = self.sensitivity_maps[:, :, start:stop].movedim(2, 1)
+        mask = self.sampling_mask[:, :1].expand(-1, stop - start, *[-1] * (maps.ndim - 3))
+        maps = maps.expand(max(len(maps), len(mask)), *maps.shape[1:]).flatten(0, 1).contiguous()
+        return Sense(maps, mask.flatten(0, 1) if len(mask) > 1 else mask[:, 0])
+
     def forward(self, x: Tensor) -> Tensor:
         """Return `M F S x`: image (batch, *spatial) to k-space (batch, coil, *spatial)."""
         return self.sampling(self.fourier(self.sensitivity(x)))
@@ -119,4 +136,4 @@ class Sense(LinearOperator):
             coil_images = torch.fft.ifftn(spectrum, dim=self.undersampled)
         else:
             coil_images = coil_images * self.weights
-        return torch.linalg.vecdot(maps, coil_images, dim=1)
+        return torch.linalg.vecdot(maps.to(coil_images.dtype), coil_images, dim=1)

@@ -14,8 +14,8 @@ import h5py
 import numpy as np
 
 from molrecon.io.crop import center_crop
+from molrecon.io.hdf5 import check_heaps, check_size, read_text
 from molrecon.io.header import padding_attributes, parse_header, voxel_size
-from molrecon.io.heap import check_heaps
 from molrecon.io.volume import (
     RawVolume,
     UnreadableInput,
@@ -26,13 +26,11 @@ from molrecon.io.volume import (
     reading,
 )
 
-__all__ = ["read_dataset", "read_fastmri", "read_text"]
+__all__ = ["read_fastmri"]
 
 log = logging.getLogger(__name__)
 
 EXPECTED = "a fastMRI HDF5 file"
-# Deflate, the strongest of the usual HDF5 filters, shrinks data at most this much.
-LARGEST_COMPRESSION = 1032
 SINGLE_COIL_REFERENCES = ("esc", "rss")
 MULTI_COIL_REFERENCES = ("rss",)
 
@@ -52,14 +50,14 @@ def read_fastmri(path: str | Path) -> RawVolume:
     path = Path(path)
     check_heaps(path)
     with reading(path, EXPECTED), h5py.File(path, "r") as file:
-        if not isinstance(file.get("kspace"), h5py.Dataset):
-            raise UnreadableInput(path, f"no dataset kspace among {sorted(file)}", EXPECTED)
-        stored = read_dataset(path, file["kspace"])
-        mask = read_dataset(path, file["mask"]) if "mask" in file else None
+        if "kspace" not in file:
+            raise UnreadableInput(path, f"no kspace among {sorted(file)}", EXPECTED)
+        stored = _numbers(path, file["kspace"])
+        mask = _numbers(path, file["mask"]) if "mask" in file else None
         xml = read_text(path, file["ismrmrd_header"]) if "ismrmrd_header" in file else None
         kinds = MULTI_COIL_REFERENCES if stored.ndim == 4 else SINGLE_COIL_REFERENCES
         kind = next((kind for kind in kinds if f"reconstruction_{kind}" in file), None)
-        reference = read_dataset(path, file[f"reconstruction_{kind}"]) if kind else None
+        reference = _numbers(path, file[f"reconstruction_{kind}"]) if kind else None
         attributes = _attributes(file)
     if stored.ndim not in (3, 4):
         raise UnreadableInput(
@@ -94,37 +92,11 @@ def read_fastmri(path: str | Path) -> RawVolume:
     )
 
 
-def read_dataset(path: Path, dataset: h5py.Dataset) -> np.ndarray:
-    """The whole of an HDF5 dataset, after a check of its type and that the file can hold as much as it claims."""
-    # A damaged compound type, with members that overlap, makes the HDF5 library write past its buffer.
-    if not _sound(dataset.dtype):
-        raise UnreadableInput(path, f"dataset {dataset.name} of type {dataset.dtype}", "numbers or text")
-    filters = dataset.id.get_create_plist().get_nfilters()
-    limit = path.stat().st_size * (LARGEST_COMPRESSION if filters else 1)
-    if dataset.nbytes > limit:
-        found = (
-            f"dataset {dataset.name} of shape {dataset.shape} ({dataset.nbytes} bytes) in {path.stat().st_size} bytes"
-        )
-        raise UnreadableInput(path, found, "a complete file")
+def _numbers(path: Path, dataset: h5py.Dataset) -> np.ndarray:
+    if not isinstance(dataset, h5py.Dataset) or dataset.dtype.kind not in "biufc":
+        raise UnreadableInput(path, f"{dataset!r}", "a dataset of numbers")
+    check_size(path, dataset)
     return np.asarray(dataset[()])
-
-
-def read_text(path: Path, dataset: h5py.Dataset) -> str:
-    """A string dataset with one element, as text."""
-    if dataset.size != 1:
-        raise UnreadableInput(path, f"dataset {dataset.name} of shape {dataset.shape}", "one text")
-    text = read_dataset(path, dataset).item()
-    return text.decode("utf-8") if isinstance(text, bytes) else str(text)
-
-
-def _sound(dtype: np.dtype) -> bool:
-    """Whether the fields of the type, and of the types of its fields, lie one after the other inside it."""
-    end = 0
-    for field, offset in sorted((part[:2] for part in (dtype.fields or {}).values()), key=lambda part: part[1]):
-        if offset < end or not _sound(field):
-            return False
-        end = offset + field.itemsize
-    return end <= dtype.itemsize
 
 
 def _attributes(file: h5py.File) -> dict[str, str | float | int]:

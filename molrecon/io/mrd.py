@@ -12,9 +12,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from molrecon.io.fastmri import read_dataset, read_text
+from molrecon.io.hdf5 import check_heaps, check_size, read_text
 from molrecon.io.header import Header, padding_attributes, parse_header, voxel_size
-from molrecon.io.heap import check_heaps
 from molrecon.io.volume import RawVolume, UnreadableInput, check_kspace, file_sha256, mask_kspace, reading
 
 __all__ = ["is_mrd", "read_mrd"]
@@ -55,7 +54,7 @@ def read_mrd(path: str | Path, *, conjugate: bool = False) -> RawVolume:
         if name is None:
             raise UnreadableInput(path, f"no group with xml and data among {sorted(file)}", EXPECTED)
         xml = read_text(path, file[name]["xml"])
-        records = read_dataset(path, file[name]["data"])
+        records = _records(path, file[name]["data"])
         heads, samples = records["head"], records["data"]
         header = parse_header(path, xml)
         _check_encoding(path, header)
@@ -82,6 +81,24 @@ def _group(file: h5py.File) -> str | None:
     return next(
         (name for name in file if isinstance(file[name], h5py.Group) and {"xml", "data"} <= set(file[name])), None
     )
+
+
+def _records(path: Path, dataset: h5py.Dataset) -> np.ndarray:
+    # A damaged compound type, with members that overlap, makes the HDF5 library write past its buffer.
+    if not isinstance(dataset, h5py.Dataset) or not _sound(dataset.dtype):
+        raise UnreadableInput(path, f"{dataset!r}", EXPECTED)
+    check_size(path, dataset)
+    return np.asarray(dataset[()])
+
+
+def _sound(dtype: np.dtype) -> bool:
+    """Whether the fields of the type, and of the types of its fields, lie one after the other inside it."""
+    end = 0
+    for field, offset in sorted((part[:2] for part in (dtype.fields or {}).values()), key=lambda part: part[1]):
+        if offset < end or not _sound(field):
+            return False
+        end = offset + field.itemsize
+    return end <= dtype.itemsize
 
 
 def _check_encoding(path: Path, header: Header) -> None:

@@ -1,5 +1,6 @@
 """Score networks: denoisers H whose Lipschitz constant is known."""
 
+from molrecon.networks.plain import PlainNetwork
 from molrecon.networks.residual import ResidualNetwork
 
-__all__ = ["ResidualNetwork"]
+__all__ = ["PlainNetwork", "ResidualNetwork"]

@@ -136,11 +136,11 @@ class ResidualNetwork(nn.Module):
         ]
 
         def denoise(image: Tensor) -> Tensor:
-            return (1 - self.monotonicity) * self._apply(layers, image)
+            return (1 - self.monotonicity) * self._evaluate(layers, image)
 
         return denoise
 
-    def _apply(self, layers: list[_Layer], image: Tensor) -> Tensor:
+    def _evaluate(self, layers: list[_Layer], image: Tensor) -> Tensor:
         rows, cols = image.shape[-2:]
         multiple = 2 ** (self.levels - 1)
         x = nnf.pad(image, (0, 0, 0, 0, 0, self.channels - 2))

@@ -1,0 +1,43 @@
+"""Weights that other groups have published, in our classes."""
+
+from __future__ import annotations
+
+import math
+import pickle
+from pathlib import Path
+
+import torch
+
+from molrecon.mol import MOL
+from molrecon.networks import PlainNetwork
+
+PUBLISHED_MONOTONICITY = 0.02  # what the authors' training aimed at; it does not hold everywhere
+
+
+def load_published_mol(path: str | Path) -> MOL:
+    """Return the authors' MOL (5 layers, 64 channels, constant lambda) as our reconstructor, in evaluation mode.
+
+    Its certificate says "estimated": the weights were trained with a penalty on a local Lipschitz estimate.
+
+    Args:
+        path: `model.pth.tar` of MnM-MOL: a state dict with `f.lam` and `f.dw.net.I.conv.weight`, `.bias`.
+
+    Raises:
+        ValueError: the file is something else; it names the file and what was expected.
+
+    Source: github.com/maneeshrj/MnM-MOL.
+    """
+    try:
+        stored = torch.load(path, weights_only=True, map_location="cpu")["state_dict"]
+        layers = sum(key.endswith("conv.weight") for key in stored)
+        network = PlainNetwork(
+            monotonicity=PUBLISHED_MONOTONICITY, layers=layers, features=len(stored["f.dw.net.0.conv.weight"])
+        )
+        model = MOL(network, data_weight=float(stored["f.lam"]), phase_reference=False)
+        for i, convolution in enumerate(network.convolutions):
+            convolution.load_state_dict({k: stored[f"f.dw.net.{i}.conv.{k}"] for k in ("weight", "bias")})
+    except (KeyError, TypeError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise ValueError(f"{path}: not published MOL weights ({error}), expected f.lam and f.dw.net.*") from error
+    with torch.no_grad():
+        model.log_data_weight.copy_(torch.tensor([math.log(float(stored["f.lam"])), 0.0, 0.0]))
+    return model.eval()

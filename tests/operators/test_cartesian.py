@@ -1,0 +1,440 @@
+"""Every Cartesian operator through the same table of checks, then against numpy, sigpy and BART."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from operators import (
+    Adjoint,
+    Composition,
+    Fourier,
+    LinearOperator,
+    Sampling,
+    Sense,
+    Sensitivity,
+    adjoint_gap,
+    centred_fft,
+    centred_ifft,
+    normal_gap,
+    sense,
+)
+
+
+def random_complex(*shape: int, seed: int, dtype: torch.dtype = torch.complex128) -> Tensor:
+    return torch.randn(*shape, dtype=dtype, generator=torch.Generator().manual_seed(seed))
+
+
+def random_mask(*shape: int, seed: int = 7) -> Tensor:
+    mask = torch.rand(*shape, generator=torch.Generator().manual_seed(seed)) < 0.5
+    mask.flatten(1)[:, 0] = True
+    return mask
+
+
+@dataclass(frozen=True)
+class Case:
+    """An operator and the shapes of its domain and range; the batch is 2 and coils are 3."""
+
+    name: str
+    build: Callable[[torch.dtype], LinearOperator]
+    domain: tuple[int, ...]
+    range: tuple[int, ...]
+    chunk_bytes: int | None = field(default=None)
+
+    def x(self, seed: int = 0, dtype: torch.dtype = torch.complex128) -> Tensor:
+        return random_complex(*self.domain, seed=seed, dtype=dtype)
+
+    def y(self, seed: int = 1, dtype: torch.dtype = torch.complex128) -> Tensor:
+        return random_complex(*self.range, seed=seed, dtype=dtype)
+
+
+def sense_case(
+    name: str, spatial: tuple[int, ...], mask: Tensor, maps_batch: int = 2, chunk_bytes: int | None = None
+) -> Case:
+    def build(dtype: torch.dtype) -> Sense:
+        return Sense(random_complex(maps_batch, 3, *spatial, seed=5).to(dtype), mask)
+
+    return Case(name, build, (2, *spatial), (2, 3, *spatial), chunk_bytes)
+
+
+def composition(dtype: torch.dtype) -> LinearOperator:
+    maps = random_complex(2, 3, 5, 4, seed=5).to(dtype)
+    return Sampling(random_mask(1, 1, 4)) @ Fourier(2) @ Sensitivity(maps)
+
+
+PLANE, VOLUME = (5, 4), (3, 4, 5)
+CONSTANT = random_mask(1, 1, 4).expand(1, 5, 4).clone()
+TABLE = [
+    Case("fourier 1d", lambda _: Fourier(1), (2, 7), (2, 7)),
+    Case("fourier 2d", lambda _: Fourier(2), (2, 3, 5, 4), (2, 3, 5, 4)),
+    Case("fourier 3d", lambda _: Fourier(3), (2, 3, 4, 5), (2, 3, 4, 5)),
+    Case("sampling 1d mask", lambda _: Sampling(random_mask(1, 1, 4)), (2, 3, 5, 4), (2, 3, 5, 4)),
+    Case("sampling 2d mask", lambda _: Sampling(random_mask(2, 5, 4).double()), (2, 3, 5, 4), (2, 3, 5, 4)),
+    Case(
+        "sensitivity", lambda dtype: Sensitivity(random_complex(2, 3, 5, 4, seed=5).to(dtype)), (2, 5, 4), (2, 3, 5, 4)
+    ),
+    Case(
+        "sensitivity, shared maps",
+        lambda dtype: Sensitivity(random_complex(1, 3, 5, 4, seed=5).to(dtype)),
+        (2, 5, 4),
+        (2, 3, 5, 4),
+    ),
+    sense_case("sense 1d", (7,), random_mask(1, 7)),
+    sense_case("sense 2d, 1d mask", PLANE, random_mask(1, 1, 4)),
+    sense_case("sense 2d, shared maps", PLANE, random_mask(1, 1, 4), maps_batch=1),
+    sense_case("sense 2d, 2d mask", PLANE, random_mask(1, 5, 4)),
+    sense_case("sense 2d, masks per sample", PLANE, random_mask(2, 1, 4)),
+    sense_case("sense 2d, masks per sample, shared maps", PLANE, random_mask(2, 1, 4), maps_batch=1),
+    sense_case("sense 2d, constant mask", PLANE, CONSTANT),
+    sense_case("sense 2d, first axis undersampled", PLANE, random_mask(1, 5, 1)),
+    sense_case("sense 2d, fully sampled", PLANE, torch.ones(1, 1, 1)),
+    sense_case("sense 2d, nothing sampled", PLANE, torch.zeros(1, 5, 4)),
+    sense_case("sense 3d, one axis", VOLUME, random_mask(1, 1, 1, 5)),
+    sense_case("sense 3d, two axes", VOLUME, random_mask(1, 1, 4, 5)),
+    sense_case("sense 3d, three axes", VOLUME, random_mask(1, 3, 4, 5)),
+    sense_case("sense 2d, single rows", PLANE, random_mask(1, 1, 4), chunk_bytes=1),
+    sense_case("sense 2d, uneven chunks", PLANE, random_mask(2, 1, 4), chunk_bytes=2 * 2 * 3 * 4 * 16),
+    sense_case("sense 2d, chunks of columns", PLANE, random_mask(1, 5, 1), chunk_bytes=1),
+    sense_case("sense 3d, chunks, shared maps", VOLUME, random_mask(1, 1, 4, 5), maps_batch=1, chunk_bytes=1),
+    Case("composition", composition, (2, 5, 4), (2, 3, 5, 4)),
+    Case("adjoint", lambda dtype: Adjoint(composition(dtype)), (2, 3, 5, 4), (2, 5, 4)),
+]
+
+
+@pytest.fixture(params=TABLE, ids=lambda case: case.name)
+def case(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Case:
+    case: Case = request.param
+    if case.chunk_bytes is not None:
+        monkeypatch.setattr(sense, "CHUNK_BYTES", case.chunk_bytes)
+    return case
+
+
+def test_adjoint(case: Case) -> None:
+    operator = case.build(torch.complex128)
+    assert operator(case.x()).shape == case.range
+    assert operator.adjoint(case.y()).shape == case.domain
+    assert adjoint_gap(operator, case.x(), case.y()) < 1e-12
+    assert adjoint_gap(operator.H, case.y(), case.x()) < 1e-12
+
+
+def test_normal(case: Case) -> None:
+    assert case.build(torch.complex128).normal(case.x()).shape == case.domain
+    assert normal_gap(case.build(torch.complex128), case.x()) < 1e-12
+    assert normal_gap(case.build(torch.complex64), case.x(dtype=torch.complex64)) < 1e-5
+
+
+def test_linearity(case: Case) -> None:
+    operator = case.build(torch.complex128)
+    a, b = 0.3 - 2j, -1.1 + 0.4j
+    for function, first, second in (
+        (operator, case.x(2), case.x(3)),
+        (operator.adjoint, case.y(2), case.y(3)),
+        (operator.normal, case.x(2), case.x(3)),
+    ):
+        together, apart = function(a * first + b * second), a * function(first) + b * function(second)
+        torch.testing.assert_close(together, apart, rtol=1e-12, atol=1e-12)
+
+
+def test_gradient_is_the_adjoint(case: Case) -> None:
+    operator, x, y = case.build(torch.complex128), case.x().requires_grad_(), case.y()
+    (gradient,) = torch.autograd.grad(operator(x), x, y)
+    torch.testing.assert_close(gradient, operator.adjoint(y), rtol=1e-12, atol=1e-12)
+    (gradient,) = torch.autograd.grad(operator.normal(x), x, case.x(4))
+    torch.testing.assert_close(gradient, operator.normal(case.x(4)), rtol=1e-12, atol=1e-12)
+
+
+def test_gradcheck(case: Case) -> None:
+    operator = case.build(torch.complex128)
+    assert torch.autograd.gradcheck(operator, (case.x().requires_grad_(),), fast_mode=True)
+    assert torch.autograd.gradcheck(operator.adjoint, (case.y().requires_grad_(),), fast_mode=True)
+    assert torch.autograd.gradcheck(operator.normal, (case.x().requires_grad_(),), fast_mode=True)
+
+
+def test_samples_do_not_touch_each_other(case: Case) -> None:
+    operator = case.build(torch.complex128)
+    functions = ((operator, case.x()), (operator.adjoint, case.y()), (operator.normal, case.x()))
+    for function, x in functions:
+        other = x.clone()
+        other[0] = torch.nan
+        assert torch.equal(function(other)[1], function(x)[1])
+
+
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128])
+def test_dtype_is_kept(case: Case, dtype: torch.dtype) -> None:
+    operator = case.build(dtype)
+    assert operator(case.x(dtype=dtype)).dtype == dtype
+    assert operator.adjoint(case.y(dtype=dtype)).dtype == dtype
+    assert operator.normal(case.x(dtype=dtype)).dtype == dtype
+
+
+def test_conversion(case: Case) -> None:
+    operator = case.build(torch.complex64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # torch calls complex modules a new feature
+        operator = operator.to(torch.complex128)
+    assert operator.normal(case.x()).dtype == torch.complex128
+    assert adjoint_gap(operator, case.x(), case.y()) < 1e-12
+    assert normal_gap(operator, case.x()) < 1e-12
+
+
+def test_double_leaves_complex_results_alone() -> None:
+    # nn.Module.double() converts real buffers only: a model that is converted with its operator must not mix dtypes.
+    operator = Sense(random_complex(2, 3, 5, 4, seed=5, dtype=torch.complex64), random_mask(1, 1, 4)).double()
+    x = random_complex(2, 5, 4, seed=0, dtype=torch.complex64)
+    assert operator(x).dtype == torch.complex64
+    assert operator.normal(x).dtype == torch.complex64
+
+
+def test_adjoint_of_the_adjoint() -> None:
+    operator = Sense(MAPS, MASK)
+    assert isinstance(operator.H, Adjoint)
+    assert operator.H.H is operator
+
+
+def test_state_dict_is_empty(case: Case) -> None:
+    assert not case.build(torch.complex64).state_dict()
+
+
+@pytest.mark.parametrize("chunk_bytes", [1, 500, 2**20])
+def test_normal_is_differentiable_in_the_maps(chunk_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sense, "CHUNK_BYTES", chunk_bytes)
+    x, mask = random_complex(2, 5, 4, seed=0), random_mask(1, 1, 4)
+    maps = random_complex(2, 3, 5, 4, seed=5).requires_grad_()
+    assert torch.autograd.gradcheck(lambda s: Sense(s, mask).normal(x), (maps,), fast_mode=True)
+    weight = random_complex(2, 5, 4, seed=6)
+    (ours,) = torch.autograd.grad(Sense(maps, mask).normal(x), maps, weight)
+    plain = Sense(maps, mask)
+    (theirs,) = torch.autograd.grad(plain.adjoint(plain(x)), maps, weight)
+    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
+def test_undersampled_axes_are_found() -> None:
+    maps = random_complex(1, 2, *VOLUME, seed=5)
+    for shape, expected in (
+        ((1, 1, 1, 5), (-1,)),
+        ((1, 1, 4, 5), (-2, -1)),
+        ((1, 3, 1, 1), (-3,)),
+        ((2, 1, 4, 1), (-2,)),
+    ):
+        assert Sense(maps, random_mask(*shape)).undersampled == expected
+        full = random_mask(*shape).expand(shape[0], *VOLUME)
+        assert Sense(maps, full).undersampled == expected
+    # A column that one sample measures and the other does not: the axis itself is fully sampled in neither.
+    assert Sense(maps, torch.tensor([True, False]).reshape(2, 1, 1, 1)).undersampled == ()
+
+
+def test_chunks_do_not_change_the_answer() -> None:
+    operator = Sense(random_complex(2, 3, 9, 6, seed=5), random_mask(2, 1, 6))
+    x = random_complex(2, 9, 6, seed=0)
+    whole = operator.normal(x)
+    for chunk_bytes in (1, 1200, 2400, 5000):
+        with patch.object(sense, "CHUNK_BYTES", chunk_bytes):
+            torch.testing.assert_close(operator.normal(x), whole, rtol=1e-14, atol=1e-14)
+
+
+def test_unmeasured_samples_are_positive_zero() -> None:
+    y = Sampling(torch.zeros(1, 1, 4))(random_complex(1, 2, 3, 4, seed=0))
+    assert not torch.signbit(torch.view_as_real(y)).any()
+
+
+MAPS = random_complex(2, 3, 6, 5, seed=5)
+MASK = random_mask(1, 1, 5)
+REAL = torch.ones(2, 6, 5)
+ERRORS: list[tuple[Callable[[], object], type[Exception], str]] = [
+    (lambda: Fourier(0), ValueError, r"Fourier: ndim is 0, expected at least 1"),
+    (lambda: Fourier(2)(REAL), TypeError, r"Fourier: input has dtype torch.float32, expected a complex dtype"),
+    (lambda: Fourier(2).normal(REAL), TypeError, r"Fourier: input has dtype torch.float32"),
+    (lambda: Fourier(2).adjoint(MAPS[0, 0]), ValueError, r"Fourier: input \(6, 5\) has 2 axes, expected a batch axis"),
+    (lambda: Sampling(torch.ones(5)), ValueError, r"sampling mask: shape \(5,\), expected \(batch or 1, \*spatial\)"),
+    (lambda: Sampling(torch.full((1, 5), 0.5)), ValueError, r"sampling mask: holds values other than 0 and 1"),
+    (lambda: Sampling(torch.full((1, 5), torch.nan)), ValueError, r"sampling mask: holds values other than 0 and 1"),
+    (lambda: Sampling(MASK)(MAPS.real), TypeError, r"Sampling: k-space has dtype torch.float64, expected a complex"),
+    (
+        lambda: Sampling(random_mask(1, 1, 4))(MAPS),
+        ValueError,
+        r"Sampling: k-space \(2, 3, 6, 5\) does not fit the sampling mask \(1, 1, 4\) .* expected \(batch, coil",
+    ),
+    (lambda: Sampling(random_mask(3, 1, 5)).adjoint(MAPS), ValueError, r"Sampling: k-space .* does not fit"),
+    (lambda: Sampling(MASK)(MAPS[0]), ValueError, r"Sampling: k-space \(3, 6, 5\) does not fit"),
+    (lambda: Sensitivity(MAPS.real), TypeError, r"Sensitivity: sensitivity maps has dtype torch.float64"),
+    (lambda: Sensitivity(MAPS[0, 0]), ValueError, r"Sensitivity: maps \(6, 5\), expected a non-empty \(batch, coil"),
+    (lambda: Sensitivity(MAPS[:, :0]), ValueError, r"Sensitivity: maps \(2, 0, 6, 5\), expected a non-empty"),
+    (lambda: Sensitivity(MAPS)(REAL), TypeError, r"Sensitivity: image has dtype torch.float32, expected a complex"),
+    (lambda: Sensitivity(MAPS).adjoint(MAPS.real), TypeError, r"Sensitivity: coil images has dtype torch.float64"),
+    (
+        lambda: Sensitivity(MAPS)(random_complex(2, 6, 6, seed=0)),
+        ValueError,
+        r"Sensitivity: image \(2, 6, 6\) does not fit sensitivity maps \(2, 3, 6, 5\) \(batch, coil, \*spatial\)",
+    ),
+    (lambda: Sensitivity(MAPS)(MAPS[:1, 0]), ValueError, r"Sensitivity: image \(1, 6, 5\) does not fit"),
+    (lambda: Sensitivity(MAPS).adjoint(MAPS[:, :2]), ValueError, r"Sensitivity: coil images \(2, 2, 6, 5\) do not fit"),
+    (lambda: Sense(MAPS.real, MASK), TypeError, r"Sensitivity: sensitivity maps has dtype torch.float64"),
+    (lambda: Sense(MAPS, torch.ones(1, 5)), ValueError, r"Sense: sampling mask \(1, 5\) .* does not fit"),
+    (lambda: Sense(MAPS, random_mask(3, 1, 5)), ValueError, r"Sense: sampling mask \(3, 1, 5\) .* \(2, 3, 6, 5\)"),
+    (
+        lambda: Sense(MAPS, random_mask(1, 1, 4)),
+        ValueError,
+        r"Sense: sampling mask \(1, 1, 4\) has spatial size \(1, 4\), expected \(6, 5\) or 1 along fully sampled axes",
+    ),
+    (lambda: Sense(MAPS, MASK)(REAL), TypeError, r"Sensitivity: image has dtype torch.float32, expected a complex"),
+    (lambda: Sense(MAPS, MASK).adjoint(MAPS.real), TypeError, r"Sampling: k-space has dtype torch.float64"),
+    (lambda: Sense(MAPS, MASK).normal(REAL), TypeError, r"Sense: image has dtype torch.float32, expected a complex"),
+    (
+        lambda: Sense(MAPS, MASK).normal(MAPS[:1, 0]),
+        ValueError,
+        r"Sense: image \(1, 6, 5\) does not fit sensitivity maps \(2, 3, 6, 5\)",
+    ),
+    (lambda: Sense(MAPS[:1], random_mask(2, 1, 5))(MAPS[:1, 0]), ValueError, r"Sampling: k-space \(1, 3, 6, 5\)"),
+    # The normal operator must not broadcast a batch that the forward operator refuses.
+    (lambda: Sense(MAPS[:1], random_mask(2, 1, 5)).normal(MAPS[:1, 0]), ValueError, r"Sense: image \(1, 6, 5\)"),
+    (lambda: Sense(MAPS[:1], random_mask(2, 1, 5)).normal(MAPS[0]), ValueError, r"Sense: image \(3, 6, 5\)"),
+    (lambda: Fourier(2) @ MASK, TypeError, r"LinearOperator @: got Tensor, expected a LinearOperator"),
+    (
+        lambda: adjoint_gap(Sensitivity(MAPS), MAPS[:, 0], MAPS[:, :2]),
+        ValueError,
+        r"Sensitivity: coil images \(2, 2, 6, 5\) do not fit|adjoint_gap: A maps \(2, 6, 5\) to \(2, 3, 6, 5\)",
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("call", "error", "message"), ERRORS)
+def test_errors(call: Callable[[], object], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        call()
+
+
+class Wrong(LinearOperator):
+    """Claims the identity as the adjoint of a scaling by i."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 1j * x
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return y
+
+    def normal(self, x: Tensor) -> Tensor:
+        return x
+
+
+class Cut(Wrong):
+    """Returns an adjoint of the wrong shape."""
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return y[:, 1:]
+
+
+def test_checks_find_what_is_wrong() -> None:
+    x = random_complex(2, 5, seed=0)
+    assert adjoint_gap(Wrong(), x, x) > 0.1
+    assert normal_gap(Wrong(), x) > 0.1
+    with pytest.raises(ValueError, match=r"adjoint_gap: .* and A\^H maps \(2, 5\) to \(2, 4\)"):
+        adjoint_gap(Cut(), x, x)
+
+
+def test_composition_is_sense() -> None:
+    x, maps, mask = random_complex(2, 5, 4, seed=0), random_complex(2, 3, 5, 4, seed=5), random_mask(1, 1, 4)
+    composed, whole = composition(torch.complex128), Sense(maps, mask)
+    assert isinstance(composed, Composition)
+    torch.testing.assert_close(composed(x), whole(x))
+    torch.testing.assert_close(composed.normal(x), whole.normal(x))
+    torch.testing.assert_close(composed.H(whole(x)), whole.adjoint(whole(x)))
+
+
+def numpy_fft(x: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
+    return np.fft.fftshift(np.fft.fftn(np.fft.ifftshift(x, axes=axes), axes=axes, norm="ortho"), axes=axes)
+
+
+SIZES = st.lists(st.integers(1, 7), min_size=1, max_size=3).map(tuple)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(shape=SIZES, data=st.data(), seed=st.integers(0, 99))
+def test_centred_fft_is_the_formula(shape: tuple[int, ...], data: st.DataObject, seed: int) -> None:
+    axes = st.integers(-len(shape), len(shape) - 1)
+    dim = data.draw(st.lists(axes, min_size=1, max_size=len(shape), unique_by=lambda a: a % len(shape)).map(tuple))
+    x = random_complex(*shape, seed=seed)
+    np.testing.assert_allclose(centred_fft(x, dim).numpy(), numpy_fft(x.numpy(), dim), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(centred_ifft(centred_fft(x, dim), dim), x, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("n", [6, 7])
+def test_zero_frequency_is_in_the_middle(n: int) -> None:
+    spectrum = centred_fft(torch.ones(n, dtype=torch.complex128), (0,))
+    expected = torch.zeros(n, dtype=torch.complex128)
+    expected[n // 2] = n**0.5
+    torch.testing.assert_close(spectrum, expected)
+
+
+@settings(max_examples=80, deadline=None, derandomize=True)
+@given(
+    spatial=SIZES,
+    batch=st.integers(1, 3),
+    coils=st.integers(1, 3),
+    shared=st.tuples(st.booleans(), st.booleans()),
+    varying=st.lists(st.booleans(), min_size=3, max_size=3),
+    chunk_bytes=st.sampled_from([1, 300, 2**20]),
+    seed=st.integers(0, 99),
+)
+def test_sense_is_the_formula(
+    spatial: tuple[int, ...],
+    batch: int,
+    coils: int,
+    shared: tuple[bool, bool],
+    varying: list[bool],
+    chunk_bytes: int,
+    seed: int,
+) -> None:
+    maps = random_complex(1 if shared[0] else batch, coils, *spatial, seed=seed)
+    sizes = [n if v else 1 for n, v in zip(spatial, varying, strict=False)]
+    mask = random_mask(1 if shared[1] else batch, *sizes, seed=seed)
+    x, y = random_complex(batch, *spatial, seed=seed + 1), random_complex(batch, coils, *spatial, seed=seed + 2)
+    operator = Sense(maps, mask)
+    axes = tuple(range(-len(spatial), 0))
+    expected = mask.numpy()[:, None] * numpy_fft(maps.numpy() * x.numpy()[:, None], axes)
+    np.testing.assert_allclose(operator(x).numpy(), expected, rtol=1e-12, atol=1e-12)
+    assert adjoint_gap(operator, x, y) < 1e-12
+    with patch.object(sense, "CHUNK_BYTES", chunk_bytes):
+        assert normal_gap(operator, x) < 1e-12
+
+
+@pytest.mark.parametrize("mask", [random_mask(1, 1, 7), random_mask(1, 6, 7)], ids=["1d mask", "2d mask"])
+def test_sense_agrees_with_sigpy(mask: Tensor) -> None:
+    linop = pytest.importorskip("sigpy.mri.linop", reason="sigpy is not installed")
+    maps, x, y = random_complex(1, 4, 6, 7, seed=0), random_complex(1, 6, 7, seed=1), random_complex(1, 4, 6, 7, seed=2)
+    theirs = linop.Sense(maps[0].numpy(), weights=mask.expand(1, 6, 7).double().numpy())
+    ours = Sense(maps, mask)
+    np.testing.assert_allclose(ours(x)[0].numpy(), theirs(x[0].numpy()), rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(ours.adjoint(y)[0].numpy(), theirs.H(y[0].numpy()), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.skipif(shutil.which("bart") is None, reason="BART is not installed")
+@pytest.mark.parametrize("shape", [(6, 8), (7, 5)])
+@pytest.mark.parametrize("inverse", [False, True])
+def test_centred_fft_agrees_with_bart(shape: tuple[int, int], inverse: bool, tmp_path: Path) -> None:
+    x = random_complex(*shape, seed=0, dtype=torch.complex64)
+    # BART's first axis varies fastest.
+    (tmp_path / "x.hdr").write_text(f"# Dimensions\n{shape[1]} {shape[0]}{' 1' * 14}\n")
+    x.numpy().tofile(tmp_path / "x.cfl")
+    subprocess.run(
+        ["bart", "fft", "-u", *(["-i"] if inverse else []), "3", "x", "y"],
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    theirs = torch.from_numpy(np.fromfile(tmp_path / "y.cfl", dtype=np.complex64)).reshape(shape)
+    ours = (centred_ifft if inverse else centred_fft)(x, (0, 1))
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
