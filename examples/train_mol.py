@@ -38,9 +38,10 @@ MOST_SCANS = 500
 class Scans:
     """A growing bank of simulated scans; scan number i depends on the seed and i alone."""
 
-    def __init__(self, sources: list[list[np.ndarray]], seed: int) -> None:
+    def __init__(self, sources: list[list[np.ndarray]], seed: int, device: str) -> None:
         self.sources = sources
         self.seed = seed
+        self.device = device
         self.bank: list[Scan] = []
         self.simulated = 0
 
@@ -58,7 +59,7 @@ class Scans:
         """Return a batch of strips of random scans."""
         self.grow(FIRST_SCANS + step // NEW_SCAN_EVERY)
         chosen = [self.bank[int(i)] for i in rng.integers(len(self.bank), size=BATCH)]
-        return stack_problems([strip_problem(scan, STRIP, rng) for scan in chosen])
+        return stack_problems([strip_problem(scan, STRIP, rng) for scan in chosen]).to(self.device)
 
 
 def validation_problems(data: Path, seed: int) -> list[Problem]:
@@ -77,7 +78,7 @@ def psnr_of(model: MOL, problems: list[Problem]) -> float:
     """Return the mean PSNR of magnitudes (reference maximum as peak) at the model's tolerance."""
     scores = []
     for p in problems:
-        known = Conditioning(torch.ones(1), p.noise_level, smooth_phase(p.operator.adjoint(p.kspace)))
+        known = Conditioning(torch.ones_like(p.noise_level), p.noise_level, smooth_phase(p.operator.adjoint(p.kspace)))
         image = model(p.kspace, p.operator, conditioning=known).value
         error = (image.abs() - p.reference.abs()).square().mean()
         scores.append(10 * float(torch.log10(p.reference.abs().amax().square() / error)))
@@ -87,30 +88,40 @@ def psnr_of(model: MOL, problems: list[Problem]) -> float:
 def main() -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder with mri/siat200_256_reim_i16.npz and the T1 volume")
+    parser.add_argument(
+        "--data", type=Path, required=True, help="folder with mri/siat200_256_reim_i16.npz and the T1 volume"
+    )
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--name", default="mol-brain-2d")
-    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--steps", type=int, default=5000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--channels", type=int, default=8)
     parser.add_argument("--features", type=int, default=32)
     parser.add_argument("--levels", type=int, default=5)
+    parser.add_argument("--monotonicity", type=float, default=0.01)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    device = arguments.device
     arguments.out.mkdir(parents=True, exist_ok=True)
     logging.basicConfig(
         level=logging.INFO,
         format="%(asctime)s %(message)s",
         handlers=[logging.FileHandler(arguments.out / "train.log"), logging.StreamHandler()],
     )
-    scans = Scans([siat_slices(arguments.data, SIAT_TRAIN), t1_training_slices(arguments.data)], arguments.seed)
-    problems = validation_problems(arguments.data, arguments.seed)
+    sources = [siat_slices(arguments.data, SIAT_TRAIN), t1_training_slices(arguments.data)]
+    scans = Scans(sources, arguments.seed, device)
+    problems = [problem.to(device) for problem in validation_problems(arguments.data, arguments.seed)]
     model = MOL(
         ResidualNetwork(
-            channels=arguments.channels, features=arguments.features, levels=arguments.levels, seed=arguments.seed
+            monotonicity=arguments.monotonicity,
+            channels=arguments.channels,
+            features=arguments.features,
+            levels=arguments.levels,
+            seed=arguments.seed,
         )
-    )
+    ).to(device)
     settings = FitSettings(steps=arguments.steps, seed=arguments.seed)
     steps = fit(model, scans.draw, settings, arguments.out / "checkpoint.pt", lambda m: psnr_of(m, problems))
     for _ in tqdm(steps, total=arguments.steps, desc="training", disable=None):
@@ -120,7 +131,7 @@ def main() -> None:
     card = {
         "name": arguments.name,
         "model": "MOL, strictly monotone residual network, 2D multi-coil Cartesian MRI",
-        "training_data": "SIAT T2 slices 0-159 and one T1 volume (axial 120-139 left out), simulated coils, ESPIRiT maps",
+        "training_data": "SIAT T2 slices 0-159 and a T1 volume without axial 120-139, simulated coils, ESPIRiT maps",
         "validation_data": "SIAT slices 170-199 and axial slices 120-139 of the T1 volume, simulated coils",
         "steps": arguments.steps,
         "seed": arguments.seed,

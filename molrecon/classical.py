@@ -139,7 +139,7 @@ class L1Wavelet:
         )
 
     def _one(self, kspace: np.ndarray, maps: np.ndarray, mask: np.ndarray, scale: float) -> tuple[np.ndarray, float]:
-        from sigpy.mri.app import L1WaveletRecon  # noqa: PLC0415 - compiles for seconds when imported
+        from sigpy.mri.app import L1WaveletRecon
 
         largest = float((np.abs(maps) ** 2).sum(0).max())
         if scale == 0 or largest == 0:

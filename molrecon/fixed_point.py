@@ -29,6 +29,7 @@ def solve_fixed_point(
     contraction: float = 1.0,
     window: int = WINDOW,
     careful: Callable[[Tensor], Tensor] | None = None,
+    rounding: float = 0.0,
 ) -> Solution:
     """Find the root of `r(x)` by `x <- x + P^-1 r(x)` with type-II Anderson acceleration and a safeguard, per sample.
 
@@ -47,11 +48,12 @@ def solve_fixed_point(
         monotonicity: m with `|x - x*| <= |r(x)| / m`, for the error bound.
         contraction: factor by which an accepted extrapolation must reduce the residual.
         window: number of differences kept; 0 is the plain iteration, of careful steps only.
+        rounding: relative rounding error of a computed residual; `rounding |x|` is added to |r(x)| in the bound.
         careful: r -> P^-1 r, accurate enough for the plain step to contract by `contraction`; `precondition` when None.
 
     Returns:
-        Solution with `error_bound = |r(x)| / (m |x|)`. Finished samples are frozen; a sample whose residual is not finite
-        or stops improving is frozen at its best iterate, and reported as not converged.
+        Solution with `error_bound = |r(x)| / (m |x|)`. Finished samples are frozen; a sample whose residual is not
+        finite or stops improving is frozen at its best iterate, and reported as not converged.
     """
     careful = careful or precondition
     tiny = torch.finfo(start.real.dtype).tiny
@@ -59,7 +61,7 @@ def solve_fixed_point(
     size = norm(r)
 
     def bound(x: Tensor, size: Tensor) -> Tensor:
-        value = size / (monotonicity * norm(x)).clamp_min(tiny)
+        value = size / (monotonicity * norm(x)).clamp_min(tiny) + rounding / monotonicity
         return torch.where(torch.isfinite(value), value, torch.inf)
 
     history = [bound(x, size)]
@@ -147,7 +149,7 @@ def _torchdeq_solver(
     indexing: list[int] | None = None,
     **unused: Any,
 ) -> tuple[Tensor, list[Tensor], dict[str, Tensor]]:
-    """`solve_fixed_point` with the signature that torchdeq gives its solvers (which pass options of other solvers on)."""
+    """`solve_fixed_point` with torchdeq's signature for solvers; torchdeq passes on options meant for others."""
     solution = solve_fixed_point(
         lambda x: func(x) - x, lambda r: r, x0, tol=tol, max_steps=max_iter, contraction=unused.get("contraction", 1.0)
     )

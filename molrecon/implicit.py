@@ -41,7 +41,5 @@ def implicit_gradient(value: Tensor, residual: Tensor, solve_adjoint: Callable[[
     Reference: Bai, Kolter, Koltun, Deep equilibrium models, NeurIPS 2019, theorem 1.
     """
     if value.shape != residual.shape:
-        raise ValueError(
-            f"implicit_gradient: residual {tuple(residual.shape)} does not fit value {tuple(value.shape)}"
-        )
+        raise ValueError(f"implicit_gradient: residual {tuple(residual.shape)} does not fit value {tuple(value.shape)}")
     return _ImplicitGradient.apply(residual, value.detach(), solve_adjoint)

@@ -72,7 +72,9 @@ def convolution_norm_bound(kernels: Tensor, ndim: int, *, grid: int = 32, iterat
     """
     degrees = [size - 1 for size in kernels.shape[-ndim:]]
     if any(2 * degree >= grid for degree in degrees):
-        raise ValueError(f"convolution_norm_bound: grid {grid} for kernel {tuple(kernels.shape[-ndim:])}, expected more")
+        raise ValueError(
+            f"convolution_norm_bound: grid {grid} for kernel {tuple(kernels.shape[-ndim:])}, expected more"
+        )
     # A real kernel's symbol at -w is the conjugate of that at w: the half spectrum is enough.
     symbol = torch.fft.rfftn(kernels, s=[grid] * ndim, dim=tuple(range(-ndim, 0)))
     symbol = symbol.flatten(-ndim).movedim(-1, -3)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, final
+from typing import final
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from molrecon.conjugate_gradient import conjugate_gradient
 from molrecon.fixed_point import WINDOW, solve_fixed_point
 from molrecon.implicit import implicit_gradient
 from molrecon.lipschitz import Certificate, certificate
+from molrecon.networks import ScoreNetwork
 from molrecon.solution import Solution
 from operators import LinearOperator, Sense, estimate_noise_level
 
@@ -22,22 +23,6 @@ REFERENCE_NOISE = 0.01  # relative noise level at which log lambda is its first 
 SCALE_QUANTILE = 0.995  # of the zero-filled magnitudes: the image maximum, without the few brightest pixels
 INNER_TOL = 0.1  # of the inner CG, relative to the outer residual
 PHASE_BANDWIDTH = 0.06  # cycles a pixel: half width of the Hann window that leaves the smooth phase
-
-
-class ScoreNetwork(Protocol):
-    """What a denoiser H must offer to be solved for its equilibrium."""
-
-    monotonicity: float
-
-    def denoiser(self, noise_level: Tensor) -> Callable[[Tensor], Tensor]:
-        """Return H on real images (batch, 2, *spatial) at noise levels (batch,)."""
-
-    def lipschitz_bound(self) -> float:
-        """Return a bound of Lip(H), or the value that was aimed at when nothing is certified."""
-
-    @property
-    def certified(self) -> bool:
-        """Whether `lipschitz_bound` is a true upper bound."""
 
 
 @final
@@ -71,14 +56,14 @@ class MOL(nn.Module):
     careful step, while trial steps use `eta = 0.1`. The iteration stops on the a-posteriori bound
     `|x - x*| <= |r(x)| / m`, which holds for every x by strong monotonicity.
 
-    Image and residual are held in double precision while network and conjugate gradients work in the precision of the
-    data (iterative refinement): in single precision alone the rounding of `lambda A^H A x` over m would stop the bound at
-    about `1e-7 lambda / m`.
+    Image and residual are held in double precision while network and conjugate gradients work in the precision of
+    the data (iterative refinement): in single precision alone the rounding of `lambda A^H A x` over m would stop the
+    bound at about `1e-7 lambda / m`.
 
     The gradient is that of the equilibrium itself (implicit function theorem), independent of how it was found; its
-    linear system is solved by the same routine, preconditioner and tolerance rule. The implicit gradient is our own and not
-    torchdeq's `get_deq(..., ift=True)`, whose hook differentiates the map T and hence through the inner CG; here only
-    r is differentiated. The solver is registered with torchdeq all the same (`safeguarded_anderson`).
+    linear system is solved by the same routine, preconditioner and tolerance rule. The implicit gradient is our own
+    and not torchdeq's `get_deq(..., ift=True)`, whose hook differentiates the map T and hence through the inner CG;
+    here only r is differentiated. The solver is registered with torchdeq all the same (`safeguarded_anderson`).
 
     Args:
         network: the denoiser H.
@@ -94,7 +79,7 @@ class MOL(nn.Module):
     Reference: Pramanik, Zimmerman, Jacob, IEEE TCI 2023, arXiv 2206.04797.
     """
 
-    def __init__(self, network: nn.Module, *, data_weight: float = 60.0, phase_reference: bool = True) -> None:
+    def __init__(self, network: ScoreNetwork, *, data_weight: float = 60.0, phase_reference: bool = True) -> None:
         super().__init__()
         if data_weight <= 0:
             raise ValueError(f"MOL: data_weight is {data_weight}, expected a positive number")
@@ -137,7 +122,9 @@ class MOL(nn.Module):
         scale = torch.where(magnitude.amax(1) > 0, scale, torch.ones_like(scale))
         if noise_level is None:
             if not isinstance(operator, Sense):
-                raise ValueError(f"MOL: noise_level is None for {type(operator).__name__}, expected it for all but Sense")
+                raise ValueError(
+                    f"MOL: noise_level is None for {type(operator).__name__}, expected it for all but Sense"
+                )
             noise_level = estimate_noise_level(kspace, operator.sampling_mask)
         level = torch.as_tensor(noise_level, dtype=scale.dtype, device=scale.device).expand(len(scale))
         # Outside the trained range of noise the network is held at its end.
@@ -192,10 +179,10 @@ class MOL(nn.Module):
             return x + fixed_weight * operator.normal(x)
 
         def precondition(r: Tensor) -> Tensor:
-            return conjugate_gradient(regularised, r.to(narrow), tol=INNER_TOL).value.to(r.dtype)
+            return conjugate_gradient(regularised, r.to(narrow), tol=INNER_TOL, verify=False).value.to(r.dtype)
 
         def careful(r: Tensor) -> Tensor:
-            return conjugate_gradient(regularised, r.to(narrow), tol=careful_tol).value.to(r.dtype)
+            return conjugate_gradient(regularised, r.to(narrow), tol=careful_tol, verify=False).value.to(r.dtype)
 
         def solve(residual: Callable[[Tensor], Tensor], first: Tensor, tol: float) -> Solution:
             return solve_fixed_point(
@@ -208,6 +195,7 @@ class MOL(nn.Module):
                 contraction=contraction,
                 window=self.window,
                 careful=careful,
+                rounding=2 * torch.finfo(narrow).eps,
             )
 
         right_side = operator.adjoint(kspace.detach().to(wide)) / scale

@@ -12,7 +12,7 @@ from operators.linear import LinearOperator, require_complex
 
 
 def centred_fft(x: Tensor, dim: Sequence[int]) -> Tensor:
-    """Return `fftshift(fftn(ifftshift(x, dim), dim, norm="ortho"), dim)`: image to k-space, zero frequency in the middle.
+    """Return `fftshift(fftn(ifftshift(x, dim), dim, norm="ortho"), dim)`: image to k-space, zero frequency central.
 
     Args:
         x: complex (or real) tensor of any shape.
@@ -71,4 +71,6 @@ class Fourier(LinearOperator):
     def _check(self, x: Tensor) -> None:
         require_complex("Fourier", "input", x)
         if x.ndim <= len(self.dim):
-            raise ValueError(f"Fourier: input {tuple(x.shape)} has {x.ndim} axes, expected a batch axis and {len(self.dim)} more")
+            raise ValueError(
+                f"Fourier: input {tuple(x.shape)} has {x.ndim} axes, expected a batch axis and {len(self.dim)} more"
+            )

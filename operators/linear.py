@@ -30,7 +30,7 @@ class LinearOperator(nn.Module, ABC):
         return self.adjoint(self(x))
 
     @property
-    def H(self) -> LinearOperator:  # noqa: N802 - the adjoint's usual sign
+    def H(self) -> LinearOperator:  # noqa: N802
         """The adjoint as an operator of its own."""
         return Adjoint(self)
 

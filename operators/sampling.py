@@ -18,7 +18,7 @@ class Sampling(LinearOperator):
     in a negative zero).
 
     Args:
-        sampling_mask: (batch or 1, *spatial) bool or 0/1, with size 1 along fully sampled axes; it is broadcast over coils.
+        sampling_mask: (batch or 1, *spatial) bool or 0/1, with size 1 along fully sampled axes; the same for all coils.
 
     Shapes: k-space (batch, coil, *spatial), complex.
     """

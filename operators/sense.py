@@ -113,7 +113,8 @@ class Sense(LinearOperator):
         maps = self.sensitivity_maps
         if x.shape[1:] != maps.shape[2:] or (x.shape[0] != maps.shape[0] and maps.shape[0] != 1):
             raise ValueError(
-                f"Sense: image {tuple(x.shape)} does not fit sensitivity maps {tuple(maps.shape)} (batch, coil, *spatial)"
+                f"Sense: image {tuple(x.shape)} does not fit sensitivity maps {tuple(maps.shape)}"
+                " (batch, coil, *spatial)"
             )
         if self.chunk_axis is None:
             return self._normal(x, maps)
@@ -124,7 +125,9 @@ class Sense(LinearOperator):
         if step >= rows:
             return self._normal(x, maps)
         chunks = [
-            self._normal(x.narrow(axis, start, min(step, rows - start)), maps.narrow(axis + 1, start, min(step, rows - start)))
+            self._normal(
+                x.narrow(axis, start, min(step, rows - start)), maps.narrow(axis + 1, start, min(step, rows - start))
+            )
             for start in range(0, rows, step)
         ]
         return torch.cat(chunks, dim=axis)

@@ -1,6 +1,7 @@
 """Score networks: denoisers H whose Lipschitz constant is known."""
 
+from molrecon.networks.base import ScoreNetwork
 from molrecon.networks.plain import PlainNetwork
 from molrecon.networks.residual import ResidualNetwork
 
-__all__ = ["PlainNetwork", "ResidualNetwork"]
+__all__ = ["PlainNetwork", "ResidualNetwork", "ScoreNetwork"]

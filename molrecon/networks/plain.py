@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import final
 
 import torch
 from torch import Tensor, nn
 
+from molrecon.networks.base import ScoreNetwork
+
 
 @final
-class PlainNetwork(nn.Module):
+class PlainNetwork(ScoreNetwork):
     """Denoiser `H(x)` of 3x3 convolutions with rectified linear units between them, free weights, zero padding.
 
     This is the network of the published MOL weights (5 layers, 64 channels). Its Lipschitz constant is only what its
@@ -41,7 +44,7 @@ class PlainNetwork(nn.Module):
         self.monotonicity = monotonicity
         channels = [2, *[features] * (layers - 1), 2]
         self.convolutions = nn.ModuleList(
-            nn.Conv2d(before, after, 3, padding=1) for before, after in zip(channels[:-1], channels[1:], strict=True)
+            nn.Conv2d(before, after, 3, padding=1) for before, after in itertools.pairwise(channels)
         )
 
     def lipschitz_bound(self) -> float:

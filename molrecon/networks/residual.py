@@ -11,12 +11,13 @@ import torch.nn.functional as nnf
 from torch import Tensor, nn
 
 from molrecon.lipschitz import convolution_norm_bound
+from molrecon.networks.base import ScoreNetwork
 
 REFERENCE_NOISE = 0.01  # noise level, relative to the image scale, at which thresholds start as stored
 
 
 @final
-class ResidualNetwork(nn.Module):
+class ResidualNetwork(ScoreNetwork):
     """Denoiser `H = (1 - m) D` with `Lip(D) <= 1` by construction, so `F = I - H` is m-strongly monotone.
 
     D lifts the two channels (real, imaginary) isometrically to `channels` by zeros, passes V-cycles over a pyramid of
@@ -54,7 +55,7 @@ class ResidualNetwork(nn.Module):
     def __init__(
         self,
         *,
-        monotonicity: float = 0.05,
+        monotonicity: float = 0.01,
         channels: int = 8,
         features: int = 32,
         levels: int = 4,
@@ -179,7 +180,7 @@ def _v_cycle(layers: list[_Layer], x: Tensor) -> Tensor:
 
 
 def _initial_filters(n_layers: int, features: int, channels: int, size: int, seed: int) -> Tensor:
-    """Cosine filters on the real and on the imaginary channel (norm 1/sqrt(2) together), small random ones elsewhere."""
+    """Cosine filters on the real and on the imaginary channel (norm 1/sqrt(2) together), small random ones."""
     generator = torch.Generator().manual_seed(seed)
     shape = (n_layers, features, channels, size, size)
     filters = torch.randn(shape, generator=generator) * (0.2 / math.sqrt(features * size * size))

@@ -37,7 +37,10 @@ class FitSettings:
         seed: of every draw.
         pool: problems in rotation.
         visits: optimiser steps that each problem takes part in, started from its last equilibrium.
-        forward_tol, backward_tol: goals for the error bounds during training.
+        early_share, early_monotonicity: for this first share of the steps the network has this larger m, with which a
+            solve takes half the iterations. The final m, the network's own, pulls less towards zero and wants smaller
+            steps of everything.
+        forward_tol, backward_tol: goals for the residuals `|r| / |x|` of the two solves.
         ema: decay of the exponential moving average that is saved.
         checkpoint_every: steps between checkpoints.
     """
@@ -48,8 +51,10 @@ class FitSettings:
     seed: int = 0
     pool: int = 16
     visits: int = 4
-    forward_tol: float = 2e-2
-    backward_tol: float = 1.0
+    early_share: float = 0.4
+    early_monotonicity: float = 0.05
+    forward_tol: float = 7e-4
+    backward_tol: float = 5e-2
     ema: float = 0.998
     checkpoint_every: int = 500
 
@@ -63,7 +68,7 @@ class _Visit:
 
 
 def log_mse(image: Tensor, reference: Tensor) -> Tensor:
-    """Return the mean over the batch of `log(|x - x_ref|^2 + ||x| - |x_ref||^2)`, both per pixel: PSNR up to constants."""
+    """Return the batch mean of `log(|x - x_ref|^2 + ||x| - |x_ref||^2)`, both per pixel: PSNR up to constants."""
     error = (image - reference).abs().square().flatten(1).mean(1)
     magnitude = (image.abs() - reference.abs()).square().flatten(1).mean(1)
     return (error + magnitude + 1e-8).log().mean()
@@ -78,12 +83,12 @@ def fit(
 ) -> Iterator[int]:
     """Train in place, yielding the number of finished steps; at the end the model holds the averaged weights.
 
-    A problem stays in a pool for several optimiser steps and starts each from its last equilibrium, which moves little with
-    the weights: most steps cost three or four iterations. The gradient is the implicit one at that equilibrium.
+    A problem stays in a pool for several optimiser steps and starts each from its last equilibrium, which moves little
+    with the weights: most steps cost three or four iterations. The gradient is the implicit one at that equilibrium.
 
     Args:
         model: a MOL with a ResidualNetwork.
-        draw: (generator, step) -> a problem whose reference has intensity near 1.
+        draw: (generator, step) -> a problem whose reference has intensity near 1, on the model's device.
         settings: see FitSettings.
         checkpoint: file to resume from where it exists, rewritten every `checkpoint_every` steps.
         validate: scores the averaged model at checkpoints, for the log.
@@ -91,14 +96,14 @@ def fit(
     network = model.network
     if not isinstance(network, ResidualNetwork):
         raise TypeError(f"fit: network is {type(network).__name__}, expected ResidualNetwork")
-    model.tol, model.backward_tol = settings.forward_tol, settings.backward_tol
+    monotonicity = network.monotonicity
     fast = [p for name, p in model.named_parameters() if name != "network.weight"]
     groups = [{"params": [network.weight], "factor": 1.0}, {"params": fast, "factor": 5.0}]
     optimiser = torch.optim.Adam(groups, lr=settings.learning_rate, betas=(0.9, 0.98))
     average = {key: value.clone() for key, value in model.state_dict().items()}
     first = 0
     if checkpoint.is_file():
-        state = torch.load(checkpoint, weights_only=True)
+        state = torch.load(checkpoint, weights_only=True, map_location=network.weight.device)
         model.load_state_dict(state["model"])
         optimiser.load_state_dict(state["optimiser"])
         average, first = state["average"], state["step"]
@@ -115,6 +120,11 @@ def fit(
         visit = pool[slot]
         if visit is None or visit.count >= settings.visits:
             visit = pool[slot] = _new_visit(draw(rng, step), rng)
+        network.monotonicity = (
+            settings.early_monotonicity if step < settings.early_share * settings.steps else monotonicity
+        )
+        model.tol = settings.forward_tol / network.monotonicity
+        model.backward_tol = settings.backward_tol / network.monotonicity
         for group in optimiser.param_groups:
             group["lr"] = settings.learning_rate * group["factor"] * _schedule(step, settings)
         solution = model(
@@ -159,6 +169,7 @@ def fit(
                 logger.info("step %d  validation PSNR %.2f", done, _score_average(model, average, validate))
         yield done
     model.load_state_dict(average)
+    network.monotonicity = monotonicity
     model.eval()
 
 
@@ -172,8 +183,9 @@ def _schedule(step: int, settings: FitSettings) -> float:
 def _new_visit(problem: Problem, rng: np.random.Generator) -> _Visit:
     # The intensity scale and the noise level of a real scan are estimates: the network sees their scatter.
     batch = len(problem.noise_level)
-    scale = torch.from_numpy(np.exp(rng.normal(0, 0.1, batch)).astype(np.float32))
-    level = problem.noise_level * torch.from_numpy(np.exp(rng.normal(0, 0.07, batch)).astype(np.float32)) / scale
+    scale = torch.from_numpy(np.exp(rng.normal(0, 0.1, batch)).astype(np.float32)).to(problem.noise_level)
+    error = torch.from_numpy(np.exp(rng.normal(0, 0.07, batch)).astype(np.float32)).to(problem.noise_level)
+    level = problem.noise_level * error / scale
     phase = smooth_phase(problem.operator.adjoint(problem.kspace))
     return _Visit(problem, Conditioning(scale, level, phase))
 

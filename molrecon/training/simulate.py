@@ -52,6 +52,11 @@ class Problem:
     reference: Tensor
     noise_level: Tensor
 
+    def to(self, device: torch.device | str) -> Problem:
+        """Return the problem on a device."""
+        operator = self.operator.to(device)
+        return Problem(self.kspace.to(device), operator, self.reference.to(device), self.noise_level.to(device))
+
 
 def simulate_scan(image: np.ndarray, size: int, rng: np.random.Generator, coils: int = 8) -> Scan:
     """Return a scan of an augmented image: random contrast, rim, geometry, phase, coils, noise and calibration width.
@@ -84,7 +89,7 @@ def strip_problem(scan: Scan, rows: int, rng: np.random.Generator) -> Problem:
     """Return the reconstruction of a strip of `rows` readout positions, undersampled along the columns (batch of 1).
 
     With a fully sampled readout every position is a problem of its own, so a strip is a complete one. One problem
-    in eight is undersampled along both axes instead, at random with a density that falls with the distance to the centre.
+    in eight is undersampled along both axes instead, at random with a density that falls towards the edges.
     """
     size = scan.reference.shape[-1]
     energy = scan.reference.abs().square().mean(1).unfold(0, rows, 1).mean(1)
@@ -193,7 +198,9 @@ def _smooth_phase(size: int, rng: np.random.Generator) -> np.ndarray:
     phase = rng.uniform(-np.pi, np.pi) + rng.normal(0, 1) * x + rng.normal(0, 1) * y
     for _ in range(4):
         fy, fx = rng.uniform(0.3, 2.2, 2)
-        phase = phase + rng.normal(0, 0.4) * np.cos(np.pi * (fy * y + rng.choice([-1, 1]) * fx * x) + rng.uniform(0, 6.3))
+        phase = phase + rng.normal(0, 0.4) * np.cos(
+            np.pi * (fy * y + rng.choice([-1, 1]) * fx * x) + rng.uniform(0, 6.3)
+        )
     return np.exp(1j * phase).astype(np.complex64)
 
 

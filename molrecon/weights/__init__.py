@@ -52,7 +52,7 @@ def load_model(name_or_path: str | Path = DEFAULT_MODEL) -> MOL:
     try:
         with safe_open(path, framework="pt") as stored:
             settings = json.loads((stored.metadata() or {})["molrecon"])
-            state = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118 - not a dict
+            state = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118
         model = MOL(ResidualNetwork(**settings["network"]), phase_reference=settings["phase_reference"])
         model.load_state_dict(state)
     except (SafetensorError, KeyError, TypeError, RuntimeError, json.JSONDecodeError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import pytest
@@ -92,8 +93,8 @@ def _unguarded_anderson(func: Callable[[Tensor], Tensor], start: Tensor, steps: 
         fs.append(f)
         xs, fs = xs[-window - 1 :], fs[-window - 1 :]
         if len(fs) > 1:
-            df = torch.stack([b - a for a, b in zip(fs[:-1], fs[1:], strict=True)], dim=-1)[0]
-            dx = torch.stack([b - a for a, b in zip(xs[:-1], xs[1:], strict=True)], dim=-1)[0]
+            df = torch.stack([b - a for a, b in itertools.pairwise(fs)], dim=-1)[0]
+            dx = torch.stack([b - a for a, b in itertools.pairwise(xs)], dim=-1)[0]
             gamma = torch.linalg.lstsq(df, f[0]).solution
             x = x + f - ((dx + df) @ gamma)[None]
         else:

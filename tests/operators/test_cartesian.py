@@ -245,6 +245,28 @@ def test_chunks_do_not_change_the_answer() -> None:
             torch.testing.assert_close(operator.normal(x), whole, rtol=1e-14, atol=1e-14)
 
 
+@pytest.mark.parametrize("maps_batch", [1, 2])
+@pytest.mark.parametrize("mask", [random_mask(1, 1, 4), random_mask(2, 1, 4), CONSTANT], ids=str)
+def test_decoupled_rows(mask: Tensor, maps_batch: int) -> None:
+    batch = max(maps_batch, len(mask))
+    operator = Sense(random_complex(maps_batch, 3, 5, 4, seed=5), mask)
+    x = random_complex(batch, 5, 4, seed=0)
+    rows = operator.decoupled(1, 4).normal(x[:, 1:4].flatten(0, 1)).unflatten(0, (batch, 3))
+    torch.testing.assert_close(rows, operator.normal(x)[:, 1:4], rtol=1e-12, atol=1e-12)
+    volume = Sense(random_complex(maps_batch, 3, *VOLUME, seed=5), mask[:, :1, None].expand(-1, 1, 4, -1)[..., :1])
+    x = random_complex(batch, *VOLUME, seed=0)
+    planes = volume.decoupled(0, 2).normal(x[:, :2].flatten(0, 1)).unflatten(0, (batch, 2))
+    torch.testing.assert_close(planes, volume.normal(x)[:, :2], rtol=1e-12, atol=1e-12)
+
+
+def test_higher_precision_than_that_of_the_maps() -> None:
+    operator = Sense(random_complex(2, 3, 5, 4, seed=5, dtype=torch.complex64), random_mask(1, 1, 4))
+    x, y = random_complex(2, 5, 4, seed=0), random_complex(2, 3, 5, 4, seed=1)
+    assert operator(x).dtype == operator.adjoint(y).dtype == operator.normal(x).dtype == torch.complex128
+    assert adjoint_gap(operator, x, y) < 1e-12
+    assert normal_gap(operator, x) < 1e-12
+
+
 def test_unmeasured_samples_are_positive_zero() -> None:
     y = Sampling(torch.zeros(1, 1, 4))(random_complex(1, 2, 3, 4, seed=0))
     assert not torch.signbit(torch.view_as_real(y)).any()
@@ -301,7 +323,16 @@ ERRORS: list[tuple[Callable[[], object], type[Exception], str]] = [
     # The normal operator must not broadcast a batch that the forward operator refuses.
     (lambda: Sense(MAPS[:1], random_mask(2, 1, 5)).normal(MAPS[:1, 0]), ValueError, r"Sense: image \(1, 6, 5\)"),
     (lambda: Sense(MAPS[:1], random_mask(2, 1, 5)).normal(MAPS[0]), ValueError, r"Sense: image \(3, 6, 5\)"),
-    (lambda: Fourier(2) @ MASK, TypeError, r"LinearOperator @: got Tensor, expected a LinearOperator"),
+    (
+        lambda: Sense(MAPS, random_mask(1, 6, 1)).decoupled(0, 2),
+        ValueError,
+        r"Sense: the first spatial axis is undersampled, expected it fully sampled to decouple",
+    ),
+    (
+        lambda: Fourier(2) @ MASK,  # type: ignore[operator]
+        TypeError,
+        r"LinearOperator @: got Tensor, expected a LinearOperator",
+    ),
     (
         lambda: adjoint_gap(Sensitivity(MAPS), MAPS[:, 0], MAPS[:, :2]),
         ValueError,

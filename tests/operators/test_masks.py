@@ -80,10 +80,10 @@ def test_any_combination_is_bit_exact() -> None:
 
 @pytest.mark.parametrize("mask_function", KINDS)
 def test_global_generator_is_left_alone(mask_function: MaskFunction) -> None:
-    before = np.random.get_state(legacy=False)  # noqa: NPY002 - that it stays as it is, is the test
+    before = np.random.get_state(legacy=False)  # noqa: NPY002
     first = mask_function(180, 4, 24 / 180, 7)
     again = mask_function(180, 4, 24 / 180, 7)
-    after = np.random.get_state(legacy=False)  # noqa: NPY002 - that it stays as it is, is the test
+    after = np.random.get_state(legacy=False)  # noqa: NPY002
     assert np.array_equal(first, again)
     assert np.array_equal(before["state"]["key"], after["state"]["key"])
     assert before["state"]["pos"] == after["state"]["pos"]

@@ -89,7 +89,7 @@ def test_same_arguments_same_bytes_other_seed_other_head(tmp_path):
 
 
 def test_global_random_state_is_left_alone():
-    before = str(np.random.get_state(legacy=False))  # noqa: NPY002 - the state is what is looked at
+    before = str(np.random.get_state(legacy=False))  # noqa: NPY002
     phantom_volume(1, (16, 16))
     assert str(np.random.get_state(legacy=False)) == before  # noqa: NPY002
 

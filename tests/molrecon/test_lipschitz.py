@@ -1,0 +1,154 @@
+"""The certified bound of convolutions against dense singular values, and the numbers of a certificate."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+import torch
+import torch.nn.functional as nnf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from molrecon.lipschitz import certificate, convolution_norm_bound, convolution_norm_on_grid
+
+CONVOLVE = {1: nnf.conv1d, 2: nnf.conv2d, 3: nnf.conv3d}
+
+
+def random_kernel(*shape: int, seed: int, dtype: torch.dtype = torch.float64) -> Tensor:
+    return torch.randn(*shape, dtype=dtype, generator=torch.Generator().manual_seed(seed))
+
+
+def dense_norm(kernel: Tensor, shape: tuple[int, ...], *, circular: bool) -> Tensor:
+    """Return the largest singular value of the convolution's matrix, which is written out column by column."""
+    n = kernel.shape[1] * math.prod(shape)
+    unit = torch.eye(n, dtype=kernel.dtype).reshape(n, kernel.shape[1], *shape)
+    before_after = [pad for size in reversed(kernel.shape[2:]) for pad in ((size - 1) // 2, size // 2)]
+    padded = nnf.pad(unit, before_after, mode="circular" if circular else "constant")
+    return torch.linalg.matrix_norm(CONVOLVE[len(shape)](padded, kernel).flatten(1), ord=2)
+
+
+KERNELS = [
+    (1, 1, 3),
+    (3, 2, 5),
+    (2, 3, 3, 3),
+    (4, 2, 3, 3),
+    (1, 1, 5, 2),
+    (2, 2, 1, 1),
+    (2, 1, 2, 3, 2),
+    (1, 2, 3, 3, 3),
+]
+
+
+@pytest.mark.parametrize("circular", [False, True], ids=["zero", "circular"])
+@pytest.mark.parametrize("n", [5, 6, 9])
+@pytest.mark.parametrize("size", KERNELS, ids=str)
+def test_bounds_the_dense_norm(size: tuple[int, ...], n: int, circular: bool) -> None:
+    ndim = len(size) - 2
+    shape = (n, n - 1)[:ndim] if ndim < 3 else (n - 1, 3, 4)
+    for seed in range(3):
+        kernel = random_kernel(*size, seed=seed)
+        truth = dense_norm(kernel, shape, circular=circular)
+        for grid, iterations in ((12, 2), (32, 5)):
+            assert convolution_norm_bound(kernel, ndim, grid=grid, iterations=iterations) >= truth * (1 - 1e-12)
+
+
+@pytest.mark.parametrize("shape", [(6,), (7, 6), (4, 3, 5)], ids=str)
+def test_norm_on_a_grid_is_exact(shape: tuple[int, ...]) -> None:
+    kernel = random_kernel(2, 3, *[3] * len(shape), seed=0)
+    torch.testing.assert_close(convolution_norm_on_grid(kernel, shape), dense_norm(kernel, shape, circular=True))
+
+
+@pytest.mark.parametrize("size", KERNELS, ids=str)
+def test_bound_is_tight(size: tuple[int, ...]) -> None:
+    ndim = len(size) - 2
+    fine = {1: 1000, 2: 150, 3: 24}[ndim]
+    for seed in range(3):
+        kernel = random_kernel(*size, seed=seed)
+        supremum = convolution_norm_on_grid(kernel, (fine,) * ndim)
+        bound = convolution_norm_bound(kernel, ndim, grid=64, iterations=8)
+        assert supremum * (1 - 1e-12) <= bound <= supremum * 1.04
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    channels=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    size=st.lists(st.integers(1, 4), min_size=1, max_size=2),
+    scale=st.floats(1e-3, 1e3),
+    grid=st.integers(9, 20),
+    n=st.integers(4, 8),
+    seed=st.integers(0, 9999),
+)
+def test_random_kernels(channels: tuple[int, int], size: list[int], scale: float, grid: int, n: int, seed: int) -> None:
+    kernel = scale * random_kernel(*channels, *size, seed=seed)
+    bound = convolution_norm_bound(kernel, len(size), grid=grid, iterations=3)
+    shape = (n,) * len(size)
+    for circular in (False, True):
+        assert dense_norm(kernel, shape, circular=circular) <= bound * (1 + 1e-12)
+    assert convolution_norm_on_grid(kernel, (37,) * len(size)) <= bound * (1 + 1e-12)
+
+
+def test_many_kernels_at_once() -> None:
+    kernels = random_kernel(2, 3, 4, 2, 3, 3, seed=0)
+    together = convolution_norm_bound(kernels, 2)
+    assert together.shape == (2, 3)
+    alone = torch.stack([convolution_norm_bound(k, 2) for k in kernels.flatten(0, 1)]).reshape(2, 3)
+    torch.testing.assert_close(together, alone)
+
+
+def test_the_reshaped_kernel_is_no_bound() -> None:
+    # The norm that torch.nn.utils.spectral_norm takes: of the kernel as a matrix (out, in * size).
+    kernel = torch.ones(1, 1, 3, 3, dtype=torch.float64)
+    reshaped = torch.linalg.matrix_norm(kernel.flatten(1), ord=2)
+    truth = dense_norm(kernel, (12, 12), circular=True)
+    torch.testing.assert_close(reshaped, torch.tensor(3.0, dtype=torch.float64))
+    torch.testing.assert_close(truth, torch.tensor(9.0, dtype=torch.float64))
+    assert convolution_norm_bound(kernel, 2) >= truth
+
+
+def test_more_work_gives_a_tighter_bound() -> None:
+    kernel = random_kernel(4, 4, 3, 3, seed=0)
+    bounds = [float(convolution_norm_bound(kernel, 2, grid=g, iterations=i)) for g, i in ((8, 1), (16, 4), (64, 8))]
+    assert bounds == sorted(bounds, reverse=True)
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-6, 1.0, 1e6])
+def test_scale_in_single_precision(scale: float) -> None:
+    kernel = random_kernel(4, 2, 3, 3, seed=0, dtype=torch.float32)
+    expected = scale * convolution_norm_bound(kernel, 2)
+    torch.testing.assert_close(convolution_norm_bound(scale * kernel, 2), expected, rtol=1e-5, atol=0)
+
+
+def test_differentiable() -> None:
+    kernels = random_kernel(2, 3, 2, 3, 3, seed=0).requires_grad_()
+    assert torch.autograd.gradcheck(lambda k: convolution_norm_bound(k, 2, grid=9, iterations=3), (kernels,))
+    zero = torch.zeros(2, 2, 3, 3, dtype=torch.float64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(convolution_norm_bound(zero, 2), zero)
+    assert torch.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize(("size", "grid"), [((5,), 8), ((3, 6), 10), ((3, 3), 4)])
+def test_too_coarse_a_grid(size: tuple[int, ...], grid: int) -> None:
+    kernel = random_kernel(1, 1, *size, seed=0)
+    with pytest.raises(ValueError, match=rf"convolution_norm_bound: grid {grid} for kernel \({size[0]},.* more"):
+        convolution_norm_bound(kernel, len(size), grid=grid)
+    convolution_norm_bound(kernel, len(size), grid=grid + 1)
+
+
+def test_certificate() -> None:
+    found = certificate(0.96, certified=True)
+    assert found.kind == "certified"
+    assert found.lipschitz == found.contraction == 0.96
+    assert found.monotonicity == pytest.approx(0.04)
+    assert found.robustness == pytest.approx(2.5)
+    assert certificate(0.96, certified=False) == dataclasses.replace(found, kind="estimated")
+
+
+@pytest.mark.parametrize("lipschitz", [1.0, 1.5, math.inf, math.nan])
+def test_nothing_is_certified_without_monotonicity(lipschitz: float) -> None:
+    found = certificate(lipschitz, certified=True)
+    assert found.kind == "estimated"
+    assert not found.monotonicity > 0
+    assert found.robustness == math.inf

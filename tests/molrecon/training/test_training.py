@@ -1,0 +1,198 @@
+"""Training: simulated scans are what they say, and a few steps leave a model that can be saved and resumed."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from molrecon.mol import MOL
+from molrecon.networks import PlainNetwork, ResidualNetwork
+from molrecon.training.fit import FitSettings, fit, log_mse
+from molrecon.training.simulate import Problem, Scan, draw_mask, simulate_scan, stack_problems, strip_problem
+
+SIZE, ROWS = 48, 8
+
+
+def head() -> np.ndarray:
+    """Return a box with two inner boxes, (50, 44) complex64, with some phase."""
+    image = np.zeros((50, 44), np.complex64)
+    image[6:44, 6:38] = 0.6
+    image[14:26, 12:22] = 1
+    image[30:38, 20:34] = 0.3
+    return image * np.exp(0.5j * np.linspace(-1, 1, 44)).astype(np.complex64)
+
+
+def make_scan(seed: int) -> Scan:
+    return simulate_scan(head(), SIZE, np.random.default_rng(seed), coils=5)
+
+
+def make_problem(rng: np.random.Generator, step: int = 0) -> Problem:
+    del step
+    return strip_problem(simulate_scan(head(), SIZE, rng, coils=5), ROWS, rng)
+
+
+def tensors(problem: Problem) -> list[Tensor]:
+    operator = problem.operator
+    return [problem.kspace, operator.sensitivity_maps, operator.sampling_mask, problem.reference, problem.noise_level]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_scan(seed: int) -> None:
+    scan = make_scan(seed)
+    assert scan.coil_images.shape == scan.sensitivity_maps.shape == (5, SIZE, SIZE)
+    assert scan.reference.shape == (SIZE, SIZE)
+    assert scan.coil_images.dtype == scan.sensitivity_maps.dtype == scan.reference.dtype == torch.complex64
+    root_sum_of_squares = torch.linalg.vector_norm(scan.coil_images, dim=0)
+    assert float(root_sum_of_squares.quantile(0.995)) == pytest.approx(1, rel=0.05)
+    assert 0.001 <= scan.noise_level <= 0.03
+    # Maps have unit norm or are zero, and the coil combination loses little of what the coils saw.
+    norms = torch.linalg.vector_norm(scan.sensitivity_maps, dim=0)
+    assert ((norms < 1e-6) | ((norms - 1).abs() < 1e-3)).all()
+    kept = torch.linalg.vector_norm(scan.reference) / torch.linalg.vector_norm(scan.coil_images)
+    assert 0.95 < float(kept) <= 1 + 1e-5
+    silent = scan.coil_images.abs().amax((1, 2)) == 0
+    assert int(silent.sum()) <= 1  # of five coils, four or more are active
+    assert not scan.sensitivity_maps[silent].any()
+
+
+def test_draws_follow_the_seed() -> None:
+    state = torch.get_rng_state()
+    first, again, other = (make_problem(np.random.default_rng(seed)) for seed in (3, 3, 4))
+    assert torch.equal(torch.get_rng_state(), state)
+    for a, b in zip(tensors(first), tensors(again), strict=True):
+        assert torch.equal(a, b)
+    assert not torch.equal(first.reference, other.reference)
+    assert float(first.noise_level) != float(other.noise_level)
+
+
+def test_problem_measures_its_reference() -> None:
+    kinds = set()
+    for seed in range(24):
+        rng = np.random.default_rng(seed)
+        problem = make_problem(rng)
+        operator, level = problem.operator, float(problem.noise_level)
+        assert problem.kspace.shape == (1, 5, ROWS, SIZE)
+        assert problem.reference.shape == (1, ROWS, SIZE)
+        mask = operator.sampling_mask
+        kinds.add(tuple(mask.shape))
+        sampled = mask.expand(1, ROWS, SIZE)[:, None].expand(problem.kspace.shape)
+        assert not problem.kspace[~sampled].any()
+        heard = (operator.sensitivity_maps.abs().amax((2, 3)) > 0)[..., None, None] & sampled
+        difference = (problem.kspace - operator(problem.reference))[heard].abs().square().mean().sqrt()
+        # At least the noise, and little more: the rest is what the estimated maps miss.
+        assert 0.85 * level < float(difference) < 1.15 * level + 0.01
+    assert kinds == {(1, 1, SIZE), (1, ROWS, SIZE)}
+
+
+def test_stacked_problems() -> None:
+    rng = np.random.default_rng(0)
+    problems = [make_problem(rng) for _ in range(16)]
+    together = stack_problems(problems)
+    assert together.kspace.shape == (16, 5, ROWS, SIZE)
+    assert together.noise_level.shape == (16,)
+    predicted = together.operator(together.reference)
+    for i, problem in enumerate(problems):
+        torch.testing.assert_close(predicted[i], problem.operator(problem.reference)[0], rtol=1e-5, atol=1e-6)
+        assert torch.equal(together.kspace[i], problem.kspace[0])
+
+
+def test_masks() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        mask = draw_mask(256, rng)
+        assert mask.shape == (256,)
+        assert mask.dtype == bool
+        assert mask[126:130].all()
+        assert 2.2 < 256 / mask.sum() < 11
+
+
+def test_log_mse() -> None:
+    reference = torch.tensor([[[1.0 + 0j, 2.0]], [[0.0, 3j]]])
+    image = torch.tensor([[[1.5 + 0j, 2.0]], [[0.0, -3j]]])
+    # First sample: complex and magnitude error 0.25 / 2 each; second: 36 / 2, and none of magnitude.
+    expected = (math.log(0.25 + 1e-8) + math.log(18 + 1e-8)) / 2
+    assert float(log_mse(image, reference)) == pytest.approx(expected, rel=1e-6)
+    assert float(log_mse(reference, reference)) == pytest.approx(math.log(1e-8), rel=1e-6)
+
+
+def tiny_model() -> MOL:
+    return MOL(ResidualNetwork(channels=2, features=4, levels=2, cycles=1))
+
+
+SETTINGS = FitSettings(steps=6, warmup=2, pool=2, visits=2, checkpoint_every=2)
+
+
+def test_fit(tmp_path: Path) -> None:
+    model, checkpoint = tiny_model(), tmp_path / "fit.pt"
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    monotonicity = model.network.monotonicity
+    scores: list[MOL] = []
+
+    def validate(scored: MOL) -> float:
+        assert not scored.training
+        scores.append(scored)
+        return 0.0
+
+    assert list(fit(model, make_problem, SETTINGS, checkpoint, validate)) == [1, 2, 3, 4, 5, 6]
+    assert len(scores) == 3
+    assert not model.training
+    assert model.network.monotonicity == monotonicity
+    # The loose goals of training end with it.
+    assert (model.tol, model.backward_tol) == (tiny_model().tol, tiny_model().backward_tol)
+    for key, value in model.state_dict().items():
+        assert torch.isfinite(value).all()
+        assert not torch.equal(value, before[key]), f"{key} was not trained"
+    assert model.certificate().kind == "certified"
+    assert torch.load(checkpoint, weights_only=True)["step"] == 6
+    assert [path.name for path in tmp_path.iterdir()] == ["fit.pt"]
+
+
+def test_fit_resumes(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "fit.pt"
+    interrupted = fit(tiny_model(), make_problem, SETTINGS, checkpoint)
+    assert [next(interrupted) for _ in range(3)] == [1, 2, 3]
+    stored = torch.load(checkpoint, weights_only=True)
+    assert stored["step"] == 2
+    model = tiny_model()
+    assert list(fit(model, make_problem, SETTINGS, checkpoint)) == [3, 4, 5, 6]
+    assert all(torch.isfinite(value).all() for value in model.state_dict().values())
+    # A finished training only hands out its averaged weights.
+    finished = tiny_model()
+    assert not list(fit(finished, make_problem, SETTINGS, checkpoint))
+    for key, value in finished.state_dict().items():
+        assert torch.equal(value, model.state_dict()[key])
+    assert not finished.training
+
+
+def test_fit_follows_the_seed(tmp_path: Path) -> None:
+    models = [tiny_model() for _ in range(2)]
+    for i, model in enumerate(models):
+        list(fit(model, make_problem, FitSettings(steps=2, warmup=1, pool=1), tmp_path / f"{i}.pt"))
+    for a, b in zip(models[0].state_dict().values(), models[1].state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_training_lowers_the_loss(tmp_path: Path) -> None:
+    problem = make_problem(np.random.default_rng(1))
+    settings = FitSettings(steps=25, warmup=1, pool=1, visits=1000, learning_rate=1e-2, ema=0.5, early_share=0)
+    model = tiny_model()
+
+    def loss(scored: MOL) -> float:
+        with torch.no_grad():
+            solution = scored(problem.kspace, problem.operator, problem.noise_level)
+        return float(log_mse(solution.value, problem.reference))
+
+    before = loss(model.eval())
+    list(fit(model, lambda rng, step: problem, settings, tmp_path / "fit.pt"))
+    assert loss(model) < before - 0.05
+
+
+def test_fit_trains_certified_networks_only(tmp_path: Path) -> None:
+    model = MOL(PlainNetwork(layers=2, features=2))
+    with pytest.raises(TypeError, match=r"fit: network is PlainNetwork, expected ResidualNetwork"):
+        next(fit(model, make_problem, SETTINGS, tmp_path / "fit.pt"))
