@@ -58,7 +58,9 @@ class CGSense:
         parts = []
         for start in range(0, rows, count):
             stop = min(start + count, rows)
-            parts.append(self._solve(operator.decoupled(start, stop), right_side[:, start:stop].flatten(0, 1)))
+            parts.append(
+                self._solve(operator.decoupled(start, stop, len(right_side)), right_side[:, start:stop].flatten(0, 1))
+            )
         return self._joined(parts, right_side)
 
     def _solve(self, operator: LinearOperator, right_side: Tensor) -> Solution:

@@ -75,20 +75,23 @@ def convolution_norm_bound(kernels: Tensor, ndim: int, *, grid: int = 32, iterat
         raise ValueError(
             f"convolution_norm_bound: grid {grid} for kernel {tuple(kernels.shape[-ndim:])}, expected more"
         )
+    # The powers below leave the range of single precision for kernels far from 1 in size.
+    size = kernels.detach().abs().flatten(-ndim - 2).amax(-1).clamp_min(torch.finfo(kernels.dtype).tiny)
+    kernels = kernels / size.reshape(*size.shape, *[1] * (ndim + 2))
     # A real kernel's symbol at -w is the conjugate of that at w: the half spectrum is enough.
     symbol = torch.fft.rfftn(kernels, s=[grid] * ndim, dim=tuple(range(-ndim, 0)))
     symbol = symbol.flatten(-ndim).movedim(-1, -3)
     gram = symbol.mH @ symbol if symbol.shape[-1] <= symbol.shape[-2] else symbol @ symbol.mH
     log_scale = torch.zeros_like(gram[..., 0, 0].real)
     for _ in range(iterations):
-        size = torch.linalg.matrix_norm(gram).clamp_min(torch.finfo(log_scale.dtype).tiny)
-        gram = gram / size[..., None, None]
+        norm = torch.linalg.matrix_norm(gram).clamp_min(torch.finfo(log_scale.dtype).tiny)
+        gram = gram / norm[..., None, None]
         gram = gram @ gram
-        log_scale = 2 * (log_scale + size.log())
-    size = torch.linalg.matrix_norm(gram).clamp_min(torch.finfo(log_scale.dtype).tiny)
-    square = torch.exp((log_scale + size.log()) / 2**iterations).amax(-1)
+        log_scale = 2 * (log_scale + norm.log())
+    norm = torch.linalg.matrix_norm(gram).clamp_min(torch.finfo(log_scale.dtype).tiny)
+    square = torch.exp((log_scale + norm.log()) / 2**iterations).amax(-1)
     between = math.prod(math.cos(math.pi * degree / grid) for degree in degrees)
-    return (square / between).sqrt()
+    return size * (square / between).sqrt()
 
 
 def convolution_norm_on_grid(kernel: Tensor, shape: tuple[int, ...]) -> Tensor:

@@ -83,8 +83,8 @@ class Sense(LinearOperator):
         """The mask (batch or 1, *spatial), bool, zero frequency in the middle."""
         return self.sampling.sampling_mask
 
-    def decoupled(self, start: int, stop: int) -> Sense:
-        """Return the independent problems of positions start..stop along the first spatial axis, as one batch.
+    def decoupled(self, start: int, stop: int, batch: int) -> Sense:
+        """Return the independent problems of positions start..stop along the first spatial axis of `batch` images.
 
         With that axis fully sampled A^H A does not mix its positions: image[:, start:stop] of shape (batch, n, *rest),
         flattened to (batch n, *rest), goes with the operator returned here.
@@ -96,7 +96,7 @@ class Sense(LinearOperator):
             raise ValueError("Sense: the first spatial axis is undersampled, expected it fully sampled to decouple")
         maps = self.sensitivity_maps[:, :, start:stop].movedim(2, 1)
         mask = self.sampling_mask[:, :1].expand(-1, stop - start, *[-1] * (maps.ndim - 3))
-        maps = maps.expand(max(len(maps), len(mask)), *maps.shape[1:]).flatten(0, 1).contiguous()
+        maps = maps.expand(batch, *maps.shape[1:]).flatten(0, 1).contiguous()
         return Sense(maps, mask.flatten(0, 1) if len(mask) > 1 else mask[:, 0])
 
     def forward(self, x: Tensor) -> Tensor:
@@ -111,10 +111,10 @@ class Sense(LinearOperator):
         """Return `A^H A x` through FFTs along the undersampled axes only; image to image."""
         require_complex("Sense", "image", x)
         maps = self.sensitivity_maps
-        if x.shape[1:] != maps.shape[2:] or (x.shape[0] != maps.shape[0] and maps.shape[0] != 1):
+        if x.shape[1:] != maps.shape[2:] or {len(maps), len(self.weights)} - {1, len(x)}:
             raise ValueError(
                 f"Sense: image {tuple(x.shape)} does not fit sensitivity maps {tuple(maps.shape)}"
-                " (batch, coil, *spatial)"
+                f" (batch, coil, *spatial) and sampling mask {tuple(self.sampling_mask.shape)} (batch, *spatial)"
             )
         if self.chunk_axis is None:
             return self._normal(x, maps)
@@ -134,9 +134,10 @@ class Sense(LinearOperator):
 
     def _normal(self, x: Tensor, maps: Tensor) -> Tensor:
         coil_images = maps * x[:, None]
+        weights = self.weights.real.to(coil_images.real.dtype)
         if self.undersampled:
-            spectrum = torch.fft.fftn(coil_images, dim=self.undersampled) * self.weights
+            spectrum = torch.fft.fftn(coil_images, dim=self.undersampled) * weights
             coil_images = torch.fft.ifftn(spectrum, dim=self.undersampled)
         else:
-            coil_images = coil_images * self.weights
+            coil_images = coil_images * weights
         return torch.linalg.vecdot(maps.to(coil_images.dtype), coil_images, dim=1)

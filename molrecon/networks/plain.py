@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
+from itertools import pairwise
 from typing import final
 
 import torch
@@ -23,6 +23,7 @@ class PlainNetwork(ScoreNetwork):
         monotonicity: the m that training aimed at, used in error bounds that are therefore estimates.
         layers: convolutions, at least 2.
         features: channels between them.
+        seed: of the initial weights.
 
     Attributes:
         certified: False.
@@ -34,7 +35,7 @@ class PlainNetwork(ScoreNetwork):
 
     certified = False
 
-    def __init__(self, *, monotonicity: float = 0.02, layers: int = 5, features: int = 64) -> None:
+    def __init__(self, *, monotonicity: float = 0.02, layers: int = 5, features: int = 64, seed: int = 0) -> None:
         super().__init__()
         if not 0 < monotonicity < 1 or layers < 2:
             raise ValueError(
@@ -43,9 +44,14 @@ class PlainNetwork(ScoreNetwork):
             )
         self.monotonicity = monotonicity
         channels = [2, *[features] * (layers - 1), 2]
+        generator = torch.Generator().manual_seed(seed)
         self.convolutions = nn.ModuleList(
-            nn.Conv2d(before, after, 3, padding=1) for before, after in itertools.pairwise(channels)
+            nn.utils.skip_init(nn.Conv2d, before, after, 3, padding=1) for before, after in pairwise(channels)
         )
+        with torch.no_grad():
+            for parameter in self.parameters():
+                fan_in = parameter[0].numel()
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * (fan_in**-0.5 if fan_in > 1 else 0))
 
     def lipschitz_bound(self) -> float:
         """Return `1 - m`: what training aimed at, not a bound."""

@@ -66,7 +66,7 @@ class ResidualNetwork(ScoreNetwork):
         super().__init__()
         if not 0 < monotonicity < 1:
             raise ValueError(f"ResidualNetwork: monotonicity is {monotonicity}, expected a number between 0 and 1")
-        if channels < 2 or features < 1 or levels < 1 or cycles < 1 or kernel_size % 2 == 0:
+        if channels < 2 or min(features, levels, cycles, kernel_size) < 1 or kernel_size % 2 == 0:
             raise ValueError(
                 f"ResidualNetwork: got channels {channels}, features {features}, levels {levels}, cycles {cycles},"
                 f" kernel_size {kernel_size}; expected channels >= 2, the others >= 1 and an odd kernel_size"

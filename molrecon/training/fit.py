@@ -96,6 +96,22 @@ def fit(
     network = model.network
     if not isinstance(network, ResidualNetwork):
         raise TypeError(f"fit: network is {type(network).__name__}, expected ResidualNetwork")
+    monotonicity, tol, backward_tol = network.monotonicity, model.tol, model.backward_tol
+    try:
+        yield from _loop(model, network, draw, settings, checkpoint, validate)
+    finally:
+        network.monotonicity, model.tol, model.backward_tol = monotonicity, tol, backward_tol
+        model.eval()
+
+
+def _loop(
+    model: MOL,
+    network: ResidualNetwork,
+    draw: Callable[[np.random.Generator, int], Problem],
+    settings: FitSettings,
+    checkpoint: Path,
+    validate: Callable[[MOL], float] | None,
+) -> Iterator[int]:
     monotonicity = network.monotonicity
     fast = [p for name, p in model.named_parameters() if name != "network.weight"]
     groups = [{"params": [network.weight], "factor": 1.0}, {"params": fast, "factor": 5.0}]
@@ -169,8 +185,6 @@ def fit(
                 logger.info("step %d  validation PSNR %.2f", done, _score_average(model, average, validate))
         yield done
     model.load_state_dict(average)
-    network.monotonicity = monotonicity
-    model.eval()
 
 
 def _schedule(step: int, settings: FitSettings) -> float:

@@ -10,6 +10,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from molrecon.io import atomic_path
 from molrecon.mol import MOL
 from molrecon.networks import ResidualNetwork
 
@@ -55,7 +56,7 @@ def load_model(name_or_path: str | Path = DEFAULT_MODEL) -> MOL:
             state = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118
         model = MOL(ResidualNetwork(**settings["network"]), phase_reference=settings["phase_reference"])
         model.load_state_dict(state)
-    except (SafetensorError, KeyError, TypeError, RuntimeError, json.JSONDecodeError) as error:
+    except (SafetensorError, KeyError, TypeError, RuntimeError, ValueError) as error:
         raise ValueError(f"{path}: not a molrecon model ({error}), expected a file written by save_model") from error
     return model.eval()
 
@@ -72,12 +73,14 @@ def save_model(model: MOL, path: str | Path, card: dict[str, Any]) -> None:
     network = model.network
     if not isinstance(network, ResidualNetwork):
         raise TypeError(f"save_model: network is {type(network).__name__}, expected ResidualNetwork")
+    if path.suffix != ".safetensors":
+        raise ValueError(f"save_model: {path}, expected a name that ends in .safetensors")
     settings = {"network": network.settings(), "phase_reference": model.phase_reference}
     state = {key: value.detach().contiguous().cpu() for key, value in model.state_dict().items()}
-    temporary = path.with_suffix(".partial")
-    save_file(state, temporary, metadata={"molrecon": json.dumps(settings)})
-    temporary.replace(path)
-    path.with_suffix(".json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+    with atomic_path(path.with_suffix(".json")) as temporary:
+        temporary.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+    with atomic_path(path) as temporary:
+        save_file(state, temporary, metadata={"molrecon": json.dumps(settings)})
 
 
 def load_card(name_or_path: str | Path = DEFAULT_MODEL) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import pickle
 from pathlib import Path
 
 import torch
@@ -36,8 +35,10 @@ def load_published_mol(path: str | Path) -> MOL:
         model = MOL(network, data_weight=float(stored["f.lam"]), phase_reference=False)
         for i, convolution in enumerate(network.convolutions):
             convolution.load_state_dict({k: stored[f"f.dw.net.{i}.conv.{k}"] for k in ("weight", "bias")})
-    except (KeyError, TypeError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise ValueError(f"{path}: not published MOL weights ({error}), expected f.lam and f.dw.net.*") from error
+    except OSError:
+        raise
+    except Exception as error:  # torch.load fails in many ways on files that are something else
+        raise ValueError(f"{path}: not published MOL weights, expected a state dict of f.lam and f.dw.net.*") from error
     with torch.no_grad():
         model.log_data_weight.copy_(torch.tensor([math.log(float(stored["f.lam"])), 0.0, 0.0]))
     return model.eval()

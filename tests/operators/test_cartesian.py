@@ -251,11 +251,11 @@ def test_decoupled_rows(mask: Tensor, maps_batch: int) -> None:
     batch = max(maps_batch, len(mask))
     operator = Sense(random_complex(maps_batch, 3, 5, 4, seed=5), mask)
     x = random_complex(batch, 5, 4, seed=0)
-    rows = operator.decoupled(1, 4).normal(x[:, 1:4].flatten(0, 1)).unflatten(0, (batch, 3))
+    rows = operator.decoupled(1, 4, batch).normal(x[:, 1:4].flatten(0, 1)).unflatten(0, (batch, 3))
     torch.testing.assert_close(rows, operator.normal(x)[:, 1:4], rtol=1e-12, atol=1e-12)
     volume = Sense(random_complex(maps_batch, 3, *VOLUME, seed=5), mask[:, :1, None].expand(-1, 1, 4, -1)[..., :1])
     x = random_complex(batch, *VOLUME, seed=0)
-    planes = volume.decoupled(0, 2).normal(x[:, :2].flatten(0, 1)).unflatten(0, (batch, 2))
+    planes = volume.decoupled(0, 2, batch).normal(x[:, :2].flatten(0, 1)).unflatten(0, (batch, 2))
     torch.testing.assert_close(planes, volume.normal(x)[:, :2], rtol=1e-12, atol=1e-12)
 
 
@@ -324,7 +324,7 @@ ERRORS: list[tuple[Callable[[], object], type[Exception], str]] = [
     (lambda: Sense(MAPS[:1], random_mask(2, 1, 5)).normal(MAPS[:1, 0]), ValueError, r"Sense: image \(1, 6, 5\)"),
     (lambda: Sense(MAPS[:1], random_mask(2, 1, 5)).normal(MAPS[0]), ValueError, r"Sense: image \(3, 6, 5\)"),
     (
-        lambda: Sense(MAPS, random_mask(1, 6, 1)).decoupled(0, 2),
+        lambda: Sense(MAPS, random_mask(1, 6, 1)).decoupled(0, 2, 1),
         ValueError,
         r"Sense: the first spatial axis is undersampled, expected it fully sampled to decouple",
     ),
