@@ -30,7 +30,6 @@ from molrecon.weights import save_model
 SIZE = 224  # rows and columns of the simulated scans
 STRIP = 48  # readout positions of a training problem
 BATCH = 2
-FIRST_SCANS = 48
 NEW_SCAN_EVERY = 8  # steps between new simulated scans
 MOST_SCANS = 500
 
@@ -38,8 +37,9 @@ MOST_SCANS = 500
 class Scans:
     """A growing bank of simulated scans; scan number i depends on the seed and i alone."""
 
-    def __init__(self, sources: list[list[np.ndarray]], seed: int, device: str) -> None:
+    def __init__(self, sources: list[list[np.ndarray]], first: int, seed: int, device: str) -> None:
         self.sources = sources
+        self.first = first
         self.seed = seed
         self.device = device
         self.bank: list[Scan] = []
@@ -57,7 +57,7 @@ class Scans:
 
     def draw(self, rng: np.random.Generator, step: int) -> Problem:
         """Return a batch of strips of random scans."""
-        self.grow(FIRST_SCANS + step // NEW_SCAN_EVERY)
+        self.grow(self.first + step // NEW_SCAN_EVERY)
         chosen = [self.bank[int(i)] for i in rng.integers(len(self.bank), size=BATCH)]
         return stack_problems([strip_problem(scan, STRIP, rng) for scan in chosen]).to(self.device)
 
@@ -95,6 +95,7 @@ def main() -> None:
     parser.add_argument("--name", default="mol-brain-2d")
     parser.add_argument("--steps", type=int, default=5000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--first-scans", type=int, default=48, help="scans simulated before the first step")
     parser.add_argument("--channels", type=int, default=8)
     parser.add_argument("--features", type=int, default=32)
     parser.add_argument("--levels", type=int, default=5)
@@ -111,7 +112,7 @@ def main() -> None:
         handlers=[logging.FileHandler(arguments.out / "train.log"), logging.StreamHandler()],
     )
     sources = [siat_slices(arguments.data, SIAT_TRAIN), t1_training_slices(arguments.data)]
-    scans = Scans(sources, arguments.seed, device)
+    scans = Scans(sources, arguments.first_scans, arguments.seed, device)
     problems = [problem.to(device) for problem in validation_problems(arguments.data, arguments.seed)]
     model = MOL(
         ResidualNetwork(
@@ -131,12 +132,12 @@ def main() -> None:
     card = {
         "name": arguments.name,
         "model": "MOL, strictly monotone residual network, 2D multi-coil Cartesian MRI",
-        "training_data": "SIAT T2 slices 0-159 and a T1 volume without axial 120-139, simulated coils, ESPIRiT maps",
-        "validation_data": "SIAT slices 170-199 and axial slices 120-139 of the T1 volume, simulated coils",
+        "data": "SIAT T2 slices and one T1 volume (three orientations), simulated coils, ESPIRiT maps, noise 0.001-0.03",
+        "split": "train: SIAT 0-159, T1 without axial 120-139; validation: SIAT 170-199, T1 axial 120-139",
         "steps": arguments.steps,
         "seed": arguments.seed,
-        "validation_psnr_db": round(score, 2),
-        "data_licence": "SIAT: none stated, provided for research; T1 volume: CC BY-NC 4.0",
+        "scores": {"validation_psnr_db": round(score, 2)},
+        "licence": "data: SIAT, none stated, provided for research; T1 volume, CC BY-NC 4.0",
         "intended_use": "research use",
     }
     save_model(model, arguments.out / f"{arguments.name}.safetensors", card)

@@ -122,6 +122,8 @@ class L1Wavelet:
         """
         if not isinstance(operator, Sense):
             raise TypeError(f"L1Wavelet: operator is {type(operator).__name__}, expected Sense")
+        if operator.encoding.fourier_ndim != operator.encoding.ndim:
+            raise ValueError("L1Wavelet: the operator has axes that are not Fourier transformed, expected none")
         zero = operator.adjoint(kspace)
         batch = len(kspace)
         maps = operator.sensitivity_maps.expand(batch, *operator.sensitivity_maps.shape[1:])

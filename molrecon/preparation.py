@@ -15,9 +15,12 @@ from torch import Tensor
 
 from molrecon.io import RawVolume, center_crop, read_bart, read_npy
 from molrecon.progress import progress_bar
-from operators import Sense, centred_fft, centred_ifft, espirit_maps
+from operators import Sense, espirit_maps
 from operators.calibration import calibration_region
+from operators.hybrid import crop_readout
 from operators.noise import estimate_noise_level
+
+__all__ = ["MapsSource", "PreparedVolume", "crop_readout", "prepare", "read_maps"]
 
 NOISE_SLICES = 16  # the noise is the same in all slices: so many, spread over the volume, tell it well enough
 THRESHOLD, CROP = 0.02, 0.8  # of ESPIRiT, see `espirit_maps`
@@ -142,18 +145,6 @@ def read_maps(path: str | Path) -> np.ndarray:
     """
     path = Path(path)
     return (read_npy(path) if path.suffix == ".npy" else read_bart(path)).kspace
-
-
-def crop_readout(kspace: Tensor, rows: int) -> Tensor:
-    """Return k-space whose image is the central `rows` rows of the image of `kspace`; (..., rows, cols).
-
-    The orthonormal transforms leave the units of the image, and the noise level of k-space, as they are.
-    """
-    cropped = kspace.new_empty(*kspace.shape[:-2], rows, kspace.shape[-1])
-    first = (kspace.shape[-2] - rows) // 2
-    for one, out in zip(kspace, cropped, strict=True):  # slice by slice: the transforms need several copies
-        out.copy_(centred_fft(centred_ifft(one, (-2,))[..., first : first + rows, :], (-2,)))
-    return cropped
 
 
 def _one_dimensional(sampling_mask: np.ndarray) -> np.ndarray:

@@ -1,10 +1,18 @@
 """Linear physics of imaging: operators with exact adjoints, and what is needed to set them up."""
 
+from operators.blocks import Blocks, Flatten
 from operators.calibration import calibration_region
 from operators.checks import adjoint_gap, normal_gap
+from operators.compression import CompressedCoils, compress_coils, compress_coils_geometric, mix_coils
+from operators.compressive import BinaryDense, Dense, gaussian_matrix, orthonormal_matrix
+from operators.density import density_compensation, radial_density_compensation
+from operators.density_masks import golden_kt_mask, kt_interleaved_mask, variable_density_mask
 from operators.espirit import espirit_maps
 from operators.fourier import Fourier, centred_fft, centred_ifft
+from operators.hadamard import Hadamard, sequency_order, walsh_hadamard
+from operators.hybrid import Hybrid, crop_readout, hybrid
 from operators.linear import Adjoint, Composition, LinearOperator
+from operators.masked import Inpainting, PartialFourier
 from operators.masks import (
     center_mask,
     draw_acceleration,
@@ -16,23 +24,54 @@ from operators.masks import (
     random_mask,
 )
 from operators.noise import estimate_noise_covariance, estimate_noise_level
+from operators.noncartesian import NonCartesianSense
+from operators.nufft import NUFFT
+from operators.off_resonance import OffResonance
+from operators.poisson_disc import poisson_disc_mask
+from operators.prewhitening import noise_covariance, whitening_matrix
+from operators.radial_masks import pseudo_radial_mask, radial_mask
+from operators.sampled_fourier import SampledFourier
 from operators.sampling import Sampling
 from operators.sense import Sense
 from operators.sensitivity import Sensitivity
+from operators.soft_sense import SoftSense
+from operators.toeplitz import Toeplitz
+from operators.trajectories import GOLDEN_ANGLE, koosh_ball_trajectory, radial_trajectory, spiral_trajectory
+from operators.walsh import walsh_maps
 
 __all__ = [
     "Adjoint",
+    "BinaryDense",
+    "Blocks",
     "Composition",
+    "CompressedCoils",
+    "Dense",
+    "Flatten",
     "Fourier",
+    "GOLDEN_ANGLE",
+    "Hadamard",
+    "Hybrid",
+    "Inpainting",
     "LinearOperator",
+    "NUFFT",
+    "NonCartesianSense",
+    "OffResonance",
+    "PartialFourier",
+    "SampledFourier",
     "Sampling",
     "Sense",
     "Sensitivity",
+    "SoftSense",
+    "Toeplitz",
     "adjoint_gap",
     "calibration_region",
     "center_mask",
     "centred_fft",
     "centred_ifft",
+    "compress_coils",
+    "compress_coils_geometric",
+    "crop_readout",
+    "density_compensation",
     "draw_acceleration",
     "equispaced_fraction_mask",
     "equispaced_mask",
@@ -40,8 +79,27 @@ __all__ = [
     "estimate_noise_covariance",
     "estimate_noise_level",
     "file_seed",
+    "gaussian_matrix",
+    "golden_kt_mask",
+    "hybrid",
+    "koosh_ball_trajectory",
+    "kt_interleaved_mask",
     "magic_fraction_mask",
     "magic_mask",
+    "mix_coils",
+    "noise_covariance",
     "normal_gap",
+    "orthonormal_matrix",
+    "poisson_disc_mask",
+    "pseudo_radial_mask",
+    "radial_density_compensation",
+    "radial_mask",
+    "radial_trajectory",
     "random_mask",
+    "sequency_order",
+    "spiral_trajectory",
+    "variable_density_mask",
+    "walsh_hadamard",
+    "walsh_maps",
+    "whitening_matrix",
 ]

@@ -8,6 +8,7 @@ from torch import Tensor
 from operators.linear import LinearOperator
 
 
+@torch.no_grad()
 def adjoint_gap(operator: LinearOperator, x: Tensor, y: Tensor) -> float:
     """Return `|<A x, y> - <x, A^H y>| / (|A x| |y|)`, which is at rounding level for an exact adjoint.
 
@@ -25,12 +26,17 @@ def adjoint_gap(operator: LinearOperator, x: Tensor, y: Tensor) -> float:
             f"adjoint_gap: A maps {tuple(x.shape)} to {tuple(forward.shape)} and A^H maps {tuple(y.shape)} to"
             f" {tuple(backward.shape)}, expected {tuple(y.shape)} and {tuple(x.shape)}"
         )
-    left = torch.vdot(y.flatten(), forward.flatten())
-    right = torch.vdot(backward.flatten(), x.flatten())
+    left = (y.conj() * forward).sum()
+    right = (backward.conj() * x).sum()
+    if not (
+        torch.is_complex(x) and torch.is_complex(y)
+    ):  # a map between real and complex spaces is linear over the reals
+        left, right = left.real, right.real
     scale = torch.linalg.vector_norm(forward) * torch.linalg.vector_norm(y)
     return float((left - right).abs() / scale.clamp_min(torch.finfo(scale.dtype).tiny))
 
 
+@torch.no_grad()
 def normal_gap(operator: LinearOperator, x: Tensor) -> float:
     """Return `|A^H A x - A^H(A x)| / |A^H(A x)|`: how far the structured normal operator is from the two in turn."""
     plain = operator.adjoint(operator(x))

@@ -24,8 +24,9 @@ def espirit_maps(
     noise_level: float | Tensor | None = None,
     max_iterations: int = 30,
     tol: float = 1e-3,
+    n_maps: int = 1,
 ) -> Tensor:
-    """Return one set of coil sensitivity maps per slice: the dominant eigenvectors of the local k-space kernels.
+    """Return coil sensitivity maps of each slice: the dominant eigenvectors of the local k-space kernels.
 
     The rows of the calibration matrix A are all `kernel_width`^2 blocks of the calibration region, coils side by side.
     With V the right singular vectors whose singular values exceed `threshold` times the largest, V V^H projects on the
@@ -49,11 +50,15 @@ def espirit_maps(
             `sigma (sqrt(blocks) + sqrt(coil kernel_width^2))`, the edge of a noise matrix, are dropped as well.
         max_iterations: most power steps on the full grid.
         tol: stop when no kept pixel's map moves by more than this (maps have unit norm).
+        n_maps: number of eigenvectors. Where the object is folded into a field of view smaller than itself, several
+            eigenvalues are one, and as many sets of maps are needed (`SoftSense`).
 
     Returns:
-        (batch, coil, *image_shape), dtype of the input: sum_c |s_c|^2 = 1 where the eigenvalue reaches `crop`, 0
-        elsewhere. The phase is relative to the virtual coil u that holds most of the calibration energy (first
-        principal component, its largest entry real and positive): `sum_c conj(u_c) s_c(r)` is real and not negative.
+        (batch, coil, *image_shape) for one map, else (batch, n_maps, coil, *image_shape) by falling eigenvalue and
+        orthogonal to each other; dtype of the input. sum_c |s_c|^2 = 1 where the eigenvalue reaches `crop`, 0
+        elsewhere, each set by its own eigenvalue; where two eigenvalues are equal only the span is determined. The
+        phase is relative to the virtual coil u that holds most of the calibration energy (first principal component,
+        its largest entry real and positive): `sum_c conj(u_c) s_c(r)` is real and not negative.
 
     Raises:
         TypeError: when the k-space is not complex.
@@ -65,21 +70,23 @@ def espirit_maps(
     if kernel_width is None:
         kernel_width = max(2, min(6, 2 * min(calibration_kspace.shape[-2:]) // 5))
     _check(calibration_kspace, image_shape, kernel_width, threshold, crop)
+    if not 1 <= n_maps <= calibration_kspace.shape[1]:
+        raise ValueError(f"espirit_maps: n_maps is {n_maps}, expected 1 to {calibration_kspace.shape[1]}, the coils")
     batch, coil = calibration_kspace.shape[:2]
     levels = torch.as_tensor(0.0 if noise_level is None else noise_level).expand(batch).tolist()
-    maps = calibration_kspace.new_zeros(batch, coil, *image_shape)
+    maps = calibration_kspace.new_zeros(batch, n_maps, coil, *image_shape)
     for calibration, level, out in zip(calibration_kspace, levels, maps, strict=True):
         lags = _kernel_lags(calibration, kernel_width, threshold, level)
-        virtual_coil = _virtual_coil(calibration)
+        virtual = virtual_coils(calibration, n_maps)
         waves = [_waves(n, lags) for n in image_shape]
         coarse_waves = [wave[::_COARSE_STRIDE] for wave in waves]
-        start = virtual_coil.expand(len(coarse_waves[0]), len(coarse_waves[1]), coil)
+        start = virtual.expand(len(coarse_waves[0]), len(coarse_waves[1]), n_maps, coil)
         coarse, _ = _dominant_maps(lags, coarse_waves, start, crop, 2 * max_iterations, tol)
-        start = _refine(_align(coarse, virtual_coil), image_shape)
+        start = _refine(align_phase(coarse, virtual[0]), image_shape)
         vectors, eigenvalues = _dominant_maps(lags, waves, start, crop, max_iterations, tol)
-        vectors = _align(vectors, virtual_coil) * (eigenvalues >= crop)[..., None]
-        out.copy_(vectors.movedim(-1, 0))
-    return maps
+        vectors = align_phase(vectors, virtual[0]) * (eigenvalues >= crop)[..., None]
+        out.copy_(vectors.permute(2, 3, 0, 1))
+    return maps if n_maps > 1 else maps[:, 0]
 
 
 def _kernel_lags(calibration: Tensor, kernel_width: int, threshold: float, noise_level: float) -> Tensor:
@@ -102,25 +109,33 @@ def _kernel_lags(calibration: Tensor, kernel_width: int, threshold: float, noise
 def _dominant_maps(
     lags: Tensor, waves: Sequence[Tensor], start: Tensor, crop: float, max_iterations: int, tol: float
 ) -> tuple[Tensor, Tensor]:
-    """Return the dominant eigenvectors (rows, cols, coil) of G and their eigenvalues (rows, cols)."""
+    """Return the dominant eigenvectors (rows, cols, map, coil) of G and their eigenvalues (rows, cols, map)."""
     row_waves, col_waves = waves
-    rows, cols, coil = start.shape
+    rows, cols, n_maps, coil = start.shape
     per_row = torch.tensordot(row_waves, lags, dims=1)  # (rows, lag, coil^2)
     vectors = torch.empty_like(start)
-    eigenvalues = torch.empty(rows, cols, dtype=lags.real.dtype, device=lags.device)
+    eigenvalues = torch.empty(rows, cols, n_maps, dtype=lags.real.dtype, device=lags.device)
     step = max(1, _CHUNK_ELEMENTS // (cols * coil**2))
     for first in range(0, rows, step):
         part = slice(first, first + step)
         matrices = (col_waves @ per_row[part]).reshape(-1, coil, coil)
-        vector, value = _power_method(matrices, start[part].reshape(-1, coil), crop, max_iterations, tol)
-        vectors[part] = vector.reshape(-1, cols, coil)
-        eigenvalues[part] = value.reshape(-1, cols)
+        first_guess = start[part].reshape(-1, n_maps, coil)
+        if n_maps == 1:
+            vector, value = power_method(matrices, first_guess[:, 0], crop, max_iterations, tol)
+        else:
+            vector, value = _orthogonal_iteration(matrices, first_guess, crop, max_iterations, tol)
+        vectors[part] = vector.reshape(-1, cols, n_maps, coil)
+        eigenvalues[part] = value.reshape(-1, cols, n_maps)
     return vectors, eigenvalues
 
 
-def _power_method(
+def power_method(
     matrices: Tensor, vector: Tensor, crop: float, max_iterations: int, tol: float
 ) -> tuple[Tensor, Tensor]:
+    """Return the dominant eigenvectors (pixel, coil) and values (pixel,) of Hermitian matrices (pixel, coil, coil).
+
+    Iterates from `vector` until none with an eigenvalue of at least `crop` moves by more than `tol`.
+    """
     tiny = torch.finfo(matrices.dtype).tiny
     value = matrices.new_zeros(len(matrices)).real
     for _ in range(max_iterations):
@@ -132,6 +147,41 @@ def _power_method(
         if bool((moved * (value >= crop)).max() <= tol):
             break
     return vector, value
+
+
+def _orthogonal_iteration(
+    matrices: Tensor, vectors: Tensor, crop: float, max_iterations: int, tol: float
+) -> tuple[Tensor, Tensor]:
+    """Return the dominant eigenvectors (pixel, map, coil), by falling eigenvalue, and eigenvalues (pixel, map)."""
+    basis = _orthonormal(vectors)[0].mT  # (pixel, coil, map)
+    for _ in range(max_iterations):
+        following, value = _orthonormal((matrices @ basis).mT)
+        following = following.mT
+        # the first k vectors together span what converges; within equal eigenvalues they may turn for ever
+        outside = following - basis @ (basis.mH @ following).triu()
+        moved = _norm(outside.mT)
+        basis = following
+        if bool((moved * (value >= crop)).max() <= tol):
+            break
+    eigenvalues, rotation = torch.linalg.eigh(basis.mH @ matrices @ basis)
+    return (basis @ rotation.flip(-1)).mT, eigenvalues.flip(-1)
+
+
+def _orthonormal(vectors: Tensor) -> tuple[Tensor, Tensor]:
+    """Return Gram-Schmidt of vectors (pixel, map, coil), and the lengths that each adds (pixel, map)."""
+    tiny = torch.finfo(vectors.dtype).tiny
+    done: list[Tensor] = []
+    lengths = []
+    for vector in vectors.unbind(1):
+        length = _norm(vector)
+        vector = vector / length.clamp_min(tiny)[:, None]
+        for _ in range(2):  # once leaves rounding errors where the vectors are nearly parallel
+            for other in done:
+                vector = vector - (other.conj() * vector).sum(-1, keepdim=True) * other
+        rest = _norm(vector)
+        done.append(vector / rest.clamp_min(tiny)[:, None])
+        lengths.append(length * rest)
+    return torch.stack(done, dim=1), torch.stack(lengths, dim=1)
 
 
 def _norm(vectors: Tensor) -> Tensor:
@@ -149,27 +199,27 @@ def _waves(n: int, lags: Tensor) -> Tensor:
 
 
 def _refine(coarse: Tensor, shape: Sequence[int]) -> Tensor:
-    """Return linear interpolation of the maps of every `_COARSE_STRIDE`-th pixel, (rows, cols, coil)."""
+    """Return linear interpolation of the maps of every `_COARSE_STRIDE`-th pixel, (rows, cols, map, coil)."""
     fine = coarse
     for axis, n in enumerate(shape):
         pixel = torch.arange(n, device=coarse.device)
         low = pixel // _COARSE_STRIDE
         high = (low + 1).clamp_max(coarse.shape[axis] - 1)
         weight = (pixel % _COARSE_STRIDE).to(coarse.real.dtype) / _COARSE_STRIDE
-        weight = weight.reshape(-1, *(1,) * (2 - axis))
+        weight = weight.reshape(-1, *(1,) * (3 - axis))
         fine = torch.lerp(fine.index_select(axis, low), fine.index_select(axis, high), weight.to(fine.dtype))
     return fine / _norm(fine).clamp_min(torch.finfo(fine.dtype).tiny)[..., None]
 
 
-def _virtual_coil(calibration: Tensor) -> Tensor:
-    """Return the first principal component over coils of the calibration data, its largest entry real and positive."""
-    samples = calibration.flatten(1)
-    vector = torch.linalg.eigh(samples @ samples.mH).eigenvectors[:, -1]
-    largest = vector[vector.abs().argmax()]
-    return vector * (largest.conj() / largest.abs())
+def virtual_coils(samples: Tensor, n: int = 1) -> Tensor:
+    """Return the first n principal components (n, coil) of data (coil, ...), their largest entries real, positive."""
+    samples = samples.flatten(1)
+    vectors = torch.linalg.eigh(samples @ samples.mH).eigenvectors.flip(-1)[:, :n].T
+    largest = vectors.gather(1, vectors.abs().argmax(dim=1, keepdim=True))
+    return vectors * (largest.conj() / largest.abs())
 
 
-def _align(maps: Tensor, virtual_coil: Tensor) -> Tensor:
+def align_phase(maps: Tensor, virtual_coil: Tensor) -> Tensor:
     """Return maps (..., coil) with the phase of their component along the virtual coil removed."""
     component = maps @ virtual_coil.conj()
     return maps * torch.polar(torch.ones_like(component.real), -component.angle())[..., None]

@@ -2,76 +2,63 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import final
 
 import torch
 from torch import Tensor
 
-from operators.fourier import Fourier, uncentre
+from operators.fourier import Fourier
 from operators.linear import LinearOperator, require_complex
+from operators.sampled_fourier import SampledFourier
 from operators.sampling import Sampling
-from operators.sensitivity import Sensitivity
+from operators.sensitivity import Sensitivity, broadcasts, combine, weight
 
 # Coil images of one chunk: small enough to stay in a core's cache from the first FFT to the coil combination.
 CHUNK_BYTES = 2**20
+# Without a cache to stay in, a chunk need only be small beside the memory.
+DEVICE_CHUNK_BYTES = 2**28
+# Coil images transformed at a time by forward and adjoint: the shifts and transforms make several copies of them, and
+# in large ones most of the time goes into new pages of memory.
+COIL_BYTES = 2**23
 
 
 @final
 class Sense(LinearOperator):
-    """The Cartesian SENSE operator `A x = M F (s_1 x, ..., s_C x)` in 2D, 3D or any number of spatial axes.
+    """The Cartesian SENSE operator `A x = M F (s_1 x, ..., s_C x)` in 2D, 3D, 2D+time or any number of spatial axes.
 
-    `forward` and `adjoint` use the centred orthonormal FFT on all spatial axes. `normal` uses
+    `forward` and `adjoint` use the centred orthonormal FFT on the Fourier axes, by default all spatial axes. `normal`
+    uses
 
         A^H A x = sum_c conj(s_c) F_u^-1 M' F_u (s_c x)
 
-    where F_u is the plain FFT along the undersampled axes u only (along a fully sampled axis the FFT and its inverse
-    cancel) and M' is the mask with the zero frequency at index 0 (the shifts of the image are phases in k-space that
-    commute with the mask). Both forms agree to rounding. The first fully sampled axis is worked through in chunks
-    that fit the cache; with an undersampled readout there is one chunk.
+    where F_u is the plain FFT along the undersampled Fourier axes u only, see `SampledFourier`. Both forms agree to
+    rounding. The axes that this does not mix (time, fully sampled axes, the batch) are worked through in chunks that
+    fit the cache.
 
     Args:
-        sensitivity_maps: (batch or 1, coil, *spatial) complex.
-        sampling_mask: (batch or 1, *spatial) bool or 0/1, with size 1 along fully sampled axes. An axis along which a
-            mask of full size does not vary is recognised as fully sampled too.
+        sensitivity_maps: (batch or 1, coil, *spatial) complex, with size 1 along axes that share the maps.
+        sampling_mask: (batch or 1, *spatial) bool or 0/1, with size 1 along axes that are sampled alike everywhere. An
+            axis along which a mask of full size does not vary is recognised as fully sampled too.
+        fourier_ndim: number of trailing spatial axes that are Fourier transformed; None: all. Dynamic 2D imaging has
+            the spatial axes (time, rows, cols), fourier_ndim 2, a mask (batch, time, rows or 1, cols) and one set of
+            maps (batch, coil, 1, rows, cols) for all frames.
 
     Shapes: image (batch, *spatial), k-space (batch, coil, *spatial), complex, zero frequency in the middle. Input of
     higher precision than the maps is computed, and returned, in its own precision.
 
     Raises:
-        ValueError: maps, mask, image or k-space shapes that do not fit each other.
+        ValueError: maps, mask, image or k-space shapes that do not fit each other; `fourier_ndim` out of range.
         TypeError: real input.
 
     Reference: Pruessmann et al., SENSE, Magn Reson Med 42, 1999.
     """
 
-    def __init__(self, sensitivity_maps: Tensor, sampling_mask: Tensor) -> None:
+    def __init__(self, sensitivity_maps: Tensor, sampling_mask: Tensor, fourier_ndim: int | None = None) -> None:
         super().__init__()
         self.sensitivity = Sensitivity(sensitivity_maps)
-        self.sampling = Sampling(sampling_mask)
-        mask = self.sampling.sampling_mask
-        spatial = sensitivity_maps.shape[2:]
-        batches = {mask.shape[0], sensitivity_maps.shape[0]} - {1}
-        if mask.ndim != len(spatial) + 1 or len(batches) > 1:
-            raise ValueError(
-                f"Sense: sampling mask {tuple(mask.shape)} (batch, *spatial) does not fit sensitivity maps"
-                f" {tuple(sensitivity_maps.shape)} (batch, coil, *spatial)"
-            )
-        if any(m not in (1, n) for m, n in zip(mask.shape[1:], spatial, strict=True)):
-            raise ValueError(
-                f"Sense: sampling mask {tuple(mask.shape)} has spatial size {tuple(mask.shape[1:])}, expected"
-                f" {tuple(spatial)} or 1 along fully sampled axes"
-            )
-        self.fourier = Fourier(len(spatial))
-        varies = [bool((mask != mask.narrow(axis, 0, 1)).any()) for axis in range(1, mask.ndim)]
-        self.undersampled = tuple(axis - len(spatial) for axis, v in enumerate(varies) if v)
-        full = [axis for axis, v in enumerate(varies) if not v]
-        self.chunk_axis = full[0] + 1 if full else None  # as an axis of the image
-        for axis in (a for a, v in enumerate(varies, start=1) if not v):
-            mask = mask.narrow(axis, 0, 1)
-        weights = uncentre(mask, self.undersampled) if self.undersampled else mask
-        self.register_buffer("weights", weights[:, None].to(sensitivity_maps.real.dtype), persistent=False)
-
-    weights: Tensor
+        self.encoding = SampledFourier(sampling_mask, fourier_ndim)
+        check_mask("Sense", self.sampling_mask, sensitivity_maps, "(batch, coil, *spatial)")
 
     @property
     def sensitivity_maps(self) -> Tensor:
@@ -81,63 +68,171 @@ class Sense(LinearOperator):
     @property
     def sampling_mask(self) -> Tensor:
         """The mask (batch or 1, *spatial), bool, zero frequency in the middle."""
-        return self.sampling.sampling_mask
+        return self.encoding.sampling.sampling_mask
+
+    @property
+    def sampling(self) -> Sampling:
+        """M."""
+        return self.encoding.sampling
+
+    @property
+    def fourier(self) -> Fourier:
+        """F."""
+        return self.encoding.fourier
+
+    @property
+    def undersampled(self) -> tuple[int, ...]:
+        """The Fourier axes along which the mask varies, negative."""
+        return self.encoding.undersampled
+
+    @property
+    def chunk_axis(self) -> int | None:
+        """The first axis of the image whose positions A^H A does not mix; None when it mixes all."""
+        separate = self.encoding.separate
+        return separate[0] + self.encoding.ndim + 1 if separate else None
 
     def decoupled(self, start: int, stop: int, batch: int) -> Sense:
         """Return the independent problems of positions start..stop along the first spatial axis of `batch` images.
 
-        With that axis fully sampled A^H A does not mix its positions: image[:, start:stop] of shape (batch, n, *rest),
-        flattened to (batch n, *rest), goes with the operator returned here.
+        When A^H A does not mix the positions of that axis (time, a fully sampled readout), image[:, start:stop] of
+        shape (batch, n, *rest), flattened to (batch n, *rest), goes with the operator returned here.
 
         Raises:
             ValueError: the first spatial axis is undersampled.
         """
         if self.chunk_axis != 1:
             raise ValueError("Sense: the first spatial axis is undersampled, expected it fully sampled to decouple")
-        maps = self.sensitivity_maps[:, :, start:stop].movedim(2, 1)
-        mask = self.sampling_mask[:, :1].expand(-1, stop - start, *[-1] * (maps.ndim - 3))
-        maps = maps.expand(batch, *maps.shape[1:]).flatten(0, 1).contiguous()
-        return Sense(maps, mask.flatten(0, 1) if len(mask) > 1 else mask[:, 0])
+        count = stop - start
+
+        def separated(tensor: Tensor) -> Tensor:
+            """(batch or 1, n or 1, *rest) to (batch n, *rest), or (1, *rest) when it is the same for all."""
+            tensor = part(tensor, 1, start, count)
+            if tensor.shape[:2] == (1, 1):
+                return tensor[:, 0]
+            return tensor.expand(batch, count, *tensor.shape[2:]).flatten(0, 1).contiguous()
+
+        mask = self.sampling_mask
+        if self.encoding.fourier_ndim == self.encoding.ndim:  # a Fourier axis, along which the mask does not vary
+            mask = mask[:, :1]
+        ndim = min(self.encoding.fourier_ndim, self.encoding.ndim - 1)
+        return Sense(separated(self.sensitivity_maps.movedim(2, 1)), separated(mask), ndim)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return `M F S x`: image (batch, *spatial) to k-space (batch, coil, *spatial)."""
-        return self.sampling(self.fourier(self.sensitivity(x)))
+        self.sensitivity.check_image(x)
+        return encoded(self.encoding, self.sensitivity_maps, x, weight)
 
     def adjoint(self, y: Tensor) -> Tensor:
         """Return `S^H F^H M y`: k-space (batch, coil, *spatial) to image (batch, *spatial)."""
-        return self.sensitivity.adjoint(self.fourier.adjoint(self.sampling(y)))
+        check_kspace("Sense", y, self.sensitivity_maps, "(batch, coil, *spatial)")
+        return decoded(self.encoding, self.sensitivity_maps, y, combine)
 
     def normal(self, x: Tensor) -> Tensor:
         """Return `A^H A x` through FFTs along the undersampled axes only; image to image."""
         require_complex("Sense", "image", x)
-        maps = self.sensitivity_maps
-        if x.shape[1:] != maps.shape[2:] or {len(maps), len(self.weights)} - {1, len(x)}:
+        maps, mask = self.sensitivity_maps, self.sampling_mask
+        shape = tuple(x.shape)
+        if not broadcasts((maps.shape[0], *maps.shape[2:]), shape) or not broadcasts(tuple(mask.shape), shape):
             raise ValueError(
                 f"Sense: image {tuple(x.shape)} does not fit sensitivity maps {tuple(maps.shape)}"
                 f" (batch, coil, *spatial) and sampling mask {tuple(self.sampling_mask.shape)} (batch, *spatial)"
             )
-        if self.chunk_axis is None:
-            return self._normal(x, maps)
-        axis = self.chunk_axis
-        rows = x.shape[axis]
-        bytes_per_row = x.numel() // rows * maps.shape[1] * x.element_size()
-        step = max(1, CHUNK_BYTES // bytes_per_row)
-        if step >= rows:
-            return self._normal(x, maps)
-        chunks = [
-            self._normal(
-                x.narrow(axis, start, min(step, rows - start)), maps.narrow(axis + 1, start, min(step, rows - start))
-            )
-            for start in range(0, rows, step)
-        ]
-        return torch.cat(chunks, dim=axis)
+        return chunked_normal(self.encoding, maps, x, weight, combine)
 
-    def _normal(self, x: Tensor, maps: Tensor) -> Tensor:
-        coil_images = maps * x[:, None]
-        weights = self.weights.real.to(coil_images.real.dtype)
-        if self.undersampled:
-            spectrum = torch.fft.fftn(coil_images, dim=self.undersampled) * weights
-            coil_images = torch.fft.ifftn(spectrum, dim=self.undersampled)
-        else:
-            coil_images = coil_images * weights
-        return torch.linalg.vecdot(maps.to(coil_images.dtype), coil_images, dim=1)
+
+def encoded(encoding: SampledFourier, maps: Tensor, x: Tensor, weight: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """Return `M F weight(maps, x)`, a few coils at a time so that the copies of the transform stay small."""
+    axis = -encoding.ndim - 1
+    coil = maps.shape[axis]
+    count = _coils_at_a_time(x)
+    if count >= coil:
+        return encoding(weight(maps, x))
+    groups = (encoding(weight(part(maps, axis, start, count), x)) for start in range(0, coil, count))
+    if torch.is_grad_enabled() and (x.requires_grad or maps.requires_grad):
+        return torch.cat(list(groups), dim=1)
+    first = next(groups)
+    kspace = first.new_empty(len(x), coil, *first.shape[2:])
+    kspace[:, :count] = first
+    for start, group in zip(range(count, coil, count), groups, strict=True):
+        kspace[:, start : start + count] = group
+    return kspace
+
+
+def decoded(encoding: SampledFourier, maps: Tensor, y: Tensor, combine: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """Return `combine(maps, F^H M y)`, the adjoint of `encoded`, a few coils at a time."""
+    axis = -encoding.ndim - 1
+    coil = maps.shape[axis]
+    count = _coils_at_a_time(y[:, 0])
+    image = combine(part(maps, axis, 0, count), encoding.adjoint(part(y, 1, 0, count)))
+    for start in range(count, coil, count):
+        image = image + combine(part(maps, axis, start, count), encoding.adjoint(part(y, 1, start, count)))
+    return image
+
+
+def chunked_normal(
+    encoding: SampledFourier,
+    maps: Tensor,
+    x: Tensor,
+    weight: Callable[[Tensor, Tensor], Tensor],
+    combine: Callable[[Tensor, Tensor], Tensor],
+) -> Tensor:
+    """Return `combine(maps, B^H B weight(maps, x))` for B = `encoding`, in chunks of the axes that B^H B keeps apart.
+
+    Args:
+        maps: (batch or 1, ..., coil, *spatial), spatial sizes may be 1.
+        x: (batch, ..., *spatial).
+        weight: from maps and x to coil images (batch, coil, *spatial), position by position.
+        combine: from maps and coil images back to the shape of x.
+    """
+    limit = CHUNK_BYTES if x.device.type == "cpu" else DEVICE_CHUNK_BYTES
+    coil = maps.shape[-encoding.ndim - 1]
+
+    def chunk(maps: Tensor, x: Tensor, weights: Tensor, axes: Sequence[int]) -> Tensor:
+        size = x.numel() * coil * x.element_size()
+        axes = [axis for axis in axes if x.shape[axis] > 1]
+        if size <= limit or not axes:
+            return combine(maps, encoding.project(weight(maps, x), weights))
+        axis, n = axes[0], x.shape[axes[0]]
+        step = max(1, limit * n // size)
+        parts = []
+        for start in range(0, n, step):
+            cut = [part(tensor, axis, start, step) for tensor in (maps, x, weights)]
+            parts.append(chunk(cut[0], cut[1], cut[2], axes[1:]))
+        return torch.cat(parts, dim=axis)
+
+    return chunk(maps, x, encoding.weights, (*encoding.separate, 0))
+
+
+def part(tensor: Tensor, axis: int, start: int, count: int) -> Tensor:
+    """Return at most `count` positions of an axis from `start`, or the tensor itself where it has but one."""
+    n = tensor.shape[axis]
+    return tensor if n == 1 else tensor.narrow(axis, start, min(count, n - start))
+
+
+def check_mask(who: str, sampling_mask: Tensor, sensitivity_maps: Tensor, layout: str) -> None:
+    """Raise ValueError unless the mask (batch, *spatial) fits maps (batch, ..., *spatial)."""
+    mask, maps = tuple(sampling_mask.shape), tuple(sensitivity_maps.shape)
+    leading = layout.count(",")
+    spatial = maps[leading:]
+    if len(mask) != len(spatial) + 1 or len({mask[0], maps[0]} - {1}) > 1:
+        raise ValueError(f"{who}: sampling mask {mask} (batch, *spatial) does not fit sensitivity maps {maps} {layout}")
+    if any(m != n and 1 not in (m, n) for m, n in zip(mask[1:], spatial, strict=True)):
+        raise ValueError(
+            f"{who}: sampling mask {mask} has spatial size {mask[1:]}, expected {spatial} or 1 along fully sampled axes"
+        )
+
+
+def check_kspace(who: str, kspace: Tensor, sensitivity_maps: Tensor, layout: str) -> None:
+    """Raise unless k-space (batch, coil, *spatial) fits maps (batch, ..., coil, *spatial)."""
+    require_complex(who, "k-space", kspace)
+    maps, shape = tuple(sensitivity_maps.shape), tuple(kspace.shape)
+    coil = layout.count(",") - 1
+    if not broadcasts((maps[0], *maps[coil:]), shape) or shape[1] != maps[coil]:
+        raise ValueError(
+            f"{who}: k-space {shape} does not fit sensitivity maps {maps} {layout}, expected (batch, coil, *spatial)"
+        )
+
+
+def _coils_at_a_time(one_coil: Tensor) -> int:
+    limit = COIL_BYTES if one_coil.device.type == "cpu" else DEVICE_CHUNK_BYTES
+    return max(1, limit // max(1, one_coil.numel() * one_coil.element_size()))

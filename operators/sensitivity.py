@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import final
 
+import torch
 from torch import Tensor
 
 from operators.linear import LinearOperator, require_complex
@@ -14,7 +15,8 @@ class Sensitivity(LinearOperator):
     """Coil weighting `(S x)_c = s_c x`, with adjoint `S^H y = sum_c conj(s_c) y_c`.
 
     Args:
-        sensitivity_maps: (batch or 1, coil, *spatial) complex.
+        sensitivity_maps: (batch or 1, coil, *spatial) complex, with size 1 along axes that share one set of maps
+            (time).
 
     Shapes: image (batch, *spatial), coil images (batch, coil, *spatial), complex.
     """
@@ -32,22 +34,46 @@ class Sensitivity(LinearOperator):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the coil images `s_c x`."""
+        self.check_image(x)
+        return weight(self.sensitivity_maps, x)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        """Return the coil combination `sum_c conj(s_c) y_c`."""
+        self.check_coil_images(y)
+        return combine(self.sensitivity_maps, y)
+
+    def check_image(self, x: Tensor) -> None:
+        """Raise unless x is an image (batch, *spatial) that the maps fit."""
         require_complex("Sensitivity", "image", x)
         maps = self.sensitivity_maps
-        if x.shape[1:] != maps.shape[2:] or maps.shape[0] not in (1, x.shape[0]):
+        if not broadcasts((maps.shape[0], *maps.shape[2:]), tuple(x.shape)):
             raise ValueError(
                 f"Sensitivity: image {tuple(x.shape)} does not fit sensitivity maps {tuple(maps.shape)}"
                 " (batch, coil, *spatial)"
             )
-        return maps * x[:, None]
 
-    def adjoint(self, y: Tensor) -> Tensor:
-        """Return the coil combination `sum_c conj(s_c) y_c`."""
+    def check_coil_images(self, y: Tensor) -> None:
+        """Raise unless y holds coil images (batch, coil, *spatial) that the maps fit."""
         require_complex("Sensitivity", "coil images", y)
         maps = self.sensitivity_maps
-        if y.shape[1:] != maps.shape[1:] or maps.shape[0] not in (1, y.shape[0]):
+        if not broadcasts(tuple(maps.shape), tuple(y.shape)) or y.shape[1] != maps.shape[1]:
             raise ValueError(
                 f"Sensitivity: coil images {tuple(y.shape)} do not fit sensitivity maps {tuple(maps.shape)}"
                 " (batch, coil, *spatial)"
             )
-        return (maps.conj() * y).sum(1)
+
+
+def weight(maps: Tensor, x: Tensor) -> Tensor:
+    """Return `s_c x`, (batch, coil, *spatial), for maps (batch or 1, coil, *spatial)."""
+    return maps * x[:, None]
+
+
+def combine(maps: Tensor, y: Tensor) -> Tensor:
+    """Return `sum_c conj(s_c) y_c`, (batch, *spatial), for maps (batch or 1, coil, *spatial)."""
+    dtype = torch.promote_types(maps.dtype, y.dtype)
+    return torch.linalg.vecdot(maps.to(dtype), y.to(dtype), dim=1)
+
+
+def broadcasts(sizes: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+    """Tell whether a tensor of `sizes` broadcasts to `shape`, axis by axis: each size equal, or 1."""
+    return len(sizes) == len(shape) and all(m in (1, n) for m, n in zip(sizes, shape, strict=True))

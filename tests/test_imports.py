@@ -35,7 +35,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 )
 RANK = {unit: rank for rank, layer in enumerate(LAYERS) for unit in layer}
 NEVER_IMPORTED = ("examples", "data_scripts", "tests", "pickle", "cPickle", "dill", "joblib", "shelve")
-OPERATORS_MAY_IMPORT = ("operators", "torch", "numpy")
+OPERATORS_MAY_IMPORT = ("operators", "torch", "numpy", "finufft")
 
 
 def module_name(path: Path) -> str:

@@ -32,6 +32,8 @@ from operators import (
     normal_gap,
     sense,
 )
+from operators.sampled_fourier import SampledFourier
+from operators.soft_sense import SoftSense
 
 
 def random_complex(*shape: int, seed: int, dtype: torch.dtype = torch.complex128) -> Tensor:
@@ -68,6 +70,22 @@ def sense_case(
         return Sense(random_complex(maps_batch, 3, *spatial, seed=5).to(dtype), mask)
 
     return Case(name, build, (2, *spatial), (2, 3, *spatial), chunk_bytes)
+
+
+def dynamic_case(name: str, mask: Tensor, maps_batch: int = 2, chunk_bytes: int | None = None) -> Case:
+    def build(dtype: torch.dtype) -> Sense:
+        return Sense(random_complex(maps_batch, 3, 1, *PLANE, seed=5).to(dtype), mask, fourier_ndim=2)
+
+    return Case(name, build, (2, 4, *PLANE), (2, 3, 4, *PLANE), chunk_bytes)
+
+
+def soft_case(
+    name: str, mask: Tensor, maps_shape: tuple[int, ...], chunk_bytes: int | None = None, frames: tuple[int, ...] = ()
+) -> Case:
+    def build(dtype: torch.dtype) -> SoftSense:
+        return SoftSense(random_complex(*maps_shape, seed=5).to(dtype), mask, fourier_ndim=2)
+
+    return Case(name, build, (2, 2, *frames, *PLANE), (2, 3, *frames, *PLANE), chunk_bytes)
 
 
 def composition(dtype: torch.dtype) -> LinearOperator:
@@ -109,6 +127,23 @@ TABLE = [
     sense_case("sense 2d, uneven chunks", PLANE, random_mask(2, 1, 4), chunk_bytes=2 * 2 * 3 * 4 * 16),
     sense_case("sense 2d, chunks of columns", PLANE, random_mask(1, 5, 1), chunk_bytes=1),
     sense_case("sense 3d, chunks, shared maps", VOLUME, random_mask(1, 1, 4, 5), maps_batch=1, chunk_bytes=1),
+    Case("sampled fourier", lambda _: SampledFourier(random_mask(2, 1, 4)), (2, 3, 5, 4), (2, 3, 5, 4)),
+    Case(
+        "sampled fourier, frames",
+        lambda _: SampledFourier(random_mask(1, 6, 1, 4), 2),
+        (2, 3, 6, 5, 4),
+        (2, 3, 6, 5, 4),
+    ),
+    dynamic_case("sense 2d+time", random_mask(1, 4, 1, 4)),
+    dynamic_case("sense 2d+time, 2d masks", random_mask(2, 4, 5, 4), maps_batch=1),
+    dynamic_case("sense 2d+time, one mask", random_mask(1, 1, 1, 4), maps_batch=1),
+    dynamic_case("sense 2d+time, frames left out", random_mask(2, 4, 1, 1)),
+    dynamic_case("sense 2d+time, single rows of frames", random_mask(2, 4, 1, 4), maps_batch=1, chunk_bytes=1),
+    dynamic_case("sense 2d+time, chunks of frames", random_mask(1, 4, 1, 4), chunk_bytes=3 * 2 * 3 * 20 * 16),
+    soft_case("soft sense", random_mask(2, 1, 4), (2, 2, 3, *PLANE)),
+    soft_case("soft sense, shared maps, 2d mask", random_mask(1, 5, 4), (1, 2, 3, *PLANE)),
+    soft_case("soft sense, single rows", random_mask(2, 1, 4), (1, 2, 3, *PLANE), chunk_bytes=1),
+    soft_case("soft sense 2d+time", random_mask(2, 4, 1, 4), (2, 2, 3, 1, *PLANE), frames=(4,), chunk_bytes=2000),
     Case("composition", composition, (2, 5, 4), (2, 3, 5, 4)),
     Case("adjoint", lambda dtype: Adjoint(composition(dtype)), (2, 3, 5, 4), (2, 5, 4)),
 ]
@@ -119,6 +154,7 @@ def case(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Cas
     case: Case = request.param
     if case.chunk_bytes is not None:
         monkeypatch.setattr(sense, "CHUNK_BYTES", case.chunk_bytes)
+        monkeypatch.setattr(sense, "COIL_BYTES", case.chunk_bytes)
     return case
 
 
@@ -273,6 +309,7 @@ def test_unmeasured_samples_are_positive_zero() -> None:
 
 
 MAPS = random_complex(2, 3, 6, 5, seed=5)
+SETS = random_complex(1, 2, 3, 6, 5, seed=6)
 MASK = random_mask(1, 1, 5)
 REAL = torch.ones(2, 6, 5)
 ERRORS: list[tuple[Callable[[], object], type[Exception], str]] = [
@@ -312,7 +349,7 @@ ERRORS: list[tuple[Callable[[], object], type[Exception], str]] = [
         r"Sense: sampling mask \(1, 1, 4\) has spatial size \(1, 4\), expected \(6, 5\) or 1 along fully sampled axes",
     ),
     (lambda: Sense(MAPS, MASK)(REAL), TypeError, r"Sensitivity: image has dtype torch.float32, expected a complex"),
-    (lambda: Sense(MAPS, MASK).adjoint(MAPS.real), TypeError, r"Sampling: k-space has dtype torch.float64"),
+    (lambda: Sense(MAPS, MASK).adjoint(MAPS.real), TypeError, r"Sense: k-space has dtype torch.float64"),
     (lambda: Sense(MAPS, MASK).normal(REAL), TypeError, r"Sense: image has dtype torch.float32, expected a complex"),
     (
         lambda: Sense(MAPS, MASK).normal(MAPS[:1, 0]),
@@ -328,6 +365,32 @@ ERRORS: list[tuple[Callable[[], object], type[Exception], str]] = [
         ValueError,
         r"Sense: the first spatial axis is undersampled, expected it fully sampled to decouple",
     ),
+    (
+        lambda: Sense(MAPS, MASK, fourier_ndim=3),
+        ValueError,
+        r"SampledFourier: fourier_ndim is 3, expected 1 to 2, the number of spatial axes",
+    ),
+    (lambda: Sense(MAPS, MASK, fourier_ndim=0), ValueError, r"SampledFourier: fourier_ndim is 0, expected 1 to 2"),
+    (lambda: Sense(MAPS, MASK).adjoint(MAPS[:, :2]), ValueError, r"Sense: k-space \(2, 2, 6, 5\) does not fit sensi"),
+    (lambda: SampledFourier(MASK).normal(MAPS[0]), ValueError, r"SampledFourier: coil images \(3, 6, 5\) do not fit"),
+    (lambda: SampledFourier(MASK).normal(MAPS.real), TypeError, r"SampledFourier: coil images has dtype torch.float64"),
+    (
+        lambda: Sense(MAPS[:, :, None], random_mask(1, 4, 1, 5), 2).normal(random_complex(2, 3, 6, 5, seed=0)),
+        ValueError,
+        r"Sense: image \(2, 3, 6, 5\) does not fit .* sampling mask \(1, 4, 1, 5\)",
+    ),
+    (lambda: SoftSense(MAPS.real, MASK), TypeError, r"SoftSense: sensitivity maps has dtype torch.float64"),
+    (lambda: SoftSense(MAPS[0], MASK), ValueError, r"SoftSense: maps \(3, 6, 5\), expected a non-empty \(batch, set"),
+    (lambda: SoftSense(SETS, random_mask(1, 4)), ValueError, r"SoftSense: sampling mask \(1, 4\) .* does not fit"),
+    (
+        lambda: SoftSense(SETS, random_mask(1, 1, 4)),
+        ValueError,
+        r"SoftSense: sampling mask \(1, 1, 4\) has spatial size \(1, 4\), expected \(6, 5\)",
+    ),
+    (lambda: SoftSense(SETS, MASK)(MAPS[:, 0]), ValueError, r"SoftSense: image \(2, 6, 5\) does not fit"),
+    (lambda: SoftSense(SETS, MASK).normal(MAPS), ValueError, r"SoftSense: image \(2, 3, 6, 5\) does not fit"),
+    (lambda: SoftSense(SETS, MASK).normal(REAL), TypeError, r"SoftSense: image has dtype torch.float32"),
+    (lambda: SoftSense(SETS, MASK).adjoint(MAPS[:, :2]), ValueError, r"SoftSense: k-space \(2, 2, 6, 5\) does not fit"),
     (
         lambda: Fourier(2) @ MASK,  # type: ignore[operator]
         TypeError,
@@ -439,6 +502,105 @@ def test_sense_is_the_formula(
     assert adjoint_gap(operator, x, y) < 1e-12
     with patch.object(sense, "CHUNK_BYTES", chunk_bytes):
         assert normal_gap(operator, x) < 1e-12
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(
+    shape=st.tuples(st.integers(1, 5), st.integers(1, 6), st.integers(1, 7)),
+    batch=st.integers(1, 3),
+    coils=st.integers(1, 3),
+    shared=st.tuples(st.booleans(), st.booleans(), st.booleans()),
+    varying=st.tuples(st.booleans(), st.booleans(), st.booleans()),
+    chunk_bytes=st.sampled_from([1, 300, 2000, 2**20]),
+    seed=st.integers(0, 99),
+)
+def test_dynamic_sense_is_frame_by_frame(
+    shape: tuple[int, int, int],
+    batch: int,
+    coils: int,
+    shared: tuple[bool, bool, bool],
+    varying: tuple[bool, bool, bool],
+    chunk_bytes: int,
+    seed: int,
+) -> None:
+    frames, *plane = shape
+    maps = random_complex(1 if shared[0] else batch, coils, 1 if shared[2] else frames, *plane, seed=seed)
+    mask = random_mask(
+        1 if shared[1] else batch, *(n if v else 1 for n, v in zip(shape, varying, strict=True)), seed=seed
+    )
+    x, y = random_complex(batch, *shape, seed=seed + 1), random_complex(batch, coils, *shape, seed=seed + 2)
+    operator = Sense(maps, mask, fourier_ndim=2)
+    kspace, image = operator(x), operator.adjoint(y)
+    with patch.object(sense, "CHUNK_BYTES", chunk_bytes):
+        normal = operator.normal(x)
+    assert normal_gap(operator, x) < 1e-12
+    for t in range(frames):
+        frame = Sense(maps[:, :, t % maps.shape[2]], mask[:, t % mask.shape[1]])
+        torch.testing.assert_close(kspace[:, :, t], frame(x[:, t]), rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(image[:, t], frame.adjoint(y[:, :, t]), rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(normal[:, t], frame.normal(x[:, t]), rtol=1e-12, atol=1e-12)
+    if operator.chunk_axis == 1:
+        parts = operator.decoupled(0, frames, batch).normal(x.flatten(0, 1)).unflatten(0, (batch, frames))
+        torch.testing.assert_close(parts, normal, rtol=1e-12, atol=1e-12)
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(
+    spatial=st.lists(st.integers(1, 6), min_size=1, max_size=3).map(tuple),
+    batch=st.integers(1, 2),
+    sets=st.integers(1, 3),
+    coils=st.integers(1, 3),
+    varying=st.lists(st.booleans(), min_size=3, max_size=3),
+    chunk_bytes=st.sampled_from([1, 300, 2**20]),
+    seed=st.integers(0, 99),
+)
+def test_soft_sense_is_the_sum_of_sets(
+    spatial: tuple[int, ...], batch: int, sets: int, coils: int, varying: list[bool], chunk_bytes: int, seed: int
+) -> None:
+    maps = random_complex(batch, sets, coils, *spatial, seed=seed)
+    mask = random_mask(batch, *(n if v else 1 for n, v in zip(spatial, varying, strict=False)), seed=seed)
+    x, y = random_complex(batch, sets, *spatial, seed=seed + 1), random_complex(batch, coils, *spatial, seed=seed + 2)
+    operator = SoftSense(maps, mask)
+    alone = [Sense(maps[:, k], mask) for k in range(sets)]
+    expected = torch.stack([A(x[:, k]) for k, A in enumerate(alone)]).sum(0)
+    torch.testing.assert_close(operator(x), expected, rtol=1e-12, atol=1e-12)
+    expected = torch.stack([A.adjoint(y) for A in alone], dim=1)
+    torch.testing.assert_close(operator.adjoint(y), expected, rtol=1e-12, atol=1e-12)
+    assert adjoint_gap(operator, x, y) < 1e-12
+    with patch.object(sense, "CHUNK_BYTES", chunk_bytes):
+        assert normal_gap(operator, x) < 1e-12
+
+
+def test_coils_in_groups_do_not_change_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    maps = random_complex(1, 5, 4, 6, 3, seed=5)
+    operator = Sense(maps, random_mask(2, 1, 6, 3))
+    x, y = random_complex(2, 4, 6, 3, seed=0), random_complex(2, 5, 4, 6, 3, seed=1)
+    kspace, image = operator(x), operator.adjoint(y)
+    for coils in (1, 2, 4):
+        monkeypatch.setattr(sense, "COIL_BYTES", coils * x.numel() * 16)
+        torch.testing.assert_close(operator(x), kspace, rtol=1e-14, atol=1e-14)
+        torch.testing.assert_close(operator.adjoint(y), image, rtol=1e-13, atol=1e-13)
+        leaf = maps.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(Sense(leaf, operator.sampling_mask)(x), leaf, y)
+        assert gradient.shape == maps.shape
+
+
+@pytest.mark.parametrize("mask", [random_mask(1, 1, 1, 40), random_mask(1, 1, 24, 40)], ids=["one axis", "two axes"])
+def test_memory_of_a_volume_is_one_chunk_and_few_images(mask: Tensor) -> None:
+    profiler = torch.autograd.profiler
+    operator = Sense(random_complex(1, 6, 32, 24, 40, seed=5, dtype=torch.complex64), mask)
+    x = random_complex(1, 32, 24, 40, seed=0, dtype=torch.complex64)
+    chunk = 6 * x[0, 0].numel() * 8
+    with patch.object(sense, "CHUNK_BYTES", chunk), profiler.profile(profile_memory=True) as record:
+        operator.normal(x)
+    held, peak = 0, 0
+    for event in record.kineto_results.events():
+        if event.name() == "[memory]":
+            held += event.nbytes()
+            peak = max(peak, held)
+    # in a chunk: coil images, their spectrum, the weighted spectrum; then the parts and the whole of the result
+    assert peak < 4.2 * chunk + 2.1 * x.numel() * 8
+    assert peak > chunk  # the record is not empty
 
 
 @pytest.mark.parametrize("mask", [random_mask(1, 1, 7), random_mask(1, 6, 7)], ids=["1d mask", "2d mask"])

@@ -126,32 +126,91 @@ def test_agrees_with_sigpy_on_a_real_head(head: Tensor) -> None:
     assert common.sum() > 0.998 * support.sum()
 
 
-@needs_data
-def test_agrees_with_bart_on_a_real_head(head: Tensor, tmp_path: Path) -> None:
+def bart_maps(kspace: Tensor, folder: Path, n_maps: int, crop: float) -> Tensor:
+    """Return BART's maps (n_maps, coil, rows, cols) of k-space (1, coil, rows, cols); skip without BART."""
     bart = shutil.which("bart")
     if bart is None:
         pytest.skip("BART is not installed")
-    coil, rows, cols = head.shape[1:]
+    coil, rows, cols = kspace.shape[1:]
     header = f"# Dimensions\n1 {rows} {cols} {coil}{' 1' * 12}\n"
-    (tmp_path / "kspace.hdr").write_text(header)
-    (tmp_path / "kspace.cfl").write_bytes(head[0].permute(0, 2, 1).contiguous().numpy().tobytes())
+    (folder / "kspace.hdr").write_text(header)
+    (folder / "kspace.cfl").write_bytes(kspace[0].permute(0, 2, 1).contiguous().numpy().tobytes())
     # BART compares squared singular values with its threshold: 0.0004 is our 0.02
     subprocess.run(
-        [bart, "ecalib", "-m1", "-r24", "-k6", "-t0.0004", "-c0.9", "kspace", "maps"],
-        cwd=tmp_path,
+        [bart, "ecalib", f"-m{n_maps}", "-r24", "-k6", "-t0.0004", f"-c{crop}", "kspace", "maps"],
+        cwd=folder,
         check=True,
         capture_output=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
-    flat = np.fromfile(tmp_path / "maps.cfl", dtype=np.complex64)
-    theirs = torch.from_numpy(flat.reshape(coil, cols, rows)).permute(0, 2, 1)
-    ours = espirit_maps(centre(head, 24, 24), (rows, cols), kernel_width=6, crop=0.9)[0]
+    flat = np.fromfile(folder / "maps.cfl", dtype=np.complex64)
+    return torch.from_numpy(flat.reshape(n_maps, coil, cols, rows)).permute(0, 1, 3, 2)
+
+
+@needs_data
+def test_agrees_with_bart_on_a_real_head(head: Tensor, tmp_path: Path) -> None:
+    theirs = bart_maps(head, tmp_path, 1, 0.9)[0]
+    ours = espirit_maps(centre(head, 24, 24), head.shape[2:], kernel_width=6, crop=0.9)[0]
     difference, common = gap(ours, theirs)
     assert difference.median() < 1e-5 and difference.quantile(0.99) < 5e-4  # BART stops after 30 steps
     assert common.sum() > 0.995 * (torch.linalg.vector_norm(ours, dim=0) > 0.5).sum()
     phase = (ours.conj() * theirs).sum(dim=0)[common]
     phase = (phase / phase.mean()).angle().abs()  # one phase for the whole slice is free
     assert phase.median() < 5e-3 and phase.quantile(0.99) < 5e-2
+
+
+@needs_data
+@pytest.mark.parametrize("folded", [(1, 1), (1, 2), (2, 1)], ids=["whole", "columns folded", "rows folded"])
+def test_two_maps_agree_with_bart_on_a_real_head(head: Tensor, folded: tuple[int, int], tmp_path: Path) -> None:
+    # every second line: the head is twice as wide as the field of view, and two maps are needed
+    kspace = head[..., :: folded[0], :: folded[1]].contiguous()
+    theirs = bart_maps(kspace, tmp_path, 2, 0.8)
+    ours = espirit_maps(centre(kspace, 24, 24), kspace.shape[2:], kernel_width=6, n_maps=2)[0]
+    supports = [torch.linalg.vector_norm(maps, dim=1) > 0.5 for maps in (ours, theirs)]
+    for k in range(2):
+        assert (supports[0][k] != supports[1][k]).sum() < 0.002 * supports[0][0].sum()
+    # where both eigenvalues are near one any basis of the span is as good: the span is what is compared
+    both = supports[0][1] & supports[1][1]
+    assert both.sum() > (200 if folded == (1, 1) else 0.5 * supports[0][0].sum())
+    bases = [maps[:, :, both].permute(2, 1, 0) for maps in (ours, theirs)]
+    cosines = torch.linalg.svdvals(bases[0].mH @ bases[1])
+    assert cosines.double().min(dim=1).values.quantile(0.01) > 1 - 1e-5
+    alone = supports[0][0] & supports[1][0] & ~supports[0][1] & ~supports[1][1]
+    difference = 1 - (ours[0].conj() * theirs[0]).sum(dim=0).abs()[alone].double()
+    assert difference.median() < 1e-5 and difference.quantile(0.9) < 1e-3
+
+
+def folded_scan(coil: int, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Return k-space of an object twice as wide as the field of view, and the maps of its two layers, unit norm."""
+    kspace, truth = synthetic_scan(coil, (shape[0], 2 * shape[1]))
+    quarter = shape[1] // 2  # the layers are the inner half and the outer quarters
+    layers = truth[0].roll(-quarter, dims=-1)
+    return kspace[..., ::2], torch.stack((layers[..., : shape[1]], layers[..., shape[1] :]))
+
+
+def test_two_maps_span_both_layers_of_a_folded_object() -> None:
+    shape = (64, 32)
+    kspace, layers = folded_scan(8, shape)
+    maps = espirit_maps(centre(kspace, 24, 20), shape, kernel_width=6, threshold=0.001, n_maps=2, tol=1e-6)[0]
+    assert maps.shape == (2, 8, *shape)
+    norms = torch.linalg.vector_norm(maps, dim=1)
+    assert bool(((norms - 1).abs().lt(1e-6) | (norms == 0)).all())
+    assert (maps[0].conj() * maps[1]).sum(dim=0).abs().max() < 1e-6
+    present = torch.linalg.vector_norm(layers, dim=1) > 0.5
+    for layer, where in zip(layers, present, strict=True):
+        inside = torch.einsum("kchw,chw->khw", maps.conj(), layer)
+        missing = 1 - inside.abs().square().sum(dim=0)[where]
+        assert missing.quantile(0.99) < 1e-3
+    assert bool((norms[1][present.all(dim=0)] > 0).double().mean() > 0.95)
+
+
+def test_first_of_two_maps_is_the_only_one() -> None:
+    region = centre(synthetic_scan(6, (40, 36))[0], 20, 20)
+    two, one = espirit_maps(region, (40, 36), n_maps=2, tol=1e-6), espirit_maps(region, (40, 36), tol=1e-6)
+    second = torch.linalg.vector_norm(two[0, 1], dim=0) > 0.5
+    difference, common = gap(two[0, 0], one[0])
+    assert torch.equal(common, torch.linalg.vector_norm(one[0], dim=0) > 0.5)
+    assert difference[~second[common]].quantile(0.99) < 1e-6
 
 
 def mask_1d(cols: int, lines: range) -> Tensor:
@@ -199,6 +258,7 @@ def test_calibration_region_of_2d_masks() -> None:
         (lambda k: espirit_maps(k[0], (40, 50)), ValueError, r"expected \(batch, coil, rows, cols\)"),
         (lambda k: espirit_maps(k[..., :4], (40, 50), kernel_width=6), ValueError, "smaller than the kernel width 6"),
         (lambda k: espirit_maps(k, (40, 50), crop=1.5), ValueError, "crop 1.5"),
+        (lambda k: espirit_maps(k, (40, 50), n_maps=3), ValueError, "n_maps is 3, expected 1 to 2, the coils"),
         (lambda k: espirit_maps(k * 0, (40, 50)), ValueError, "zero or not finite"),
         (lambda k: espirit_maps(k * float("nan"), (40, 50)), ValueError, "zero or not finite"),
         (lambda k: espirit_maps(k.real, (40, 50)), TypeError, "expected a complex dtype"),

@@ -1,6 +1,6 @@
 """The real 8-coil T1 brain: all methods at 1D random 4x with 24 calibration lines, and the prospective R = 8 scan.
 
-    MOLRECON_DATA=DATA python tests/benchmarks/real_brain.py [--model NAME_OR_FILE] [--json FILE] [--figure FILE]
+    MOLRECON_DATA=DATA python examples/real_brain.py [--model NAME_OR_FILE] [--json FILE] [--figure FILE]
 
 The regularisation of CG-SENSE and of both L1-wavelets (sigpy, BART) is the one with the best PSNR against the
 reference, which favours them; MOL has nothing to choose. Maps, noise level and scale come from the undersampled data.

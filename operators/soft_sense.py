@@ -1,0 +1,101 @@
+"""Several sets of sensitivity maps at once, where one set cannot explain the coil images: soft-SENSE."""
+
+from __future__ import annotations
+
+from typing import final
+
+import torch
+from torch import Tensor
+
+from operators.linear import LinearOperator, require_complex
+from operators.sampled_fourier import SampledFourier
+from operators.sense import check_kspace, check_mask, chunked_normal, decoded, encoded
+from operators.sensitivity import broadcasts
+
+_LAYOUT = "(batch, set, coil, *spatial)"
+
+
+@final
+class SoftSense(LinearOperator):
+    """Cartesian SENSE with several sets of maps, `A x = M F sum_k S_k x_k`, one image for each set.
+
+    One set fails where the object is folded into a field of view smaller than itself, or where coils move: there the
+    calibration data have a second eigenvector, whose image takes up what the first cannot. The magnitude to show is
+    `sqrt(sum_k |x_k|^2)`. The normal operator
+
+        (A^H A x)_j = sum_c conj(s_jc) F_u^-1 M' F_u sum_k s_kc x_k
+
+    costs the FFTs of a single set, see `Sense`.
+
+    Args:
+        sensitivity_maps: (batch or 1, set, coil, *spatial) complex, with size 1 along axes that share the maps;
+            `espirit_maps(..., n_maps=2)` returns such maps.
+        sampling_mask: (batch or 1, *spatial) bool or 0/1, as in `Sense`.
+        fourier_ndim: number of trailing spatial axes that are Fourier transformed; None: all.
+
+    Shapes: image (batch, set, *spatial), k-space (batch, coil, *spatial), complex, zero frequency in the middle.
+
+    Raises:
+        ValueError: maps, mask, image or k-space shapes that do not fit each other; `fourier_ndim` out of range.
+        TypeError: real input.
+
+    Reference: Uecker et al., ESPIRiT, Magn Reson Med 71, 2014, equation 29.
+    """
+
+    sensitivity_maps: Tensor
+
+    def __init__(self, sensitivity_maps: Tensor, sampling_mask: Tensor, fourier_ndim: int | None = None) -> None:
+        super().__init__()
+        require_complex("SoftSense", "sensitivity maps", sensitivity_maps)
+        if sensitivity_maps.ndim < 4 or 0 in sensitivity_maps.shape:
+            raise ValueError(f"SoftSense: maps {tuple(sensitivity_maps.shape)}, expected a non-empty {_LAYOUT}")
+        self.register_buffer("sensitivity_maps", sensitivity_maps, persistent=False)
+        self.encoding = SampledFourier(sampling_mask, fourier_ndim)
+        check_mask("SoftSense", self.sampling_mask, sensitivity_maps, _LAYOUT)
+
+    @property
+    def sampling_mask(self) -> Tensor:
+        """The mask (batch or 1, *spatial), bool, zero frequency in the middle."""
+        return self.encoding.sampling.sampling_mask
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return `M F sum_k S_k x_k`: images (batch, set, *spatial) to k-space (batch, coil, *spatial)."""
+        self._check_image(x)
+        return encoded(self.encoding, self.sensitivity_maps, x, _weight)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        """Return `S_k^H F^H M y` for each set k: k-space (batch, coil, *spatial) to images (batch, set, *spatial)."""
+        check_kspace("SoftSense", y, self.sensitivity_maps, _LAYOUT)
+        return decoded(self.encoding, self.sensitivity_maps, y, _combine)
+
+    def normal(self, x: Tensor) -> Tensor:
+        """Return `A^H A x` through FFTs along the undersampled axes only; images to images."""
+        self._check_image(x)
+        return chunked_normal(self.encoding, self.sensitivity_maps, x, _weight, _combine)
+
+    def _check_image(self, x: Tensor) -> None:
+        require_complex("SoftSense", "image", x)
+        maps, mask, shape = self.sensitivity_maps, self.sampling_mask, tuple(x.shape)
+        if (
+            not broadcasts((*maps.shape[:2], *maps.shape[3:]), shape)
+            or shape[1] != maps.shape[1]
+            or not broadcasts(tuple(mask.shape), (*shape[:1], *shape[2:]))
+        ):
+            raise ValueError(
+                f"SoftSense: image {shape} does not fit sensitivity maps {tuple(maps.shape)} {_LAYOUT} and sampling"
+                f" mask {tuple(mask.shape)} (batch, *spatial), expected (batch, set, *spatial)"
+            )
+
+
+def _weight(maps: Tensor, x: Tensor) -> Tensor:
+    """Return `sum_k s_kc x_k`, (batch, coil, *spatial), one set after the other: no product of all sets is held."""
+    total = maps[:, 0] * x[:, 0, None]
+    for k in range(1, maps.shape[1]):
+        total = total + maps[:, k] * x[:, k, None]
+    return total
+
+
+def _combine(maps: Tensor, y: Tensor) -> Tensor:
+    """Return `sum_c conj(s_kc) y_c`, (batch, set, *spatial)."""
+    dtype = torch.promote_types(maps.dtype, y.dtype)
+    return torch.linalg.vecdot(maps.to(dtype), y[:, None].to(dtype), dim=2)
