@@ -132,7 +132,7 @@ def main() -> None:
     card = {
         "name": arguments.name,
         "model": "MOL, strictly monotone residual network, 2D multi-coil Cartesian MRI",
-        "data": "SIAT T2 slices and one T1 volume (three orientations), simulated coils, ESPIRiT maps, noise 0.001-0.03",
+        "data": "SIAT T2 slices, one T1 volume (three orientations), simulated coils, ESPIRiT maps, noise 0.001-0.03",
         "split": "train: SIAT 0-159, T1 without axial 120-139; validation: SIAT 170-199, T1 axial 120-139",
         "steps": arguments.steps,
         "seed": arguments.seed,
