@@ -1,5 +1,6 @@
 """Linear physics of imaging: operators with exact adjoints, and what is needed to set them up."""
 
+from operators.adapters import from_sigpy, to_deepinv, to_sigpy
 from operators.blocks import Blocks, Flatten
 from operators.calibration import calibration_region
 from operators.checks import adjoint_gap, normal_gap
@@ -79,6 +80,7 @@ __all__ = [
     "estimate_noise_covariance",
     "estimate_noise_level",
     "file_seed",
+    "from_sigpy",
     "gaussian_matrix",
     "golden_kt_mask",
     "hybrid",
@@ -98,6 +100,8 @@ __all__ = [
     "random_mask",
     "sequency_order",
     "spiral_trajectory",
+    "to_deepinv",
+    "to_sigpy",
     "variable_density_mask",
     "walsh_hadamard",
     "walsh_maps",

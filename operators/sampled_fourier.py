@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import final
 
 import torch
@@ -86,3 +88,22 @@ class SampledFourier(LinearOperator):
         if not self.undersampled:
             return coil_images * weights
         return torch.fft.ifftn(torch.fft.fftn(coil_images, dim=self.undersampled) * weights, dim=self.undersampled)
+
+    def conjugating_weights(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+        """Return the weights of `project_conjugate` for images of this shape, (batch or 1, 1, *spatial).
+
+        Real part w / n, imaginary part -w / n: packed as complex numbers, so that chunks are cut as from the images.
+        """
+        weights = self.weights.real.to(dtype.to_real())
+        weights = weights / math.prod(shape[axis] for axis in self.undersampled)
+        return torch.complex(weights, -weights)
+
+    def project_conjugate(self, coil_images: Tensor, weights: Tensor) -> Tensor:
+        """Return `conj(F_u^-1 W F_u x)` with `conjugating_weights`, overwriting its input where it can.
+
+        `conj(F^-1 z) = F conj(z) / n`: mask, conjugation and scale are one real product in place, and the conjugate
+        coil images are what the coil combination multiplies by the maps without conjugating those.
+        """
+        spectrum = torch.fft.fftn(coil_images, dim=self.undersampled) if self.undersampled else coil_images
+        torch.view_as_real(spectrum).mul_(torch.view_as_real(weights))
+        return torch.fft.fftn(spectrum, dim=self.undersampled) if self.undersampled else spectrum

@@ -12,7 +12,7 @@ from operators.fourier import Fourier
 from operators.linear import LinearOperator, require_complex
 from operators.sampled_fourier import SampledFourier
 from operators.sampling import Sampling
-from operators.sensitivity import Sensitivity, broadcasts, combine, weight
+from operators.sensitivity import Sensitivity, broadcasts, combine, combine_conjugate, weight
 
 # Coil images of one chunk: small enough to stay in a core's cache from the first FFT to the coil combination.
 CHUNK_BYTES = 2**20
@@ -137,7 +137,7 @@ class Sense(LinearOperator):
                 f"Sense: image {tuple(x.shape)} does not fit sensitivity maps {tuple(maps.shape)}"
                 f" (batch, coil, *spatial) and sampling mask {tuple(self.sampling_mask.shape)} (batch, *spatial)"
             )
-        return chunked_normal(self.encoding, maps, x, weight, combine)
+        return chunked_normal(self.encoding, maps, x, weight, combine, combine_conjugate)
 
 
 def encoded(encoding: SampledFourier, maps: Tensor, x: Tensor, weight: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
@@ -175,6 +175,7 @@ def chunked_normal(
     x: Tensor,
     weight: Callable[[Tensor, Tensor], Tensor],
     combine: Callable[[Tensor, Tensor], Tensor],
+    combine_conjugate: Callable[[Tensor, Tensor, Tensor], Tensor],
 ) -> Tensor:
     """Return `combine(maps, B^H B weight(maps, x))` for B = `encoding`, in chunks of the axes that B^H B keeps apart.
 
@@ -183,24 +184,37 @@ def chunked_normal(
         x: (batch, ..., *spatial).
         weight: from maps and x to coil images (batch, coil, *spatial), position by position.
         combine: from maps and coil images back to the shape of x.
+        combine_conjugate: from maps and conjugate coil images, which it may overwrite, to the conjugate of that,
+            written to its third argument. Used where no gradient is asked for.
     """
     limit = CHUNK_BYTES if x.device.type == "cpu" else DEVICE_CHUNK_BYTES
     coil = maps.shape[-encoding.ndim - 1]
 
-    def chunk(maps: Tensor, x: Tensor, weights: Tensor, axes: Sequence[int]) -> Tensor:
-        size = x.numel() * coil * x.element_size()
-        axes = [axis for axis in axes if x.shape[axis] > 1]
+    def chunk(tensors: tuple[Tensor, ...], axes: Sequence[int], leaf: Callable[..., Tensor], join: bool) -> Tensor:
+        """Return `leaf` of the tensors, the first of which is an image, in chunks of the axes, joined or the last."""
+        image = tensors[0]
+        size = image.numel() * coil * image.element_size()
+        axes = [axis for axis in axes if image.shape[axis] > 1]
         if size <= limit or not axes:
-            return combine(maps, encoding.project(weight(maps, x), weights))
-        axis, n = axes[0], x.shape[axes[0]]
+            return leaf(*tensors)
+        n = image.shape[axes[0]]
         step = max(1, limit * n // size)
-        parts = []
-        for start in range(0, n, step):
-            cut = [part(tensor, axis, start, step) for tensor in (maps, x, weights)]
-            parts.append(chunk(cut[0], cut[1], cut[2], axes[1:]))
-        return torch.cat(parts, dim=axis)
+        cuts = (tuple(part(tensor, axes[0], start, step) for tensor in tensors) for start in range(0, n, step))
+        parts = [chunk(cut, axes[1:], leaf, join) for cut in cuts]
+        return torch.cat(parts, dim=axes[0]) if join else image
 
-    return chunk(maps, x, encoding.weights, (*encoding.separate, 0))
+    axes = (*encoding.separate, 0)
+    if torch.is_grad_enabled() and (x.requires_grad or maps.requires_grad):
+        return chunk(
+            (x, maps, encoding.weights), axes, lambda x, s, w: combine(s, encoding.project(weight(s, x), w)), True
+        )
+    image = x.new_empty(x.shape, dtype=torch.promote_types(x.dtype, maps.dtype))
+
+    def leaf(out: Tensor, x: Tensor, maps: Tensor, weights: Tensor) -> Tensor:
+        return combine_conjugate(maps, encoding.project_conjugate(weight(maps, x), weights), out)
+
+    chunk((image, x, maps, encoding.conjugating_weights(x.shape, image.dtype)), axes, leaf, False)
+    return image.conj_physical_()
 
 
 def part(tensor: Tensor, axis: int, start: int, count: int) -> Tensor:

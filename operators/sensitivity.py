@@ -74,6 +74,12 @@ def combine(maps: Tensor, y: Tensor) -> Tensor:
     return torch.linalg.vecdot(maps.to(dtype), y.to(dtype), dim=1)
 
 
+def combine_conjugate(maps: Tensor, y: Tensor, out: Tensor) -> Tensor:
+    """Write `sum_c s_c y_c` to `out`, and return it, overwriting y (batch, coil, *spatial)."""
+    # summed as real numbers: torch's complex sum is many times slower
+    return out.copy_(torch.view_as_complex(torch.view_as_real(y.mul_(maps)).sum(1)))
+
+
 def broadcasts(sizes: tuple[int, ...], shape: tuple[int, ...]) -> bool:
     """Tell whether a tensor of `sizes` broadcasts to `shape`, axis by axis: each size equal, or 1."""
     return len(sizes) == len(shape) and all(m in (1, n) for m, n in zip(sizes, shape, strict=True))

@@ -10,7 +10,7 @@ from torch import Tensor
 from operators.linear import LinearOperator, require_complex
 from operators.sampled_fourier import SampledFourier
 from operators.sense import check_kspace, check_mask, chunked_normal, decoded, encoded
-from operators.sensitivity import broadcasts
+from operators.sensitivity import broadcasts, combine_conjugate
 
 _LAYOUT = "(batch, set, coil, *spatial)"
 
@@ -71,7 +71,7 @@ class SoftSense(LinearOperator):
     def normal(self, x: Tensor) -> Tensor:
         """Return `A^H A x` through FFTs along the undersampled axes only; images to images."""
         self._check_image(x)
-        return chunked_normal(self.encoding, self.sensitivity_maps, x, _weight, _combine)
+        return chunked_normal(self.encoding, self.sensitivity_maps, x, _weight, _combine, _combine_conjugate)
 
     def _check_image(self, x: Tensor) -> None:
         require_complex("SoftSense", "image", x)
@@ -99,3 +99,10 @@ def _combine(maps: Tensor, y: Tensor) -> Tensor:
     """Return `sum_c conj(s_kc) y_c`, (batch, set, *spatial)."""
     dtype = torch.promote_types(maps.dtype, y.dtype)
     return torch.linalg.vecdot(maps.to(dtype), y[:, None].to(dtype), dim=2)
+
+
+def _combine_conjugate(maps: Tensor, y: Tensor, out: Tensor) -> Tensor:
+    """Write `sum_c s_kc y_c` to `out`, (batch, set, *spatial)."""
+    for k in range(maps.shape[1]):
+        combine_conjugate(maps[:, k], y.clone() if k + 1 < maps.shape[1] else y, out[:, k])
+    return out
