@@ -32,6 +32,7 @@ from molrecon.io import read_cfl, read_npy, write_cfl
 from molrecon.metrics import nmse, psnr, ssim
 from molrecon.mol import MOL
 from molrecon.preparation import prepare
+from molrecon.solution import Solution
 from molrecon.weights import DEFAULT_MODEL, load_model
 from operators import Sense, random_mask
 
@@ -51,8 +52,15 @@ def bart_l1(kspace: Tensor, operator: Sense, weight: float) -> Tensor:
         return torch.from_numpy(read_cfl(folder / "x").reshape(kspace.shape[-2:]))[None]
 
 
-def candidates(model: MOL, noise_level: float) -> dict[str, list[Callable[[Tensor, Sense], Tensor]]]:
-    """Return, by method, the reconstructions to choose the best of."""
+def candidates(
+    model: MOL, noise_level: float, solutions: list[Solution]
+) -> dict[str, list[Callable[[Tensor, Sense], Tensor]]]:
+    """Return, by method, the reconstructions to choose the best of; MOL's whole answer goes to `solutions`."""
+
+    def mol(kspace: Tensor, operator: Sense) -> Tensor:
+        solutions.append(model(kspace, operator, noise_level=noise_level))
+        return solutions[-1].value
+
     methods: dict[str, list[Callable[[Tensor, Sense], Tensor]]] = {
         "zero-filled": [zero_filled],
         "CG-SENSE": [lambda k, A, w=w: CGSense(w)(k, A).value for w in CG_GRID],  # type: ignore[misc]
@@ -60,7 +68,7 @@ def candidates(model: MOL, noise_level: float) -> dict[str, list[Callable[[Tenso
     }
     if shutil.which("bart"):
         methods["L1-wavelet (BART)"] = [lambda k, A, w=w: bart_l1(k, A, w) for w in BART_GRID]  # type: ignore[misc]
-    methods["MOL"] = [lambda k, A: model(k, A, noise_level=noise_level).value]
+    methods["MOL"] = [mol]
     return methods
 
 
@@ -77,6 +85,7 @@ def main() -> None:
     full = read_npy(folder / "brain_mprage_8ch_230x180_ksp_c64.npy")
     rows: dict[str, list[list[float]]] = {}
     pictures: list[tuple[str, np.ndarray]] = []
+    solutions: list[Solution] = []
     with torch.no_grad():
         for seed in range(arguments.seeds):
             mask = random_mask(full.kspace.shape[-1], 4, 24 / full.kspace.shape[-1], seed)
@@ -86,7 +95,7 @@ def main() -> None:
             reference = everything.adjoint(torch.from_numpy(full.kspace)).abs().numpy()
             if seed == 0:
                 pictures.append(("reference", reference[0]))
-            for name, choices in candidates(model, scan.noise_level).items():
+            for name, choices in candidates(model, scan.noise_level, solutions).items():
                 scored = []
                 for method in choices:
                     start = time.perf_counter()
@@ -99,7 +108,7 @@ def main() -> None:
                 rows.setdefault(name, []).append([float(v) for v in best[:4]])
                 if seed == 0:
                     pictures.append((f"{name} {best[0]:.1f} dB", best[4][0]))
-            solution = model(scan.kspace, operator, noise_level=scan.noise_level)
+            solution = solutions[-1]
             print(
                 f"mask {seed}: {int(mask.sum())} lines, sigma {scan.noise_level:.4g},"
                 f" MOL {int(solution.n_steps[0])} steps,"
@@ -107,10 +116,10 @@ def main() -> None:
             )
         prospective = prepare(read_npy(folder / "brain_prospective_8ch_230x180_ksp_c64.npy"))
         operator = prospective.operator(slice(None))
-        for name, choices in candidates(model, prospective.noise_level).items():
+        for name, choices in candidates(model, prospective.noise_level, solutions).items():
             image = choices[len(choices) // 2](prospective.kspace, operator).abs().numpy()
             pictures.append((f"prospective: {name}", image[0]))
-        solution = model(prospective.kspace, operator, noise_level=prospective.noise_level)
+        solution = solutions[-1]
         print(f"prospective: {int(solution.n_steps[0])} steps, bound {float(solution.error_bound[0]):.1e}")
     print(model.certificate())
     print(f"{'method':20s} {'PSNR':>14s} {'SSIM':>16s} {'NMSE':>8s} {'seconds':>8s}")

@@ -16,9 +16,9 @@ from molrecon.io import RawVolume, center_crop
 from molrecon.metrics import nmse, psnr, ssim
 from molrecon.mol import MOL
 from molrecon.pipeline import DEFAULT_BATCH_SIZE, Method, Reconstruction, solve_slices
-from molrecon.preparation import PreparedVolume, crop_readout
+from molrecon.preparation import PreparedVolume
 from molrecon.solution import Solution
-from operators import Sense, centred_ifft
+from operators import Sense, centred_ifft, crop_readout
 
 CG_GRID = tuple(10 ** (k / 4) for k in range(-16, 1))  # of weights relative to the largest eigenvalue of A^H A
 L1_GRID = tuple(10 ** (k / 4) for k in range(-16, -3))  # of weights relative to the brightest zero-filled pixel

@@ -20,8 +20,6 @@ from operators.calibration import calibration_region
 from operators.hybrid import crop_readout
 from operators.noise import estimate_noise_level
 
-__all__ = ["MapsSource", "PreparedVolume", "crop_readout", "prepare", "read_maps"]
-
 NOISE_SLICES = 16  # the noise is the same in all slices: so many, spread over the volume, tell it well enough
 THRESHOLD, CROP = 0.02, 0.8  # of ESPIRiT, see `espirit_maps`
 OBJECT_SHARE = 0.6  # of the rows at most, for the rest to be noise without object

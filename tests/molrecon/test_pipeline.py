@@ -17,10 +17,11 @@ from molrecon.mol import MOL
 from molrecon.networks import ResidualNetwork
 from molrecon.outputs import output_names, output_paths, write_outputs
 from molrecon.pipeline import reconstruct_prepared, reconstruct_volume, solve_slices
-from molrecon.preparation import crop_readout, prepare, read_maps
+from molrecon.preparation import prepare, read_maps
 from molrecon.sidecar import ModelSource, describe, describe_sampling, plain, write_json
 from molrecon.solution import Solution
 from operators import centred_fft, centred_ifft, random_mask
+from operators.hybrid import crop_readout
 
 SHAPE = (40, 36)
 SOURCE = ModelSource("untrained", "0" * 64)
