@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from molrecon.mol import MOL, Conditioning, smooth_phase
+from molrecon.conditioning import Conditioning, smooth_phase
+from molrecon.mol import MOL
 from molrecon.networks import ResidualNetwork
 from molrecon.training.fit import FitSettings, fit
 from molrecon.training.simulate import Problem, Scan, simulate_scan, stack_problems, strip_problem

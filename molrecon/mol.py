@@ -4,41 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import final
 
 import torch
 from torch import Tensor, nn
 
 from molrecon.batched import per_sample
+from molrecon.conditioning import NOISE_COEFFICIENTS, Conditioning, condition, data_weight
 from molrecon.conjugate_gradient import conjugate_gradient
 from molrecon.fixed_point import WINDOW, solve_fixed_point
 from molrecon.implicit import implicit_gradient
 from molrecon.lipschitz import Certificate, certificate
 from molrecon.networks import ScoreNetwork
 from molrecon.solution import Solution
-from operators import LinearOperator, Sense, estimate_noise_level
+from operators import LinearOperator
 
-REFERENCE_NOISE = 0.01  # relative noise level at which log lambda is its first coefficient
-SCALE_QUANTILE = 0.995  # of the zero-filled magnitudes: the image maximum, without the few brightest pixels
 INNER_TOL = 0.1  # of the inner CG, relative to the outer residual
-PHASE_BANDWIDTH = 0.06  # cycles a pixel: half width of the Hann window that leaves the smooth phase
-
-
-@final
-@dataclass(frozen=True)
-class Conditioning:
-    """What a scan tells the model before the iteration starts; fixed during it.
-
-    Attributes:
-        scale: (batch,) intensity by which data are divided, in the units of the image.
-        noise_level: (batch,) standard deviation of the complex noise of a coil's sample, divided by `scale`.
-        phase: (batch, *spatial) unit complex numbers; the network sees the image without this smooth phase.
-    """
-
-    scale: Tensor
-    noise_level: Tensor
-    phase: Tensor
 
 
 @final
@@ -85,7 +66,7 @@ class MOL(nn.Module):
             raise ValueError(f"MOL: data_weight is {data_weight}, expected a positive number")
         self.network = network
         self.phase_reference = phase_reference
-        self.log_data_weight = nn.Parameter(torch.tensor([math.log(data_weight), -0.5, 0.0]))
+        self.log_data_weight = nn.Parameter(torch.tensor([math.log(data_weight), *NOISE_COEFFICIENTS]))
         self.tol = 1e-4
         self.max_steps = 100
         self.window = WINDOW
@@ -96,41 +77,14 @@ class MOL(nn.Module):
         return certificate(self.network.lipschitz_bound(), certified=self.network.certified)
 
     def data_weight(self, noise_level: Tensor) -> Tensor:
-        """Return lambda(sigma) = exp(c0 + c1 log(sigma / sigma0) + c2 log(sigma / sigma0)^2), shape (batch,)."""
-        level = (noise_level / REFERENCE_NOISE).log()
-        c0, c1, c2 = self.log_data_weight
-        return torch.exp(c0 + c1 * level + c2 * level.square())
+        """Return lambda of each sample, see `conditioning.data_weight`."""
+        return data_weight(self.log_data_weight, noise_level)
 
-    @torch.no_grad()
     def condition(
         self, kspace: Tensor, operator: LinearOperator, noise_level: float | Tensor | None = None
     ) -> Conditioning:
-        """Return scale, relative noise level and smooth phase of a scan.
-
-        Args:
-            kspace: (batch, coil, *spatial) complex.
-            operator: the acquisition A.
-            noise_level: standard deviation of the complex noise in the units of k-space, a number or (batch,);
-                estimated from the k-space when None.
-        """
-        image = operator.adjoint(kspace)
-        magnitude = image.abs().flatten(1)
-        rank = max(1, round(SCALE_QUANTILE * magnitude.shape[1]))
-        scale = magnitude.kthvalue(rank, dim=1).values
-        # An empty slice has no scale; any positive one gives it the zero image.
-        scale = torch.where(scale > 0, scale, magnitude.amax(1).clamp_min(torch.finfo(scale.dtype).tiny) + 0.0)
-        scale = torch.where(magnitude.amax(1) > 0, scale, torch.ones_like(scale))
-        if noise_level is None:
-            if not isinstance(operator, Sense):
-                raise ValueError(
-                    f"MOL: noise_level is None for {type(operator).__name__}, expected it for all but Sense"
-                )
-            noise_level = estimate_noise_level(kspace, operator.sampling_mask)
-        level = torch.as_tensor(noise_level, dtype=scale.dtype, device=scale.device).expand(len(scale))
-        # Outside the trained range of noise the network is held at its end.
-        level = (level / scale).clamp(5e-4, 5e-2)
-        phase = smooth_phase(image) if self.phase_reference else torch.ones_like(image)
-        return Conditioning(scale, level, phase)
+        """Return scale, relative noise level and smooth phase of a scan, see `conditioning.condition`."""
+        return condition(kspace, operator, noise_level, phase_reference=self.phase_reference)
 
     def forward(
         self,
@@ -165,11 +119,7 @@ class MOL(nn.Module):
         scale = per_sample(known.scale, known.phase)
         weight = per_sample(self.data_weight(known.noise_level), known.phase)
         fixed_weight = weight.detach()
-        denoise_channels = self.network.denoiser(known.noise_level)
-
-        def denoise(x: Tensor) -> Tensor:
-            channels = torch.view_as_real(x * known.phase.conj()).movedim(-1, 1)
-            return torch.view_as_complex(denoise_channels(channels).movedim(1, -1).contiguous()) * known.phase
+        denoise = known.denoiser(self.network)
 
         monotonicity = self.network.monotonicity
         careful_tol = monotonicity / 4
@@ -222,16 +172,3 @@ class MOL(nn.Module):
             return answer.value
 
         return solution.with_value(implicit_gradient(fixed, residual, solve_adjoint) * scale)
-
-
-def smooth_phase(image: Tensor) -> Tensor:
-    """Return `p / |p|` (1 where p = 0) for the image p low-passed by a Hann window, (batch, *spatial) complex."""
-    axes = tuple(range(1, image.ndim))
-    spectrum = torch.fft.fftn(image, dim=axes)
-    for axis in axes:
-        frequency = torch.fft.fftfreq(image.shape[axis], device=image.device, dtype=image.real.dtype)
-        window = torch.cos((frequency / PHASE_BANDWIDTH).clamp(-1, 1) * (math.pi / 2)).square()
-        spectrum = spectrum * window.reshape(-1, *[1] * (image.ndim - 1 - axis))
-    smooth = torch.fft.ifftn(spectrum, dim=axes)
-    size = smooth.abs()
-    return torch.where(size > 0, smooth / size.clamp_min(torch.finfo(size.dtype).tiny), torch.ones_like(smooth))

@@ -15,7 +15,7 @@ from operators.sampling import Sampling
 from operators.sensitivity import Sensitivity, broadcasts, combine, combine_conjugate, weight
 
 # Coil images of one chunk: small enough to stay in a core's cache from the first FFT to the coil combination.
-CHUNK_BYTES = 2**20
+CHUNK_BYTES = 2**21
 # Without a cache to stay in, a chunk need only be small beside the memory.
 DEVICE_CHUNK_BYTES = 2**28
 # Coil images transformed at a time by forward and adjoint: the shifts and transforms make several copies of them, and

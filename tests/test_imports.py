@@ -18,6 +18,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("molrecon.batched", "molrecon.implicit", "molrecon.metrics", "molrecon.progress", "molrecon.solution"),
     ("molrecon.conjugate_gradient", "molrecon.fixed_point", "molrecon.lipschitz"),
     ("molrecon.networks",),
+    ("molrecon.conditioning",),
     ("molrecon.classical", "molrecon.mol", "molrecon.unrolled"),
     ("molrecon.io", "molrecon.training", "molrecon.weights"),
     (

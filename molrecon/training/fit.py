@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from molrecon.mol import MOL, Conditioning, smooth_phase
+from molrecon.conditioning import Conditioning, smooth_phase
+from molrecon.mol import MOL
 from molrecon.networks import ResidualNetwork
 from molrecon.solution import Solution
 from molrecon.training.simulate import Problem

@@ -244,11 +244,19 @@ def peak_of_child(shape: Sequence[int], coils: int) -> Result:
 def print_peak(shape: Sequence[int], coils: int) -> None:
     """Print by how many MB the peak memory of this process grows while it applies the normal operator."""
     torch.fft.ifftn(torch.fft.fftn(torch.ones(4, 4, dtype=torch.complex64)))
-    scale = 1e6 if platform.system() == "Darwin" else 1e6 / 1024  # ru_maxrss is in bytes there, in KiB elsewhere
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_mb()
     image, operator = make_volume((shape[0], shape[1], shape[2]), coils)
     operator.normal(image)
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / scale)
+    print(peak_mb() - before)
+
+
+def peak_mb() -> float:
+    """Return the peak memory of this process."""
+    status = Path("/proc/self/status")
+    if status.is_file():  # on Linux the ru_maxrss of a child starts at what its parent held
+        return next(int(line.split()[1]) for line in status.read_text().splitlines() if "VmHWM" in line) * 1024 / 1e6
+    scale = 1e6 if platform.system() == "Darwin" else 1e6 / 1024  # bytes there, KiB elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / scale
 
 
 def table(results: dict[str, Result]) -> str:

@@ -13,7 +13,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from molrecon.mol import MOL, Conditioning, smooth_phase
+from molrecon.conditioning import Conditioning, smooth_phase
+from molrecon.mol import MOL
 from molrecon.networks import ResidualNetwork, ScoreNetwork
 from molrecon.solution import Solution
 from molrecon.weights.published import load_published_mol

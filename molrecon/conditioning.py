@@ -1,0 +1,118 @@
+"""What a learned reconstructor is told about a scan before it starts: intensity, noise level, smooth phase, lambda."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+from molrecon.networks import ScoreNetwork
+from operators import LinearOperator, Sense, estimate_noise_level
+
+REFERENCE_NOISE = 0.01  # relative noise level at which log lambda is its first coefficient
+NOISE_COEFFICIENTS = (-0.5, 0.0)  # the other two at the start of training
+NOISE_LIMITS = (5e-4, 5e-2)  # outside the trained range of relative noise levels the network is held at its end
+SCALE_QUANTILE = 0.995  # of the zero-filled magnitudes: the image maximum, without the few brightest pixels
+PHASE_BANDWIDTH = 0.06  # cycles a pixel: half width of the Hann window that leaves the smooth phase
+
+
+@final
+@dataclass(frozen=True)
+class Conditioning:
+    """What a scan tells the model before the iteration starts; fixed during it.
+
+    Attributes:
+        scale: (batch,) intensity by which data are divided, in the units of the image.
+        noise_level: (batch,) standard deviation of the complex noise of a coil's sample, divided by `scale`.
+        phase: (batch, *spatial) unit complex numbers; the network sees the image without this smooth phase.
+    """
+
+    scale: Tensor
+    noise_level: Tensor
+    phase: Tensor
+
+    def denoiser(self, network: ScoreNetwork) -> Callable[[Tensor], Tensor]:
+        """Return the network's H on complex images (batch, *spatial) of this scan, divided by `scale`."""
+        channels_denoiser = network.denoiser(self.noise_level)
+
+        def denoise(x: Tensor) -> Tensor:
+            return from_channels(channels_denoiser(to_channels(x * self.phase.conj()))) * self.phase
+
+        return denoise
+
+
+def to_channels(image: Tensor) -> Tensor:
+    """Return a complex image (batch, *spatial) as real and imaginary channels (batch, 2, *spatial)."""
+    return torch.view_as_real(image).movedim(-1, 1)
+
+
+def from_channels(channels: Tensor) -> Tensor:
+    """Return the complex image of real and imaginary channels, the inverse of `to_channels`."""
+    return torch.view_as_complex(channels.movedim(1, -1).contiguous())
+
+
+@torch.no_grad()
+def condition(
+    kspace: Tensor,
+    operator: LinearOperator,
+    noise_level: float | Tensor | None = None,
+    *,
+    phase_reference: bool = True,
+) -> Conditioning:
+    """Return scale, relative noise level and smooth phase of a scan.
+
+    Args:
+        kspace: (batch, coil, *spatial) complex.
+        operator: the acquisition A.
+        noise_level: standard deviation of the complex noise in the units of k-space, a number or (batch,);
+            estimated from the k-space when None.
+        phase_reference: whether to find the smooth phase of the zero-filled image; else it is 1.
+
+    Raises:
+        ValueError: no noise level for another operator than Sense.
+    """
+    image = operator.adjoint(kspace)
+    magnitude = image.abs().flatten(1)
+    rank = max(1, round(SCALE_QUANTILE * magnitude.shape[1]))
+    scale = magnitude.kthvalue(rank, dim=1).values
+    # An empty slice has no scale; any positive one gives it the zero image.
+    scale = torch.where(scale > 0, scale, magnitude.amax(1).clamp_min(torch.finfo(scale.dtype).tiny) + 0.0)
+    scale = torch.where(magnitude.amax(1) > 0, scale, torch.ones_like(scale))
+    if noise_level is None:
+        if not isinstance(operator, Sense):
+            raise ValueError(
+                f"condition: noise_level is None for {type(operator).__name__}, expected it for all but Sense"
+            )
+        noise_level = estimate_noise_level(kspace, operator.sampling_mask)
+    level = torch.as_tensor(noise_level, dtype=scale.dtype, device=scale.device).expand(len(scale))
+    phase = smooth_phase(image) if phase_reference else torch.ones_like(image)
+    return Conditioning(scale, (level / scale).clamp(*NOISE_LIMITS), phase)
+
+
+def data_weight(log_data_weight: Tensor, noise_level: Tensor) -> Tensor:
+    """Return `lambda(sigma) = exp(c0 + c1 log(sigma / sigma0) + c2 log(sigma / sigma0)^2)`, shape (batch,).
+
+    Args:
+        log_data_weight: the coefficients (3,) c0, c1, c2; c0 is log lambda at the reference noise level, 0.01.
+        noise_level: sigma (batch,), relative to the image scale.
+    """
+    level = (noise_level / REFERENCE_NOISE).log()
+    c0, c1, c2 = log_data_weight
+    return torch.exp(c0 + c1 * level + c2 * level.square())
+
+
+def smooth_phase(image: Tensor) -> Tensor:
+    """Return `p / |p|` (1 where p = 0) for the image p low-passed by a Hann window, (batch, *spatial) complex."""
+    axes = tuple(range(1, image.ndim))
+    spectrum = torch.fft.fftn(image, dim=axes)
+    for axis in axes:
+        frequency = torch.fft.fftfreq(image.shape[axis], device=image.device, dtype=image.real.dtype)
+        window = torch.cos((frequency / PHASE_BANDWIDTH).clamp(-1, 1) * (math.pi / 2)).square()
+        spectrum = spectrum * window.reshape(-1, *[1] * (image.ndim - 1 - axis))
+    smooth = torch.fft.ifftn(spectrum, dim=axes)
+    size = smooth.abs()
+    return torch.where(size > 0, smooth / size.clamp_min(torch.finfo(size.dtype).tiny), torch.ones_like(smooth))
