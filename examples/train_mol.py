@@ -1,4 +1,8 @@
-"""Train the packaged 2D model: `python examples/train_mol.py --data DATA --out runs/mol`.
+"""Train the packaged 2D models: `python examples/train_mol.py --data DATA --out runs/mol [--model mol]`.
+
+`mol` is the strictly monotone equilibrium model, `mol-penalised` an equilibrium model of a plain network that pays for
+its local Lipschitz constant, `modl` the same plain network unrolled ten times: equal data, steps, schedule and number
+of parameters (43,000).
 
 DATA is the folder that data_scripts/prepare_siat.py and prepare_brains.py lay out. The run resumes from its
 checkpoint; with the same seed and steps it is the same run. At the end OUT holds NAME.safetensors and its card.
@@ -16,8 +20,8 @@ from tqdm import tqdm
 
 from molrecon.conditioning import Conditioning, smooth_phase
 from molrecon.mol import MOL
-from molrecon.networks import ResidualNetwork
-from molrecon.training.fit import FitSettings, fit
+from molrecon.networks import PlainNetwork, ResidualNetwork
+from molrecon.training.fit import FitSettings, Reconstructor, fit
 from molrecon.training.simulate import Problem, Scan, simulate_scan, stack_problems, strip_problem
 from molrecon.training.sources import (
     SIAT_TRAIN,
@@ -26,20 +30,27 @@ from molrecon.training.sources import (
     t1_training_slices,
     t1_validation_slices,
 )
+from molrecon.unrolled.modl import MoDL
 from molrecon.weights import save_model
 
 SIZE = 224  # rows and columns of the simulated scans
 STRIP = 48  # readout positions of a training problem
-BATCH = 2
 NEW_SCAN_EVERY = 8  # steps between new simulated scans
 MOST_SCANS = 500
+PLAIN_FEATURES = 39  # of the plain network: as many parameters as the strict one
+DESCRIPTIONS = {
+    "mol": "MOL, strictly monotone residual network",
+    "mol-penalised": "MOL, plain network of 5 layers with a Lipschitz penalty, approximately monotone",
+    "modl": "MoDL, plain network of 5 layers, 10 unrolls with shared weights",
+}
 
 
 class Scans:
     """A growing bank of simulated scans; scan number i depends on the seed and i alone."""
 
-    def __init__(self, sources: list[list[np.ndarray]], first: int, seed: int, device: str) -> None:
+    def __init__(self, sources: list[list[np.ndarray]], first: int, batch: int, seed: int, device: str) -> None:
         self.sources = sources
+        self.batch = batch
         self.first = first
         self.seed = seed
         self.device = device
@@ -59,7 +70,7 @@ class Scans:
     def draw(self, rng: np.random.Generator, step: int) -> Problem:
         """Return a batch of strips of random scans."""
         self.grow(self.first + step // NEW_SCAN_EVERY)
-        chosen = [self.bank[int(i)] for i in rng.integers(len(self.bank), size=BATCH)]
+        chosen = [self.bank[int(i)] for i in rng.integers(len(self.bank), size=self.batch)]
         return stack_problems([strip_problem(scan, STRIP, rng) for scan in chosen]).to(self.device)
 
 
@@ -75,15 +86,31 @@ def validation_problems(data: Path, seed: int) -> list[Problem]:
     return problems
 
 
-def psnr_of(model: MOL, problems: list[Problem]) -> float:
+def psnr_of(model: Reconstructor, problems: list[Problem]) -> float:
     """Return the mean PSNR of magnitudes (reference maximum as peak) at the model's tolerance."""
     scores = []
     for p in problems:
         known = Conditioning(torch.ones_like(p.noise_level), p.noise_level, smooth_phase(p.operator.adjoint(p.kspace)))
-        image = model(p.kspace, p.operator, conditioning=known).value
+        answer = model(p.kspace, p.operator, conditioning=known)
+        image = answer if isinstance(answer, torch.Tensor) else answer.value
         error = (image.abs() - p.reference.abs()).square().mean()
         scores.append(10 * float(torch.log10(p.reference.abs().amax().square() / error)))
     return float(np.mean(scores))
+
+
+def build_model(arguments: argparse.Namespace) -> Reconstructor:
+    """Return the untrained model."""
+    if arguments.model == "mol":
+        strict = ResidualNetwork(
+            monotonicity=arguments.monotonicity,
+            channels=arguments.channels,
+            features=arguments.features,
+            levels=arguments.levels,
+            seed=arguments.seed,
+        )
+        return MOL(strict)
+    plain = PlainNetwork(monotonicity=arguments.monotonicity, features=PLAIN_FEATURES, skip=True, seed=arguments.seed)
+    return MoDL(plain) if arguments.model == "modl" else MOL(plain)
 
 
 def main() -> None:
@@ -93,9 +120,12 @@ def main() -> None:
         "--data", type=Path, required=True, help="folder with mri/siat200_256_reim_i16.npz and the T1 volume"
     )
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--name", default="mol-brain-2d")
+    parser.add_argument("--model", choices=tuple(DESCRIPTIONS), default="mol")
+    parser.add_argument("--name", help="of the weights; default: MODEL-brain-2d")
     parser.add_argument("--steps", type=int, default=5000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--batch", type=int, default=2, help="strips of a step")
+    parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--first-scans", type=int, default=48, help="scans simulated before the first step")
     parser.add_argument("--channels", type=int, default=8)
     parser.add_argument("--features", type=int, default=32)
@@ -113,35 +143,31 @@ def main() -> None:
         handlers=[logging.FileHandler(arguments.out / "train.log"), logging.StreamHandler()],
     )
     sources = [siat_slices(arguments.data, SIAT_TRAIN), t1_training_slices(arguments.data)]
-    scans = Scans(sources, arguments.first_scans, arguments.seed, device)
+    scans = Scans(sources, arguments.first_scans, arguments.batch, arguments.seed, device)
     problems = [problem.to(device) for problem in validation_problems(arguments.data, arguments.seed)]
-    model = MOL(
-        ResidualNetwork(
-            monotonicity=arguments.monotonicity,
-            channels=arguments.channels,
-            features=arguments.features,
-            levels=arguments.levels,
-            seed=arguments.seed,
-        )
-    ).to(device)
-    settings = FitSettings(steps=arguments.steps, seed=arguments.seed)
+    model = build_model(arguments).to(device)
+    settings = FitSettings(steps=arguments.steps, seed=arguments.seed, learning_rate=arguments.learning_rate)
     steps = fit(model, scans.draw, settings, arguments.out / "checkpoint.pt", lambda m: psnr_of(m, problems))
     for _ in tqdm(steps, total=arguments.steps, desc="training", disable=None):
         pass
     with torch.no_grad():
         score = psnr_of(model, problems)
+    name = arguments.name or f"{arguments.model}-brain-2d"
     card = {
-        "name": arguments.name,
-        "model": "MOL, strictly monotone residual network, 2D multi-coil Cartesian MRI",
+        "name": name,
+        "model": DESCRIPTIONS[arguments.model] + ", 2D multi-coil Cartesian MRI",
         "data": "SIAT T2 slices, one T1 volume (three orientations), simulated coils, ESPIRiT maps, noise 0.001-0.03",
         "split": "train: SIAT 0-159, T1 without axial 120-139; validation: SIAT 170-199, T1 axial 120-139",
         "steps": arguments.steps,
+        "batch": arguments.batch,
         "seed": arguments.seed,
+        "learning_rate": arguments.learning_rate,
+        "parameters": sum(p.numel() for p in model.parameters()),
         "scores": {"validation_psnr_db": round(score, 2)},
         "licence": "data: SIAT, none stated, provided for research; T1 volume, CC BY-NC 4.0",
         "intended_use": "research use",
     }
-    save_model(model, arguments.out / f"{arguments.name}.safetensors", card)
+    save_model(model, arguments.out / f"{name}.safetensors", card)
 
 
 if __name__ == "__main__":

@@ -4,54 +4,94 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import pairwise
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
 
 from molrecon.networks.base import ScoreNetwork
+from molrecon.networks.convolution import Padding
+
+CONVOLUTION = {2: nn.Conv2d, 3: nn.Conv3d}
 
 
 @final
 class PlainNetwork(ScoreNetwork):
-    """Denoiser `H(x)` of 3x3 convolutions with rectified linear units between them, free weights, zero padding.
+    """Denoiser `H = N` or `H(x) = (1 - m) x + N(x)`, N: 3x3 convolutions with rectified linear units between them.
 
-    This is the network of the published MOL weights (5 layers, 64 channels). Its Lipschitz constant is only what its
-    training aimed at.
+    Its weights are free: its Lipschitz constant is only what its training aimed at, by a penalty on an estimate or not
+    at all. Without `skip` this is the network of the published MOL weights (5 layers, 64 channels).
 
     Args:
         monotonicity: the m that training aimed at, used in error bounds that are therefore estimates.
         layers: convolutions, at least 2.
         features: channels between them.
+        ndim: spatial axes, 2 or 3.
+        padding: of the convolutions.
+        skip: add `(1 - m) x`; the last convolution then starts at zero, and so H at `(1 - m) I`.
         seed: of the initial weights.
 
     Attributes:
         certified: False.
 
-    Shapes: real images (batch, 2, rows, cols). The noise level is ignored.
+    Shapes: real images (batch, 2, *spatial). The noise level is ignored.
 
     Reference: Pramanik, Zimmerman, Jacob, IEEE TCI 2023, section V.
     """
 
     certified = False
 
-    def __init__(self, *, monotonicity: float = 0.02, layers: int = 5, features: int = 64, seed: int = 0) -> None:
+    def __init__(
+        self,
+        *,
+        monotonicity: float = 0.02,
+        layers: int = 5,
+        features: int = 64,
+        ndim: int = 2,
+        padding: Padding = "zeros",
+        skip: bool = False,
+        seed: int = 0,
+    ) -> None:
         super().__init__()
         if not 0 < monotonicity < 1 or layers < 2:
             raise ValueError(
                 f"PlainNetwork: got monotonicity {monotonicity} and layers {layers}, expected a number between 0 and 1"
                 " and at least 2"
             )
+        if ndim not in (2, 3) or padding not in ("zeros", "circular") or features < 1:
+            raise ValueError(
+                f"PlainNetwork: got ndim {ndim}, padding {padding!r}, features {features}; expected 2 or 3, 'zeros' or"
+                " 'circular' and at least 1"
+            )
         self.monotonicity = monotonicity
+        self.features = features
+        self.ndim = ndim
+        self.padding: Padding = padding
+        self.skip = skip
         channels = [2, *[features] * (layers - 1), 2]
         generator = torch.Generator().manual_seed(seed)
         self.convolutions = nn.ModuleList(
-            nn.utils.skip_init(nn.Conv2d, before, after, 3, padding=1) for before, after in pairwise(channels)
+            nn.utils.skip_init(CONVOLUTION[ndim], before, after, 3, padding=1, padding_mode=padding)
+            for before, after in pairwise(channels)
         )
         with torch.no_grad():
             for parameter in self.parameters():
                 fan_in = parameter[0].numel()
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * (fan_in**-0.5 if fan_in > 1 else 0))
+            if skip:
+                for parameter in self.convolutions[-1].parameters():
+                    parameter.zero_()
+
+    def settings(self) -> dict[str, Any]:
+        """Return the arguments that build a network of this shape."""
+        return {
+            "monotonicity": self.monotonicity,
+            "layers": len(self.convolutions),
+            "features": self.features,
+            "ndim": self.ndim,
+            "padding": self.padding,
+            "skip": self.skip,
+        }
 
     def lipschitz_bound(self) -> float:
         """Return `1 - m`: what training aimed at, not a bound."""
@@ -64,6 +104,6 @@ class PlainNetwork(ScoreNetwork):
             x = image
             for i, convolution in enumerate(self.convolutions):
                 x = convolution(x if i == 0 else torch.relu(x))
-            return x
+            return (1 - self.monotonicity) * image + x if self.skip else x
 
         return denoise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,17 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from molrecon.mol import MOL
-from molrecon.networks import PlainNetwork, ResidualNetwork
-from molrecon.weights import available_models, load_card, load_model, save_model, weights_hash, weights_path
+from molrecon.networks import PlainNetwork, ResidualNetwork, ScoreNetwork
+from molrecon.unrolled.modl import MoDL
+from molrecon.weights import (
+    available_models,
+    load_card,
+    load_model,
+    load_reconstructor,
+    save_model,
+    weights_hash,
+    weights_path,
+)
 from molrecon.weights.published import load_published_mol
 from operators import Sense
 
@@ -152,10 +162,37 @@ def test_files_that_are_no_model(write: Any, tmp_path: Path) -> None:
         load_model(path)
 
 
-def test_only_certified_networks_are_saved(tmp_path: Path) -> None:
-    with pytest.raises(TypeError, match=r"save_model: network is PlainNetwork, expected ResidualNetwork"):
-        save_model(MOL(PlainNetwork(layers=2, features=2)), tmp_path / "plain.safetensors", CARD)
-    assert not list(tmp_path.iterdir())
+def test_other_reconstructors_round_trip(tmp_path: Path) -> None:
+    plain = PlainNetwork(monotonicity=0.1, layers=3, features=4, skip=True)
+    unrolled, penalised = MoDL(plain, n_unrolls=3, data_weight=20.0), MOL(plain)
+    for name, model in (("unrolled", unrolled), ("penalised", penalised)):
+        save_model(model, tmp_path / f"{name}.safetensors", CARD)
+        again = load_reconstructor(tmp_path / f"{name}.safetensors")
+        assert type(again) is type(model)
+        assert not again.training
+        assert again.network.settings() == plain.settings()
+        for key, value in model.state_dict().items():
+            assert torch.equal(again.state_dict()[key], value)
+    loaded = load_reconstructor(tmp_path / "unrolled.safetensors")
+    assert isinstance(loaded, MoDL)
+    assert loaded.n_unrolls == 3
+    assert load_model(tmp_path / "penalised.safetensors").certificate().kind == "estimated"
+    with pytest.raises(ValueError, match=r"unrolled.safetensors: holds a MoDL, expected an equilibrium model"):
+        load_model(tmp_path / "unrolled.safetensors")
+
+
+def test_networks_of_others_are_not_saved(tmp_path: Path) -> None:
+    class Foreign(ScoreNetwork):
+        monotonicity, certified, ndim = 0.5, False, 2
+
+        def denoiser(self, noise_level: Tensor) -> Callable[[Tensor], Tensor]:
+            return torch.zeros_like
+
+        def lipschitz_bound(self) -> float:
+            return 0.5
+
+    with pytest.raises(TypeError, match=r"save_model: network is Foreign, expected one of PlainNetwork"):
+        save_model(MOL(Foreign()), tmp_path / "foreign.safetensors", CARD)
 
 
 @pytest.mark.parametrize("name", available_models())

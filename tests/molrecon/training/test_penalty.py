@@ -1,0 +1,85 @@
+"""The Lipschitz penalty: its estimate is what it says, and training with it lowers the constant."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from molrecon.mol import MOL
+from molrecon.networks import PlainNetwork
+from molrecon.training.fit import FitSettings, fit
+from molrecon.training.penalty import BARRIER_WIDTH, local_lipschitz, log_barrier
+from molrecon.training.simulate import Problem, simulate_scan, strip_problem
+from molrecon.unrolled.modl import MoDL
+
+
+def test_estimate_of_a_linear_map_is_its_norm() -> None:
+    generator = torch.Generator().manual_seed(0)
+    matrix = torch.randn(12, 12, dtype=torch.float64, generator=generator)
+    image = torch.randn(3, 2, 6, dtype=torch.float64, generator=generator)
+    direction = torch.randn(3, 2, 6, dtype=torch.float64, generator=generator)
+
+    def denoise(x: torch.Tensor) -> torch.Tensor:
+        return (x.flatten(1) @ matrix.T).reshape(x.shape)
+
+    estimate, found = local_lipschitz(denoise, image, direction, steps=200)
+    exact = torch.linalg.matrix_norm(matrix, ord=2)
+    torch.testing.assert_close(estimate, exact.expand(3), rtol=1e-6, atol=0)
+    again, _ = local_lipschitz(denoise, image, found, steps=0)
+    torch.testing.assert_close(again, estimate)
+    few, _ = local_lipschitz(denoise, image, direction, steps=1)
+    assert (few <= exact * (1 + 1e-12)).all()
+
+
+def test_barrier_grows_and_is_continuous() -> None:
+    estimate = torch.linspace(0.5, 1.5, 2001, dtype=torch.float64).requires_grad_()
+    value = log_barrier(estimate, 0.95)
+    (slope,) = torch.autograd.grad(value.sum(), estimate)
+    assert (slope > 0).all()
+    value, estimate = value.detach(), estimate.detach()
+    assert float(value.diff().max()) < 2 * 0.0005 / BARRIER_WIDTH
+    inside = 0.95 - estimate > BARRIER_WIDTH
+    torch.testing.assert_close(value[inside], -(0.95 - estimate[inside]).log())
+
+
+def make_problem(rng: np.random.Generator, step: int = 0) -> Problem:
+    del step
+    image = np.zeros((32, 32), np.complex64)
+    image[6:26, 8:24] = 1
+    return strip_problem(simulate_scan(image, 32, rng, coils=4), 8, rng)
+
+
+@pytest.mark.parametrize("unrolled", [False, True])
+def test_plain_networks_train(unrolled: bool, tmp_path: Path) -> None:
+    network = PlainNetwork(monotonicity=0.05, layers=2, features=4, skip=True)
+    model = MoDL(network, n_unrolls=3) if unrolled else MOL(network)
+    settings = FitSettings(steps=4, warmup=1, pool=2, visits=2, checkpoint_every=2, early_unrolls=2)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    assert list(fit(model, make_problem, settings, tmp_path / "fit.pt")) == [1, 2, 3, 4]
+    assert not model.training
+    assert model.network.monotonicity == 0.05
+    if isinstance(model, MoDL):
+        assert model.n_unrolls == 3
+    for key, value in model.state_dict().items():
+        assert torch.isfinite(value).all()
+        assert not torch.equal(value, before[key]), f"{key} was not trained"
+
+
+def test_penalty_lowers_the_constant(tmp_path: Path) -> None:
+    def trained(penalty: float) -> float:
+        model = MOL(PlainNetwork(monotonicity=0.2, layers=2, features=4, skip=True))
+        with torch.no_grad():
+            model.network.convolutions[-1].weight.add_(0.3)
+        settings = FitSettings(
+            steps=12, warmup=1, pool=1, visits=99, learning_rate=1e-2, ema=0.1, early_share=0, penalty=penalty
+        )
+        list(fit(model, make_problem, settings, tmp_path / f"{penalty}.pt"))
+        generator = torch.Generator().manual_seed(0)
+        image = torch.rand(1, 2, 16, 16, generator=generator)
+        denoise = model.network.denoiser(torch.tensor([0.01]))
+        return float(local_lipschitz(denoise, image, image, steps=20)[0].detach())
+
+    assert trained(1.0) < trained(0.0)
