@@ -33,6 +33,7 @@ def to_sigpy(operator: LinearOperator, input_shape: Sequence[int], output_shape:
 
     Raises:
         ImportError: sigpy is not installed.
+        TypeError: not a LinearOperator.
         RuntimeError: from sigpy, around the ValueError or TypeError of an array that does not fit.
     """
     try:
@@ -41,6 +42,8 @@ def to_sigpy(operator: LinearOperator, input_shape: Sequence[int], output_shape:
         raise ImportError(
             f"to_sigpy: sigpy cannot be imported ({error}), expected it installed: pip install sigpy"
         ) from error
+
+    _require_operator("to_sigpy", operator)
 
     class OperatorLinop(Linop):
         def __init__(self, operator: LinearOperator, output_shape: Sequence[int], input_shape: Sequence[int]) -> None:
@@ -119,6 +122,7 @@ def to_deepinv(operator: LinearOperator, *, is_complex: bool = True) -> LinearPh
 
     Raises:
         ImportError: deepinv cannot be imported.
+        TypeError: not a LinearOperator.
         ValueError, when called: real or imaginary part missing in axis 1.
     """
     try:
@@ -129,6 +133,7 @@ def to_deepinv(operator: LinearOperator, *, is_complex: bool = True) -> LinearPh
             " torchvision made for the installed torch"
         ) from error
 
+    _require_operator("to_deepinv", operator)
     to_image, from_image = (_to_complex, _from_complex) if is_complex else (_drop_channel, _add_channel)
     to_data, from_data = (_to_complex, _from_complex) if is_complex else (_same, _same)
 
@@ -200,6 +205,11 @@ def _apply(x: Tensor, linop: Linop) -> Tensor:
         )
     y: Tensor = _ApplyLinop.apply(x, linop)
     return y
+
+
+def _require_operator(who: str, operator: object) -> None:
+    if not isinstance(operator, LinearOperator):
+        raise TypeError(f"{who}: got {type(operator).__name__}, expected a LinearOperator")
 
 
 def _to_complex(x: Tensor) -> Tensor:

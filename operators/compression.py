@@ -104,8 +104,11 @@ def mix_coils(matrix: Tensor, coil_data: Tensor) -> Tensor:
 
     Raises:
         ValueError: shapes that do not fit.
+        TypeError: real coil data.
     """
-    if matrix.ndim not in (2, 3) or coil_data.ndim < 2 or matrix.shape[-1] != coil_data.shape[1]:
+    require_complex("mix_coils", "coil data", coil_data)
+    fits = matrix.ndim in (2, 3) and coil_data.ndim >= 2 and matrix.shape[-1] == coil_data.shape[1]
+    if not fits or (matrix.ndim == 3 and 1 not in (len(matrix), len(coil_data)) and len(matrix) != len(coil_data)):
         raise ValueError(
             f"mix_coils: matrix {tuple(matrix.shape)} does not fit coil data {tuple(coil_data.shape)},"
             " expected (batch or nothing, virtual coil, coil) and (batch, coil, *spatial)"

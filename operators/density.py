@@ -65,6 +65,7 @@ def radial_density_compensation(trajectory: Tensor) -> Tensor:
 
     Raises:
         ValueError: another shape, fewer than two samples on a spoke.
+        TypeError: a trajectory that is not real.
 
     Reference: Bernstein, King, Zhou, Handbook of MRI Pulse Sequences, 2004, section 17.6; O'Sullivan, IEEE TMI 4, 1985.
     """
@@ -72,6 +73,10 @@ def radial_density_compensation(trajectory: Tensor) -> Tensor:
         raise ValueError(
             f"radial_density_compensation: trajectory {tuple(trajectory.shape)}, expected (batch, spokes, readout, 2 or"
             " 3) with at least two samples on a spoke"
+        )
+    if not torch.is_floating_point(trajectory):
+        raise TypeError(
+            f"radial_density_compensation: trajectory has dtype {trajectory.dtype}, expected a real floating dtype"
         )
     ndim, n_spokes = trajectory.shape[-1], trajectory.shape[1]
     radius = torch.linalg.vector_norm(trajectory, dim=-1)

@@ -73,7 +73,10 @@ def espirit_maps(
     if not 1 <= n_maps <= calibration_kspace.shape[1]:
         raise ValueError(f"espirit_maps: n_maps is {n_maps}, expected 1 to {calibration_kspace.shape[1]}, the coils")
     batch, coil = calibration_kspace.shape[:2]
-    levels = torch.as_tensor(0.0 if noise_level is None else noise_level).expand(batch).tolist()
+    given = torch.as_tensor(0.0 if noise_level is None else noise_level)
+    if tuple(given.shape) not in ((), (1,), (batch,)):
+        raise ValueError(f"espirit_maps: noise_level {tuple(given.shape)}, expected a number or ({batch},), the batch")
+    levels = given.expand(batch).tolist()
     maps = calibration_kspace.new_zeros(batch, n_maps, coil, *image_shape)
     for calibration, level, out in zip(calibration_kspace, levels, maps, strict=True):
         lags = _kernel_lags(calibration, kernel_width, threshold, level)

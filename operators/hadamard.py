@@ -26,9 +26,12 @@ def walsh_hadamard(x: Tensor) -> Tensor:
 
     Raises:
         ValueError: N that is no power of two.
+        TypeError: integer or boolean input.
     """
     size = x.shape[-1] if x.ndim else 0
     _require_power_of_two("walsh_hadamard", size)
+    if not (x.is_floating_point() or x.is_complex()):
+        raise TypeError(f"walsh_hadamard: input has dtype {x.dtype}, expected a floating or complex dtype")
     return on_parts(_transform, x)
 
 

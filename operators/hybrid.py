@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from operators.fourier import centred_fft, centred_ifft
-from operators.sense import Sense, part
+from operators.linear import require_complex
+from operators.sense import Sense, check_kspace, part
 from operators.soft_sense import SoftSense
 
 
@@ -57,6 +58,7 @@ def hybrid(kspace: Tensor, operator: Sense | SoftSense, rows: int) -> Hybrid:
 
     Raises:
         ValueError: an undersampled readout, more rows than there are, k-space and operator that do not fit.
+        TypeError: real k-space.
     """
     encoding = operator.encoding
     axis = -encoding.fourier_ndim
@@ -65,12 +67,10 @@ def hybrid(kspace: Tensor, operator: Sense | SoftSense, rows: int) -> Hybrid:
             f"hybrid: the sampling mask {tuple(operator.sampling_mask.shape)} varies along the readout (axis {axis}),"
             " expected it fully sampled"
         )
-    full = kspace.shape[axis]
     maps = operator.sensitivity_maps
-    if maps.shape[axis] not in (1, full):
-        raise ValueError(
-            f"hybrid: k-space {tuple(kspace.shape)} does not fit sensitivity maps {tuple(maps.shape)} along axis {axis}"
-        )
+    layout = "(batch, coil, *spatial)" if isinstance(operator, Sense) else "(batch, set, coil, *spatial)"
+    check_kspace("hybrid", kspace, maps, layout)
+    full = kspace.shape[axis]
     cropped = crop_readout(kspace, rows, axis)
     maps = part(maps, axis, first_row(full, rows), rows)
     mask = operator.sampling_mask.narrow(axis, 0, 1)
@@ -90,7 +90,11 @@ def crop_readout(kspace: Tensor, rows: int, axis: int = -2) -> Tensor:
 
     Raises:
         ValueError: fewer than one or more than all positions.
+        TypeError: real k-space.
     """
+    require_complex("crop_readout", "k-space", kspace)
+    if not -kspace.ndim < axis < 0:
+        raise ValueError(f"crop_readout: axis is {axis}, expected -1 to {1 - kspace.ndim}, behind the batch")
     start = first_row(kspace.shape[axis], rows)
     shape = list(kspace.shape)
     shape[axis] = rows

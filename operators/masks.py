@@ -203,7 +203,7 @@ def _generator(seed: Seed) -> np.random.RandomState:
 def _count_low(who: str, cols: int, acceleration: float, center_fraction: float, reach: bool = True) -> int:
     if cols < 1:
         raise ValueError(f"{who}: cols is {cols}, expected at least 1")
-    if not acceleration >= 1:
+    if not 1 <= acceleration < np.inf:
         raise ValueError(f"{who}: acceleration is {acceleration}, expected at least 1")
     if not 0 <= center_fraction <= 1:
         raise ValueError(f"{who}: center_fraction is {center_fraction}, expected 0 to 1")

@@ -96,6 +96,8 @@ class NonCartesianSense(LinearOperator):
         if toeplitz and field_map is None:
             convolution = Toeplitz(trajectory, spatial, weights, accuracy=accuracy)
             self.toeplitz = convolution.to(sensitivity_maps.real.dtype).to(sensitivity_maps.device)
+        # Converting the module to double precision later does not make a rounded kernel exact.
+        self._kernel_eps = torch.finfo(sensitivity_maps.dtype).eps
 
     @property
     def sensitivity_maps(self) -> Tensor:
@@ -129,8 +131,11 @@ class NonCartesianSense(LinearOperator):
 
     def normal(self, x: Tensor) -> Tensor:
         """Return `A^H A x`; image to image."""
+        self.sensitivity.check_image(x)
         convolution = self.toeplitz
-        if convolution is None or torch.finfo(x.dtype).eps < torch.finfo(convolution.spectrum.dtype).eps:
+        if convolution is None:
+            return super().normal(x)
+        if torch.finfo(x.dtype).eps < max(self._kernel_eps, torch.finfo(convolution.spectrum.dtype).eps):
             return super().normal(x)
         maps = self.sensitivity_maps
         coils = maps.shape[1]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import final
 
 import torch
@@ -61,6 +60,7 @@ class SampledFourier(LinearOperator):
         weights = uncentre(mask, self.undersampled) if self.undersampled else mask
         # real, as wide as the mask varies: (batch or 1, 1, *spatial)
         self.register_buffer("weights", weights[:, None].to(torch.get_default_dtype()), persistent=False)
+        self._conjugating: tuple[Tensor, Tensor] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """Return `M F x`."""
@@ -89,14 +89,19 @@ class SampledFourier(LinearOperator):
             return coil_images * weights
         return torch.fft.ifftn(torch.fft.fftn(coil_images, dim=self.undersampled) * weights, dim=self.undersampled)
 
-    def conjugating_weights(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-        """Return the weights of `project_conjugate` for images of this shape, (batch or 1, 1, *spatial).
+    def conjugating_weights(self, dtype: torch.dtype) -> Tensor:
+        """Return the weights of `project_conjugate` for complex images of this dtype, (batch or 1, 1, *spatial).
 
-        Real part w / n, imaginary part -w / n: packed as complex numbers, so that chunks are cut as from the images.
+        Real part w / n, imaginary part -w / n, n the number of points transformed: packed as complex numbers, so that
+        chunks are cut as from the images. Kept from one call to the next: on small images making them is a
+        noticeable part of a normal operator.
         """
-        weights = self.weights.real.to(dtype.to_real())
-        weights = weights / math.prod(shape[axis] for axis in self.undersampled)
-        return torch.complex(weights, -weights)
+        known = self._conjugating
+        if known is None or known[0] is not self.weights or known[1].dtype != dtype:
+            weights = self.weights.real.to(dtype.to_real())
+            weights = weights / math.prod(weights.shape[axis] for axis in self.undersampled)
+            known = self._conjugating = (self.weights, torch.complex(weights, -weights))
+        return known[1]
 
     def project_conjugate(self, coil_images: Tensor, weights: Tensor) -> Tensor:
         """Return `conj(F_u^-1 W F_u x)` with `conjugating_weights`, overwriting its input where it can.

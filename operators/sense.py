@@ -213,7 +213,7 @@ def chunked_normal(
     def leaf(out: Tensor, x: Tensor, maps: Tensor, weights: Tensor) -> Tensor:
         return combine_conjugate(maps, encoding.project_conjugate(weight(maps, x), weights), out)
 
-    chunk((image, x, maps, encoding.conjugating_weights(x.shape, image.dtype)), axes, leaf, False)
+    chunk((image, x, maps, encoding.conjugating_weights(image.dtype)), axes, leaf, False)
     return image.conj_physical_()
 
 

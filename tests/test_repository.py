@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import configparser
+import re
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -141,3 +143,11 @@ def test_nothing_is_unpickled(path: Path) -> None:
 )
 def test_unpickling_is_found(source: str, count: int) -> None:
     assert len(dangerous_calls(source)) == count
+
+
+def test_the_operator_of_the_readme() -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(next(block for block in blocks if "class Motion" in block), names)
+    assert names["adjoint_gap"](names["A"], names["x"], names["A"](names["x"])) < 1e-12
+    assert names["normal_gap"](names["A"], names["x"]) < 1e-12

@@ -158,6 +158,8 @@ def test_sigpy_errors(sigpy: Any) -> None:
     for shape in ((6, 5), (2, 6, 4), (0, 6, 5), ()):
         with pytest.raises(ValueError, match=r"from_sigpy: input \(.*\) does not fit .*, expected \(batch, \*\(6, 5"):
             operator(torch.zeros(shape, dtype=torch.complex64))
+    with pytest.raises(TypeError, match=r"to_sigpy: got \w+, expected a LinearOperator"):
+        to_sigpy(linop, IMAGE, KSPACE)
     with pytest.raises(TypeError, match=r"from_sigpy: got Sense, expected a sigpy.linop.Linop"):
         from_sigpy(SENSE)
 
@@ -214,6 +216,8 @@ def test_to_deepinv_of_a_real_operator(deepinv: Any) -> None:
 
 
 def test_deepinv_errors(deepinv: Any) -> None:
+    with pytest.raises(TypeError, match=r"to_deepinv: got Tensor, expected a LinearOperator"):
+        to_deepinv(MAPS)  # type: ignore[arg-type]
     physics = to_deepinv(SENSE)
     for wrong in (torch.zeros(1, 6, 5), torch.zeros(2), random_complex(1, 2, 6, 5, seed=0)):
         with pytest.raises(ValueError, match=r"to_deepinv: input \(.*\) torch\..*, expected real \(batch, 2, \.\.\.\)"):

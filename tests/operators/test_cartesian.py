@@ -1,13 +1,11 @@
-"""Every Cartesian operator through the same table of checks, then against numpy, sigpy and BART."""
+"""What is particular to the Cartesian operators, and their agreement with numpy, sigpy and BART."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import subprocess
-import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from unittest.mock import patch
 
@@ -46,184 +44,8 @@ def random_mask(*shape: int, seed: int = 7) -> Tensor:
     return mask
 
 
-@dataclass(frozen=True)
-class Case:
-    """An operator and the shapes of its domain and range; the batch is 2 and coils are 3."""
-
-    name: str
-    build: Callable[[torch.dtype], LinearOperator]
-    domain: tuple[int, ...]
-    range: tuple[int, ...]
-    chunk_bytes: int | None = field(default=None)
-
-    def x(self, seed: int = 0, dtype: torch.dtype = torch.complex128) -> Tensor:
-        return random_complex(*self.domain, seed=seed, dtype=dtype)
-
-    def y(self, seed: int = 1, dtype: torch.dtype = torch.complex128) -> Tensor:
-        return random_complex(*self.range, seed=seed, dtype=dtype)
-
-
-def sense_case(
-    name: str, spatial: tuple[int, ...], mask: Tensor, maps_batch: int = 2, chunk_bytes: int | None = None
-) -> Case:
-    def build(dtype: torch.dtype) -> Sense:
-        return Sense(random_complex(maps_batch, 3, *spatial, seed=5).to(dtype), mask)
-
-    return Case(name, build, (2, *spatial), (2, 3, *spatial), chunk_bytes)
-
-
-def dynamic_case(name: str, mask: Tensor, maps_batch: int = 2, chunk_bytes: int | None = None) -> Case:
-    def build(dtype: torch.dtype) -> Sense:
-        return Sense(random_complex(maps_batch, 3, 1, *PLANE, seed=5).to(dtype), mask, fourier_ndim=2)
-
-    return Case(name, build, (2, 4, *PLANE), (2, 3, 4, *PLANE), chunk_bytes)
-
-
-def soft_case(
-    name: str, mask: Tensor, maps_shape: tuple[int, ...], chunk_bytes: int | None = None, frames: tuple[int, ...] = ()
-) -> Case:
-    def build(dtype: torch.dtype) -> SoftSense:
-        return SoftSense(random_complex(*maps_shape, seed=5).to(dtype), mask, fourier_ndim=2)
-
-    return Case(name, build, (2, 2, *frames, *PLANE), (2, 3, *frames, *PLANE), chunk_bytes)
-
-
-def composition(dtype: torch.dtype) -> LinearOperator:
-    maps = random_complex(2, 3, 5, 4, seed=5).to(dtype)
-    return Sampling(random_mask(1, 1, 4)) @ Fourier(2) @ Sensitivity(maps)
-
-
 PLANE, VOLUME = (5, 4), (3, 4, 5)
 CONSTANT = random_mask(1, 1, 4).expand(1, 5, 4).clone()
-TABLE = [
-    Case("fourier 1d", lambda _: Fourier(1), (2, 7), (2, 7)),
-    Case("fourier 2d", lambda _: Fourier(2), (2, 3, 5, 4), (2, 3, 5, 4)),
-    Case("fourier 3d", lambda _: Fourier(3), (2, 3, 4, 5), (2, 3, 4, 5)),
-    Case("sampling 1d mask", lambda _: Sampling(random_mask(1, 1, 4)), (2, 3, 5, 4), (2, 3, 5, 4)),
-    Case("sampling 2d mask", lambda _: Sampling(random_mask(2, 5, 4).double()), (2, 3, 5, 4), (2, 3, 5, 4)),
-    Case(
-        "sensitivity", lambda dtype: Sensitivity(random_complex(2, 3, 5, 4, seed=5).to(dtype)), (2, 5, 4), (2, 3, 5, 4)
-    ),
-    Case(
-        "sensitivity, shared maps",
-        lambda dtype: Sensitivity(random_complex(1, 3, 5, 4, seed=5).to(dtype)),
-        (2, 5, 4),
-        (2, 3, 5, 4),
-    ),
-    sense_case("sense 1d", (7,), random_mask(1, 7)),
-    sense_case("sense 2d, 1d mask", PLANE, random_mask(1, 1, 4)),
-    sense_case("sense 2d, shared maps", PLANE, random_mask(1, 1, 4), maps_batch=1),
-    sense_case("sense 2d, 2d mask", PLANE, random_mask(1, 5, 4)),
-    sense_case("sense 2d, masks per sample", PLANE, random_mask(2, 1, 4)),
-    sense_case("sense 2d, masks per sample, shared maps", PLANE, random_mask(2, 1, 4), maps_batch=1),
-    sense_case("sense 2d, constant mask", PLANE, CONSTANT),
-    sense_case("sense 2d, first axis undersampled", PLANE, random_mask(1, 5, 1)),
-    sense_case("sense 2d, fully sampled", PLANE, torch.ones(1, 1, 1)),
-    sense_case("sense 2d, nothing sampled", PLANE, torch.zeros(1, 5, 4)),
-    sense_case("sense 3d, one axis", VOLUME, random_mask(1, 1, 1, 5)),
-    sense_case("sense 3d, two axes", VOLUME, random_mask(1, 1, 4, 5)),
-    sense_case("sense 3d, three axes", VOLUME, random_mask(1, 3, 4, 5)),
-    sense_case("sense 2d, single rows", PLANE, random_mask(1, 1, 4), chunk_bytes=1),
-    sense_case("sense 2d, uneven chunks", PLANE, random_mask(2, 1, 4), chunk_bytes=2 * 2 * 3 * 4 * 16),
-    sense_case("sense 2d, chunks of columns", PLANE, random_mask(1, 5, 1), chunk_bytes=1),
-    sense_case("sense 3d, chunks, shared maps", VOLUME, random_mask(1, 1, 4, 5), maps_batch=1, chunk_bytes=1),
-    Case("sampled fourier", lambda _: SampledFourier(random_mask(2, 1, 4)), (2, 3, 5, 4), (2, 3, 5, 4)),
-    Case(
-        "sampled fourier, frames",
-        lambda _: SampledFourier(random_mask(1, 6, 1, 4), 2),
-        (2, 3, 6, 5, 4),
-        (2, 3, 6, 5, 4),
-    ),
-    dynamic_case("sense 2d+time", random_mask(1, 4, 1, 4)),
-    dynamic_case("sense 2d+time, 2d masks", random_mask(2, 4, 5, 4), maps_batch=1),
-    dynamic_case("sense 2d+time, one mask", random_mask(1, 1, 1, 4), maps_batch=1),
-    dynamic_case("sense 2d+time, frames left out", random_mask(2, 4, 1, 1)),
-    dynamic_case("sense 2d+time, single rows of frames", random_mask(2, 4, 1, 4), maps_batch=1, chunk_bytes=1),
-    dynamic_case("sense 2d+time, chunks of frames", random_mask(1, 4, 1, 4), chunk_bytes=3 * 2 * 3 * 20 * 16),
-    soft_case("soft sense", random_mask(2, 1, 4), (2, 2, 3, *PLANE)),
-    soft_case("soft sense, shared maps, 2d mask", random_mask(1, 5, 4), (1, 2, 3, *PLANE)),
-    soft_case("soft sense, single rows", random_mask(2, 1, 4), (1, 2, 3, *PLANE), chunk_bytes=1),
-    soft_case("soft sense 2d+time", random_mask(2, 4, 1, 4), (2, 2, 3, 1, *PLANE), frames=(4,), chunk_bytes=2000),
-    Case("composition", composition, (2, 5, 4), (2, 3, 5, 4)),
-    Case("adjoint", lambda dtype: Adjoint(composition(dtype)), (2, 3, 5, 4), (2, 5, 4)),
-]
-
-
-@pytest.fixture(params=TABLE, ids=lambda case: case.name)
-def case(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Case:
-    case: Case = request.param
-    if case.chunk_bytes is not None:
-        monkeypatch.setattr(sense, "CHUNK_BYTES", case.chunk_bytes)
-        monkeypatch.setattr(sense, "COIL_BYTES", case.chunk_bytes)
-    return case
-
-
-def test_adjoint(case: Case) -> None:
-    operator = case.build(torch.complex128)
-    assert operator(case.x()).shape == case.range
-    assert operator.adjoint(case.y()).shape == case.domain
-    assert adjoint_gap(operator, case.x(), case.y()) < 1e-12
-    assert adjoint_gap(operator.H, case.y(), case.x()) < 1e-12
-
-
-def test_normal(case: Case) -> None:
-    assert case.build(torch.complex128).normal(case.x()).shape == case.domain
-    assert normal_gap(case.build(torch.complex128), case.x()) < 1e-12
-    assert normal_gap(case.build(torch.complex64), case.x(dtype=torch.complex64)) < 1e-5
-
-
-def test_linearity(case: Case) -> None:
-    operator = case.build(torch.complex128)
-    a, b = 0.3 - 2j, -1.1 + 0.4j
-    for function, first, second in (
-        (operator, case.x(2), case.x(3)),
-        (operator.adjoint, case.y(2), case.y(3)),
-        (operator.normal, case.x(2), case.x(3)),
-    ):
-        together, apart = function(a * first + b * second), a * function(first) + b * function(second)
-        torch.testing.assert_close(together, apart, rtol=1e-12, atol=1e-12)
-
-
-def test_gradient_is_the_adjoint(case: Case) -> None:
-    operator, x, y = case.build(torch.complex128), case.x().requires_grad_(), case.y()
-    (gradient,) = torch.autograd.grad(operator(x), x, y)
-    torch.testing.assert_close(gradient, operator.adjoint(y), rtol=1e-12, atol=1e-12)
-    (gradient,) = torch.autograd.grad(operator.normal(x), x, case.x(4))
-    torch.testing.assert_close(gradient, operator.normal(case.x(4)), rtol=1e-12, atol=1e-12)
-
-
-def test_gradcheck(case: Case) -> None:
-    operator = case.build(torch.complex128)
-    assert torch.autograd.gradcheck(operator, (case.x().requires_grad_(),), fast_mode=True)
-    assert torch.autograd.gradcheck(operator.adjoint, (case.y().requires_grad_(),), fast_mode=True)
-    assert torch.autograd.gradcheck(operator.normal, (case.x().requires_grad_(),), fast_mode=True)
-
-
-def test_samples_do_not_touch_each_other(case: Case) -> None:
-    operator = case.build(torch.complex128)
-    functions = ((operator, case.x()), (operator.adjoint, case.y()), (operator.normal, case.x()))
-    for function, x in functions:
-        other = x.clone()
-        other[0] = torch.nan
-        assert torch.equal(function(other)[1], function(x)[1])
-
-
-@pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128])
-def test_dtype_is_kept(case: Case, dtype: torch.dtype) -> None:
-    operator = case.build(dtype)
-    assert operator(case.x(dtype=dtype)).dtype == dtype
-    assert operator.adjoint(case.y(dtype=dtype)).dtype == dtype
-    assert operator.normal(case.x(dtype=dtype)).dtype == dtype
-
-
-def test_conversion(case: Case) -> None:
-    operator = case.build(torch.complex64)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # torch calls complex modules a new feature
-        operator = operator.to(torch.complex128)
-    assert operator.normal(case.x()).dtype == torch.complex128
-    assert adjoint_gap(operator, case.x(), case.y()) < 1e-12
-    assert normal_gap(operator, case.x()) < 1e-12
 
 
 def test_double_leaves_complex_results_alone() -> None:
@@ -238,10 +60,6 @@ def test_adjoint_of_the_adjoint() -> None:
     operator = Sense(MAPS, MASK)
     assert isinstance(operator.H, Adjoint)
     assert operator.H.H is operator
-
-
-def test_state_dict_is_empty(case: Case) -> None:
-    assert not case.build(torch.complex64).state_dict()
 
 
 @pytest.mark.parametrize("chunk_bytes", [1, 500, 2**20])
@@ -440,7 +258,7 @@ def test_checks_find_what_is_wrong() -> None:
 
 def test_composition_is_sense() -> None:
     x, maps, mask = random_complex(2, 5, 4, seed=0), random_complex(2, 3, 5, 4, seed=5), random_mask(1, 1, 4)
-    composed, whole = composition(torch.complex128), Sense(maps, mask)
+    composed, whole = Sampling(mask) @ Fourier(2) @ Sensitivity(maps), Sense(maps, mask)
     assert isinstance(composed, Composition)
     torch.testing.assert_close(composed(x), whole(x))
     torch.testing.assert_close(composed.normal(x), whole.normal(x))

@@ -129,6 +129,7 @@ def test_energy_kept_agrees_with_bart_on_a_real_head(method: Callable[..., objec
 
 
 KSPACE = random_complex(1, 3, 6, 5, seed=0)
+EYE = torch.eye(3, dtype=torch.complex128)
 ERRORS: list[tuple[Callable[[], object], type[Exception], str]] = [
     (lambda: compress_coils(KSPACE.real, 2), TypeError, r"compress_coils: k-space has dtype torch.float64"),
     (lambda: compress_coils(KSPACE, 4), ValueError, r"compress_coils: n_coils is 4, expected 1 to 3"),
@@ -144,6 +145,8 @@ ERRORS: list[tuple[Callable[[], object], type[Exception], str]] = [
         ValueError,
         r"compress_coils_geometric: calibration data \(1, 3, 5, 5\) have 5 samples along the readout, expected 6",
     ),
+    (lambda: mix_coils(EYE.expand(2, 3, 3), KSPACE.expand(3, 3, 6, 5)), ValueError, r"mix_coils: matrix \(2, 3, 3\)"),
+    (lambda: mix_coils(EYE, KSPACE.real), TypeError, r"mix_coils: coil data has dtype torch.float64"),
     (lambda: mix_coils(KSPACE[0, :2, :2, 0], KSPACE), ValueError, r"mix_coils: matrix \(2, 2\) does not fit coil data"),
     (
         lambda: compress_coils_geometric(KSPACE, 2).maps(KSPACE[:, :, 1:]),

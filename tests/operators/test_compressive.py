@@ -1,10 +1,9 @@
-"""Compressed-sensing operators through one table of checks, then against their definitions and published matrices."""
+"""Compressed-sensing operators against their definitions and published matrices."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from operators import LinearOperator, adjoint_gap, centred_fft, normal_gap
+from operators import adjoint_gap, centred_fft, normal_gap
 from operators.blocks import Blocks, Flatten
 from operators.compressive import BinaryDense, Dense, gaussian_matrix, orthonormal_matrix
 from operators.hadamard import Hadamard, sequency_order, walsh_hadamard
@@ -37,187 +36,6 @@ def random_mask(*shape: int, seed: int = 7) -> Tensor:
     mask = torch.rand(*shape, generator=generator(seed)) < 0.5
     mask.flatten(1)[:, 0] = True
     return mask
-
-
-@dataclass(frozen=True)
-class Case:
-    """An operator, built in a real precision, and the shapes of its domain and range; the batch is 2.
-
-    kinds: of image and measurement, "rr" for real and real, "rc" for real and complex, and so on.
-    """
-
-    name: str
-    build: Callable[[torch.dtype], LinearOperator]
-    domain: tuple[int, ...]
-    range: tuple[int, ...]
-    kinds: str
-
-    def x(self, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
-        return random_tensor(*self.domain, seed=seed, dtype=COMPLEX[dtype] if self.kinds[0] == "c" else dtype)
-
-    def y(self, seed: int = 1, dtype: torch.dtype = torch.float64) -> Tensor:
-        return random_tensor(*self.range, seed=seed, dtype=COMPLEX[dtype] if self.kinds[1] == "c" else dtype)
-
-
-def complex_phi(measurements: int, pixels: int) -> Callable[[torch.dtype], LinearOperator]:
-    phi = random_tensor(measurements, pixels, seed=3)
-    return lambda dtype: Dense(phi.to(COMPLEX[dtype]))
-
-
-def block_phi(dtype: torch.dtype) -> LinearOperator:
-    return Dense(orthonormal_matrix(4, 6, seed=1).to(dtype)) @ Blocks((5, 7), (2, 3))
-
-
-def single_pixel(dtype: torch.dtype) -> LinearOperator:
-    return Hadamard(32, sequency_order(4, 8)[:11]) @ Flatten((4, 8))
-
-
-Shape = tuple[int, ...]
-BOTH: list[tuple[str, Callable[[torch.dtype], LinearOperator], Shape, Shape]] = [
-    ("flatten", lambda _: Flatten((3, 4)), (2, 3, 4), (2, 12)),
-    ("flatten 3d", lambda _: Flatten((2, 3, 2)), (2, 2, 3, 2), (2, 12)),
-    ("blocks that divide", lambda _: Blocks((4, 6), (2, 3)), (2, 4, 6), (2, 4, 6)),
-    ("blocks that do not", lambda _: Blocks((5, 7), 3), (2, 5, 7), (2, 6, 9)),
-    ("blocks, an extra one", lambda _: Blocks((4, 7), (2, 3), extra_block=True), (2, 4, 7), (2, 9, 6)),
-    ("block larger than the image", lambda _: Blocks((2, 3), 4), (2, 2, 3), (2, 1, 16)),
-    ("dense, few rows", lambda dtype: Dense(gaussian_matrix(3, 8, 0).to(dtype)), (2, 8), (2, 3)),
-    ("dense, many rows", lambda dtype: Dense(gaussian_matrix(9, 8, 0).to(dtype)), (2, 3, 8), (2, 3, 9)),
-    ("dense, orthonormal", lambda dtype: Dense(orthonormal_matrix(5, 8, 0).to(dtype)), (2, 8), (2, 5)),
-    ("binary", lambda dtype: BinaryDense(5, 8, seed=2).to(dtype).requires_grad_(False), (2, 3, 8), (2, 3, 5)),
-    ("whole image", lambda dtype: Dense(gaussian_matrix(7, 12, 0).to(dtype)) @ Flatten((3, 4)), (2, 3, 4), (2, 7)),
-    ("blocks of an image", block_phi, (2, 5, 7), (2, 9, 4)),
-    ("hadamard, all rows", lambda _: Hadamard(16), (2, 16), (2, 16)),
-    ("hadamard, some rows", lambda _: Hadamard(64, torch.tensor([5, 0, 63, 17])), (2, 3, 64), (2, 3, 4)),
-    ("single pixel", single_pixel, (2, 4, 8), (2, 11)),
-    ("inpainting", lambda _: Inpainting(random_mask(2, 3, 4)), (2, 3, 4), (2, 3, 4)),
-    ("inpainting, colours", lambda _: Inpainting(random_mask(1, 1, 3, 4).double()), (2, 3, 3, 4), (2, 3, 3, 4)),
-]  # fmt: skip
-MASKS = {
-    "1d mask": random_mask(1, 1, 4),
-    "1d mask, odd": random_mask(1, 5, 1),
-    "2d mask": random_mask(1, 5, 4),
-    "masks per sample": random_mask(2, 5, 4),
-    "1d masks per sample": random_mask(2, 1, 4),
-    "constant mask": torch.ones(1, 5, 4),
-    "fully sampled": torch.ones(1, 1, 1),
-    "nothing sampled": torch.zeros(2, 5, 4),
-}
-
-
-def fourier_case(name: str, mask: Tensor, real: bool) -> Case:
-    kinds = "rc" if real else "cc"
-    return Case(f"fourier, {name}, {kinds}", lambda _: PartialFourier(mask, real), (2, 5, 4), (2, 5, 4), kinds)
-
-
-TABLE = [
-    *(
-        Case(f"{name}, {kinds}", build, domain, range, kinds)
-        for name, build, domain, range in BOTH
-        for kinds in ("rr", "cc")
-    ),
-    Case("dense, complex, few rows", complex_phi(3, 8), (2, 8), (2, 3), "cc"),
-    Case("dense, complex, many rows", complex_phi(7, 8), (2, 3, 8), (2, 3, 7), "cc"),
-    *(fourier_case(name, mask, real) for name, mask in MASKS.items() for real in (False, True)),
-]
-
-
-@pytest.fixture(params=TABLE, ids=lambda case: case.name)
-def case(request: pytest.FixtureRequest) -> Case:
-    found: Case = request.param
-    return found
-
-
-def real_gap(operator: LinearOperator, x: Tensor, y: Tensor) -> float:
-    """The adjoint gap in the real inner product, for operators from real to complex spaces."""
-    forward, backward = operator(x), operator.adjoint(y)
-    left, right = (y.conj() * forward).sum().real, (backward.conj() * x).sum().real
-    return float((left - right).abs() / (forward.norm() * y.norm()).clamp_min(1e-300))
-
-
-def test_adjoint(case: Case) -> None:
-    operator, x, y = case.build(torch.float64), case.x(), case.y()
-    assert operator(x).shape == case.range
-    assert operator.adjoint(y).shape == case.domain
-    assert real_gap(operator, x, y) < 1e-12
-    if case.kinds != "rc":
-        assert adjoint_gap(operator, x, y) < 1e-12
-        assert adjoint_gap(operator.H, y, x) < 1e-12
-
-
-def test_normal(case: Case) -> None:
-    assert case.build(torch.float64).normal(case.x()).shape == case.domain
-    assert normal_gap(case.build(torch.float64), case.x()) < 1e-12
-    assert normal_gap(case.build(torch.float32), case.x(dtype=torch.float32)) < 1e-5
-
-
-def test_linearity(case: Case) -> None:
-    operator = case.build(torch.float64)
-    a, b = (0.3, -1.1) if "r" in case.kinds else (0.3 - 2j, -1.1 + 0.4j)
-    for function, first, second in (
-        (operator, case.x(2), case.x(3)),
-        (operator.adjoint, case.y(2), case.y(3)),
-        (operator.normal, case.x(2), case.x(3)),
-    ):
-        together, apart = function(a * first + b * second), a * function(first) + b * function(second)
-        torch.testing.assert_close(together, apart, rtol=1e-12, atol=1e-12)
-
-
-def test_gradient_is_the_adjoint(case: Case) -> None:
-    operator, x, y = case.build(torch.float64), case.x().requires_grad_(), case.y()
-    (gradient,) = torch.autograd.grad(operator(x), x, y)
-    torch.testing.assert_close(gradient, operator.adjoint(y), rtol=1e-12, atol=1e-12)
-    (gradient,) = torch.autograd.grad(operator.normal(x), x, case.x(4))
-    torch.testing.assert_close(gradient, operator.normal(case.x(4)), rtol=1e-12, atol=1e-12)
-
-
-def test_gradcheck(case: Case) -> None:
-    operator = case.build(torch.float64)
-    assert torch.autograd.gradcheck(operator, (case.x().requires_grad_(),), fast_mode=True)
-    assert torch.autograd.gradcheck(operator.adjoint, (case.y().requires_grad_(),), fast_mode=True)
-    assert torch.autograd.gradcheck(operator.normal, (case.x().requires_grad_(),), fast_mode=True)
-
-
-def test_samples_do_not_touch_each_other(case: Case) -> None:
-    operator = case.build(torch.float64)
-    functions = ((operator, case.x()), (operator.adjoint, case.y()), (operator.normal, case.x()))
-    for function, x in functions:
-        other = x.clone()
-        other[0] = torch.nan
-        assert torch.equal(function(other)[1], function(x)[1])
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_dtype_is_kept(case: Case, dtype: torch.dtype) -> None:
-    operator, x, y = case.build(dtype), case.x(dtype=dtype), case.y(dtype=dtype)
-    assert operator(x).dtype == y.dtype
-    assert operator.adjoint(y).dtype == x.dtype
-    assert operator.normal(x).dtype == x.dtype
-
-
-def test_conversion_and_higher_precision(case: Case) -> None:
-    # Input of higher precision than the operator is computed in its own, and a converted operator is as exact.
-    single = case.build(torch.float32)
-    single.normal(case.x(dtype=torch.float32))
-    for operator in (single, case.build(torch.float32).double()):
-        assert operator(case.x()).dtype == case.y().dtype
-        assert real_gap(operator, case.x(), case.y()) < 1e-12
-        assert normal_gap(operator, case.x()) < 1e-12
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_device_move(case: Case) -> None:
-    operator = case.build(torch.float64)
-    expected = operator(case.x()), operator.adjoint(case.y()), operator.normal(case.x())
-    moved = operator.to("cuda")
-    x, y = case.x().cuda(), case.y().cuda()
-    for ours, theirs in zip((moved(x), moved.adjoint(y), moved.normal(x)), expected, strict=True):
-        assert ours.device.type == "cuda"
-        torch.testing.assert_close(ours.cpu(), theirs, rtol=1e-12, atol=1e-12)
-
-
-def test_state_dict_holds_weights_only(case: Case) -> None:
-    names = ["latent"] if case.name.startswith("binary") else []
-    assert list(case.build(torch.float32).state_dict()) == names
 
 
 def test_blocks_are_in_the_order_of_the_image() -> None:
@@ -444,7 +262,7 @@ def test_partial_fourier_is_the_formula(
         x = random_tensor(batch, *spatial, seed=seed, dtype=dtype)
         operator = PartialFourier(mask, real=not x.is_complex())
         torch.testing.assert_close(operator(x), mask * centred_fft(x, dim), rtol=1e-12, atol=1e-12)
-        assert real_gap(operator, x, random_tensor(batch, *spatial, seed=seed + 1)) < 1e-12
+        assert adjoint_gap(operator, x, random_tensor(batch, *spatial, seed=seed + 1)) < 1e-12
         assert normal_gap(operator, x) < 1e-12
 
 
@@ -484,6 +302,7 @@ ERRORS: list[tuple[Callable[[], object], type[Exception], str]] = [
     (lambda: BinaryDense(3, 4, 0)(VECTORS), ValueError, r"BinaryDense: vectors \(2, 8\), expected \(batch, ..., 4\)"),
     (lambda: walsh_hadamard(torch.ones(2, 6)), ValueError, r"walsh_hadamard: size 6, expected a power of two"),
     (lambda: walsh_hadamard(torch.tensor(1.0)), ValueError, r"walsh_hadamard: size 0, expected a power of two"),
+    (lambda: walsh_hadamard(torch.ones(2, 4).long()), TypeError, r"walsh_hadamard: input has dtype torch.int64, expec"),
     (sequency_order, ValueError, r"sequency_order: got no size, expected at least one"),
     (lambda: sequency_order(4, 6), ValueError, r"sequency_order: size 6, expected a power of two"),
     (lambda: Hadamard(12), ValueError, r"Hadamard: size 12, expected a power of two"),

@@ -259,6 +259,11 @@ def test_calibration_region_of_2d_masks() -> None:
         (lambda k: espirit_maps(k[..., :4], (40, 50), kernel_width=6), ValueError, "smaller than the kernel width 6"),
         (lambda k: espirit_maps(k, (40, 50), crop=1.5), ValueError, "crop 1.5"),
         (lambda k: espirit_maps(k, (40, 50), n_maps=3), ValueError, "n_maps is 3, expected 1 to 2, the coils"),
+        (
+            lambda k: espirit_maps(k, (40, 50), noise_level=torch.ones(2)),
+            ValueError,
+            r"noise_level \(2,\), expected a number or \(1,\), the batch",
+        ),
         (lambda k: espirit_maps(k * 0, (40, 50)), ValueError, "zero or not finite"),
         (lambda k: espirit_maps(k * float("nan"), (40, 50)), ValueError, "zero or not finite"),
         (lambda k: espirit_maps(k.real, (40, 50)), TypeError, "expected a complex dtype"),

@@ -103,10 +103,15 @@ ERRORS: list[tuple[Callable[[], object], str]] = [
         r"hybrid: the sampling mask \(1, 8, 1\) varies along the readout \(axis -2\), expected it fully sampled",
     ),
     (lambda: hybrid(KSPACE, Sense(KSPACE, random_mask(1, 1, 5)), 9), r"crop_readout: 9 rows, expected 1 to 8"),
+    (
+        lambda: hybrid(KSPACE[:, :2], Sense(KSPACE, random_mask(1, 1, 5)), 4),
+        r"hybrid: k-space \(1, 2, 8, 5\) does not fit sensitivity maps \(1, 3, 8, 5\)",
+    ),
+    (lambda: crop_readout(KSPACE, 4, 2), r"crop_readout: axis is 2, expected -1 to -3, behind the batch"),
     (lambda: crop_readout(KSPACE, 0), r"crop_readout: 0 rows, expected 1 to 8"),
     (
         lambda: hybrid(KSPACE[:, :, 1:], Sense(KSPACE, random_mask(1, 1, 5)), 4),
-        r"hybrid: k-space \(1, 3, 7, 5\) does not fit sensitivity maps \(1, 3, 8, 5\) along axis -2",
+        r"hybrid: k-space \(1, 3, 7, 5\) does not fit sensitivity maps \(1, 3, 8, 5\)",
     ),
 ]
 
@@ -115,3 +120,9 @@ ERRORS: list[tuple[Callable[[], object], str]] = [
 def test_errors(call: Callable[[], object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_real_kspace_is_refused() -> None:
+    for call in (lambda k: crop_readout(k, 4), lambda k: hybrid(k, Sense(KSPACE, random_mask(1, 1, 5)), 4)):
+        with pytest.raises(TypeError, match=r"\w+: k-space has dtype torch.float64, expected a complex dtype"):
+            call(KSPACE.real)

@@ -129,6 +129,7 @@ def test_offset_is_the_first_column() -> None:
         (lambda: random_mask(0, 4, 0.08, 0), "cols is 0"),
         (lambda: random_mask(320, 0.5, 0.08, 0), "acceleration is 0.5"),
         (lambda: random_mask(320, float("nan"), 0.08, 0), "acceleration is nan"),
+        (lambda: equispaced_mask(320, float("inf"), 0.08, 0), "acceleration is inf, expected"),
         (lambda: random_mask(320, 4, 1.08, 0), "center_fraction is 1.08"),
         (lambda: random_mask(320, 8, 0.2, 0), "64 central columns of 320 are more than acceleration 8 allows"),
         (lambda: equispaced_fraction_mask(320, 8, 0.125, 0), "40 central columns of 320 are all"),

@@ -1,9 +1,14 @@
-"""Whitened noise is white, and k-space and maps are whitened alike."""
+"""Whitened noise is white, k-space and maps are whitened alike, and BART whitens by the same matrix."""
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
 from collections.abc import Callable
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -50,6 +55,36 @@ def test_kspace_and_maps_are_consistent() -> None:
     matrix = whitening_matrix(noise_covariance(random_complex(2, 4, 50, seed=2)))
     whitened = Sense(mix_coils(matrix, maps), mask)
     torch.testing.assert_close(whitened(x), mix_coils(matrix, Sense(maps, mask)(x)))
+
+
+@pytest.mark.skipif(shutil.which("bart") is None, reason="BART is not installed")
+def test_agrees_with_bart(tmp_path: Path) -> None:
+    n = 500
+    noise = random_complex(4, 4, seed=0) @ random_complex(4, n, seed=1)
+    data = random_complex(4, 6, 5, seed=2)
+    for name, tensor, sizes in (("noise", noise, f"{n} 1"), ("data", data, "5 6")):
+        # BART's first axis varies fastest, its fourth is the coils
+        (tmp_path / f"{name}.hdr").write_text(f"# Dimensions\n{sizes} 1 4{' 1' * 12}\n")
+        tensor.to(torch.complex64).numpy().tofile(tmp_path / f"{name}.cfl")
+    subprocess.run(
+        ["bart", "whiten", "data", "noise", "white", "matrix", "covariance"],
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+    covariance = noise_covariance(noise)
+    matrix = whitening_matrix(covariance)
+    unbiased = n / (n - 1)  # BART divides by n - 1
+    for name, ours in (
+        ("covariance", (covariance * unbiased).mT),
+        ("matrix", matrix / unbiased**0.5),
+        ("white", mix_coils(matrix, data[None])[0] / unbiased**0.5),
+    ):
+        flat = np.fromfile(tmp_path / f"{name}.cfl", dtype=np.complex64)
+        theirs = torch.from_numpy(flat.reshape(ours.shape)).to(torch.complex128)
+        torch.testing.assert_close(theirs, ours, rtol=1e-4, atol=1e-4)
 
 
 def test_whitening_by_the_covariance_estimated_from_the_scan() -> None:
