@@ -28,17 +28,24 @@ from torch import Tensor
 
 from molrecon.classical import CGSense, L1Wavelet, zero_filled
 from molrecon.compare import undersample
-from molrecon.io import read_cfl, read_npy, write_cfl
+from molrecon.io import RawVolume, read_cfl, read_npy, write_cfl
 from molrecon.metrics import nmse, psnr, ssim
 from molrecon.mol import MOL
-from molrecon.preparation import prepare
+from molrecon.preparation import PreparedVolume, prepare
 from molrecon.solution import Solution
 from molrecon.weights import DEFAULT_MODEL, load_model
 from operators import Sense, random_mask
 
+BRAIN = "mri/brain_mprage_8ch_230x180_ksp_c64.npy"  # the fully sampled scan, in the folder of MOLRECON_DATA
 CG_GRID = (3e-3, 1e-2, 2e-2, 3e-2, 5e-2, 0.1)
 SIGPY_GRID = (1e-3, 2e-3, 3e-3, 5e-3, 8e-3)
 BART_GRID = (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2)
+
+
+def undersampled_brain(full: RawVolume, seed: int) -> PreparedVolume:
+    """Return the brain at 1D random 4x with 24 calibration lines, ready to be reconstructed."""
+    cols = full.kspace.shape[-1]
+    return prepare(undersample(full, random_mask(cols, 4, 24 / cols, seed), 0.0, [seed]))
 
 
 def bart_l1(kspace: Tensor, operator: Sense, weight: float) -> Tensor:
@@ -82,14 +89,13 @@ def main() -> None:
     arguments = parser.parse_args()
     folder = Path(os.environ["MOLRECON_DATA"]) / "mri"
     model = load_model(arguments.model)
-    full = read_npy(folder / "brain_mprage_8ch_230x180_ksp_c64.npy")
+    full = read_npy(folder.parent / BRAIN)
     rows: dict[str, list[list[float]]] = {}
     pictures: list[tuple[str, np.ndarray]] = []
     solutions: list[Solution] = []
     with torch.no_grad():
         for seed in range(arguments.seeds):
-            mask = random_mask(full.kspace.shape[-1], 4, 24 / full.kspace.shape[-1], seed)
-            scan = prepare(undersample(full, mask, 0.0, [seed]))
+            scan = undersampled_brain(full, seed)
             operator = scan.operator(slice(None))
             everything = Sense(scan.sensitivity_maps, torch.ones(1, 1, 1, dtype=torch.bool))
             reference = everything.adjoint(torch.from_numpy(full.kspace)).abs().numpy()
@@ -110,7 +116,7 @@ def main() -> None:
                     pictures.append((f"{name} {best[0]:.1f} dB", best[4][0]))
             solution = solutions[-1]
             print(
-                f"mask {seed}: {int(mask.sum())} lines, sigma {scan.noise_level:.4g},"
+                f"mask {seed}: {int(scan.sampling_mask.sum())} lines, sigma {scan.noise_level:.4g},"
                 f" MOL {int(solution.n_steps[0])} steps,"
                 f" bound {float(solution.error_bound[0]):.1e}, converged {bool(solution.converged[0])}"
             )

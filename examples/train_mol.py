@@ -109,8 +109,12 @@ def build_model(arguments: argparse.Namespace) -> Reconstructor:
             seed=arguments.seed,
         )
         return MOL(strict)
-    plain = PlainNetwork(monotonicity=arguments.monotonicity, features=PLAIN_FEATURES, skip=True, seed=arguments.seed)
-    return MoDL(plain) if arguments.model == "modl" else MOL(plain)
+    # Unrolled, the plain network corrects its input, as MoDL's does; as an equilibrium model it is H, as MOL's is.
+    unrolled = arguments.model == "modl"
+    plain = PlainNetwork(
+        monotonicity=arguments.monotonicity, features=PLAIN_FEATURES, skip=unrolled, seed=arguments.seed
+    )
+    return MoDL(plain) if unrolled else MOL(plain)
 
 
 def main() -> None:

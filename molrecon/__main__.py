@@ -3,6 +3,9 @@
     molrecon demo [--out DIR]                   a synthetic scan, undersampled four times, reconstructed and compared
     molrecon reconstruct INPUT... --out DIR     scans (files or folders of files) to images with a report each
     molrecon compare INPUT --accel R ...        methods side by side on a fully sampled scan
+    molrecon certify MODEL [--data FILE]        what is guaranteed about a model, and a search for violations of it
+    molrecon robustness INPUT --accel R ...     PSNR of perturbed data, random and worst-case, with what is guaranteed
+    molrecon cs --image FILE --ratio R          compressed sensing of a photograph, simulated and reconstructed
     molrecon models                             the packaged models and their cards
 
 Exit codes:
@@ -12,6 +15,7 @@ Exit codes:
     4  some volumes failed; the others are reconstructed, and manifest.json in the output folder lists all of them
     5  everything is written, but some slice did not converge to the tolerance; the outputs say which
        (in `compare`, of the methods with an error bound; l1-wavelet runs a fixed number of iterations)
+    6  `certify` or `robustness` saw a model break what it promises; the output says how
 
 Existing outputs are replaced, unless `reconstruct --skip-existing` keeps them. Messages go to stderr.
 """
@@ -28,6 +32,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from molrecon.arguments import METHODS, build_parser
+from molrecon.certify import PUBLISHED_SUFFIXES, certify, load_certifiable, sample_problem, volume_problem
 from molrecon.cohort import (
     FAILED,
     MANIFEST,
@@ -41,17 +46,27 @@ from molrecon.cohort import (
     reconstruct_cohort,
 )
 from molrecon.compare import Comparison, Outcome, reference_image, root_sum_of_squares, undersample
-from molrecon.io import UnreadableInput, expand_inputs, read_volume
+from molrecon.findings import as_dict, describe
+from molrecon.io import RawVolume, UnreadableInput, expand_inputs, read_volume
+from molrecon.io.images import check_suffix, read_image, write_image
 from molrecon.io.phantom import make_sample_volume
 from molrecon.mol import MOL
 from molrecon.outputs import write_outputs
+from molrecon.photographs import sense_photograph
 from molrecon.pipeline import reconstruct_prepared
 from molrecon.preparation import prepare, read_maps
+from molrecon.report import write_png
+from molrecon.robustness import evaluate, select_slices, take_slices
+from molrecon.robustness_page import describe_robustness, robustness_figure, robustness_table
 from molrecon.sidecar import ModelSource, plain, write_json
-from molrecon.weights import available_models, load_card
+from molrecon.subjects import cg_sense_subject, model_subject, zero_filled_subject
+from molrecon.unrolled.modl import MoDL
+from molrecon.weights import available_models, load_card, load_reconstructor
+from molrecon.weights.imaging import find_imager
 from operators.masks import equispaced_fraction_mask, file_seed, random_mask
 
-EXIT_OK, EXIT_USAGE, EXIT_UNREADABLE, EXIT_FAILED, EXIT_NOT_CONVERGED, EXIT_INTERRUPTED = 0, 2, 3, 4, 5, 130
+EXIT_OK, EXIT_USAGE, EXIT_UNREADABLE, EXIT_FAILED, EXIT_NOT_CONVERGED = 0, 2, 3, 4, 5
+EXIT_VIOLATED, EXIT_INTERRUPTED = 6, 130
 
 DEMO_ACCELERATION, DEMO_CENTER_FRACTION, DEMO_SEED = 4.0, 0.08, 0
 
@@ -161,12 +176,8 @@ def _compare(args: argparse.Namespace) -> int:
     volume = read_volume(args.input)
     model = _load(args)[0] if "mol" in args.methods else None
     maps = None if args.maps == "espirit" else read_maps(args.maps)
-    seed = file_seed(args.input) if args.seed is None else (args.seed,)
-    with _usage():
-        draw = random_mask if args.mask == "random" else equispaced_fraction_mask
-        mask = draw(volume.kspace.shape[-1], args.accel, args.center_fraction, seed)
-        added = args.noise * float(root_sum_of_squares(volume).max()) if args.noise else 0.0
-        retrospective = undersample(volume, mask, added, seed)
+    retrospective = _undersample(volume, args)
+    mask = retrospective.sampling_mask
     prepared = prepare(retrospective, maps, args.noise_level, args.device, progress=True)
     comparison = Comparison(
         prepared, reference_image(volume, prepared), device=args.device, batch_size=args.batch_size, progress=True
@@ -186,6 +197,19 @@ def _compare(args: argparse.Namespace) -> int:
     return EXIT_NOT_CONVERGED if missed else EXIT_OK
 
 
+def _undersample(volume: RawVolume, args: argparse.Namespace) -> RawVolume:
+    seed = _seed(args)
+    with _usage():
+        draw = random_mask if args.mask == "random" else equispaced_fraction_mask
+        mask = draw(volume.kspace.shape[-1], args.accel, args.center_fraction, seed)
+        added = args.noise * float(root_sum_of_squares(volume).max()) if args.noise else 0.0
+        return undersample(volume, mask, added, seed)
+
+
+def _seed(args: argparse.Namespace) -> tuple[int, ...]:
+    return tuple(file_seed(args.input)) if args.seed is None else (args.seed,)
+
+
 def _run_method(name: str, comparison: Comparison, model: MOL | None, args: argparse.Namespace) -> Outcome:
     if name == "zero-filled":
         return comparison.zero_filled()
@@ -196,6 +220,99 @@ def _run_method(name: str, comparison: Comparison, model: MOL | None, args: argp
     if model is None:
         raise _UsageError(f"method {name!r}, expected one of {', '.join(METHODS)}")
     return comparison.mol(model)
+
+
+def _certify(args: argparse.Namespace) -> int:
+    with _usage():
+        model = load_certifiable(args.model).to(args.device)
+        if args.data is None:
+            if args.maps != "espirit" or args.noise_level is not None:
+                raise ValueError("certify: --maps or --noise-level without --data, expected them together")
+            problem = sample_problem(model.network.ndim)
+        else:
+            maps = None if args.maps == "espirit" else read_maps(args.maps)
+            problem = volume_problem(read_volume(args.data), maps, args.noise_level, args.device)
+        findings = certify(model, problem)
+    if args.json == "-":
+        print(json.dumps(plain(as_dict(findings)), indent=2, allow_nan=False))
+    else:
+        print(describe(findings))
+        if args.json is not None:
+            with _usage():
+                write_json(args.json, as_dict(findings))
+    if findings.violations:
+        return EXIT_VIOLATED
+    return EXIT_OK if findings.converged else EXIT_NOT_CONVERGED
+
+
+def _robustness(args: argparse.Namespace) -> int:
+    volume = read_volume(args.input)
+    maps = None if args.maps == "espirit" else read_maps(args.maps)
+    with _usage():
+        slices = select_slices(volume, args.slices)
+        models = {Path(name).stem: model_subject(_load_any(name).to(args.device)) for name in args.models}
+    if maps is not None and len(maps) == len(volume.kspace):
+        maps = maps[slices]
+    volume = take_slices(volume, slices)
+    prepared = prepare(_undersample(volume, args), maps, args.noise_level, args.device, progress=True)
+    reference = reference_image(volume, prepared)
+    weight = args.cg_regularisation
+    if weight is None:
+        weight = Comparison(prepared, reference, device=args.device).cg_sense(None).regularisation
+    subjects = {"zero-filled": zero_filled_subject(), "cg-sense": cg_sense_subject(weight), **models}
+    with _usage():
+        result = evaluate(
+            prepared,
+            reference,
+            subjects,
+            args.levels,
+            draws=args.draws,
+            steps=args.steps,
+            seed=_seed(args),
+            device=args.device,
+            progress=True,
+        )
+    content = {"input": str(args.input), "slices": slices, "cg_regularisation": weight, **describe_robustness(result)}
+    if args.json == "-":
+        print(json.dumps(plain(content), indent=2, allow_nan=False))
+    else:
+        print(robustness_table(result))
+    with _usage():
+        if args.json not in (None, "-"):
+            write_json(args.json, content)
+        if args.figure is not None:
+            title = f"{Path(args.input).name}, slice {slices[result.shown_slice]}, R = {args.accel:g}"
+            write_png(args.figure, robustness_figure(result, title))
+    if any(curve.violations for curve in result.curves.values()):
+        return EXIT_VIOLATED
+    return EXIT_OK if all(curve.converged for curve in result.curves.values()) else EXIT_NOT_CONVERGED
+
+
+def _cs(args: argparse.Namespace) -> int:
+    image = read_image(args.image)
+    out = Path(args.out or f"{Path(args.image).stem}-{args.ratio}.png")
+    with _usage():
+        check_suffix(out)
+        imager = find_imager(args.model, args.ratio).to(args.device)
+        result = sense_photograph(image, imager)
+        write_image(out, result.image)
+    content = {"image": args.image, "out": str(out), "ratio": args.ratio, "model": args.model}
+    content.update(psnr=result.psnr, ssim=result.ssim, pixels=image.size, measurements=result.measurements)
+    if args.json == "-":
+        print(json.dumps(plain(content), indent=2, allow_nan=False))
+        return EXIT_OK
+    rows, cols = image.shape[:2]
+    kind = "grey" if image.ndim == 2 else "colour"
+    print(f"{rows} x {cols} {kind}, {result.measurements} numbers measured of {image.size}")
+    print(f"PSNR {result.psnr:.2f} dB, SSIM {result.ssim:.4f}: {out}")
+    if args.json is not None:
+        with _usage():
+            write_json(args.json, content)
+    return EXIT_OK
+
+
+def _load_any(name: str) -> MOL | MoDL:
+    return load_certifiable(name) if Path(name).suffix in PUBLISHED_SUFFIXES else load_reconstructor(name)
 
 
 def _models(args: argparse.Namespace) -> int:
@@ -231,7 +348,15 @@ def _table(outcomes: dict[str, Outcome]) -> str:
     return "\n".join(lines)
 
 
-_COMMANDS = {"demo": _demo, "reconstruct": _reconstruct, "compare": _compare, "models": _models}
+_COMMANDS = {
+    "demo": _demo,
+    "reconstruct": _reconstruct,
+    "compare": _compare,
+    "certify": _certify,
+    "robustness": _robustness,
+    "cs": _cs,
+    "models": _models,
+}
 
 
 if __name__ == "__main__":

@@ -9,7 +9,10 @@ import torch
 
 from molrecon.classical import CGSense, L1Wavelet
 from molrecon.pipeline import DEFAULT_BATCH_SIZE
+from molrecon.robustness import DRAWS, LEVELS, STEPS
+from molrecon.unrolled.imager import MEASUREMENTS
 from molrecon.weights import DEFAULT_MODEL
+from molrecon.weights.imaging import DEFAULT_IMAGER
 
 METHODS = ("zero-filled", "cg-sense", "l1-wavelet", "mol")
 
@@ -45,6 +48,36 @@ def build_parser(description: str) -> argparse.ArgumentParser:
             " zero-filled, where converged is null too.",
         )
     )
+    _add_certify(
+        commands.add_parser(
+            "certify",
+            help="a model's certificate, and a search for violations of it",
+            description="Print what is guaranteed about a model, and look for contradictions of it on a scan: one"
+            " equilibrium from five starts, decrease of the error bound, local Lipschitz constant and monotonicity,"
+            " random and worst-case perturbations of k-space and coil maps. Exit code 0: none was found, 6: some were,"
+            " 5: none was found but the solver did not converge. Finding none proves nothing; a certificate of kind"
+            " certified is a proof.",
+        )
+    )
+    _add_robustness(
+        commands.add_parser(
+            "robustness",
+            help="PSNR of perturbed data, random and worst-case",
+            description="Undersample a fully sampled scan, perturb what was measured by growing amounts, and score"
+            " zero-filled, CG-SENSE and any trained models: white noise, and for each method the perturbation that"
+            " lowers its PSNR most, found by projected gradient ascent. Each d is scored twice: with maps, noise level,"
+            " scale and phase held fixed, for which the bounds hold and the ascent is made, and with all of them found"
+            " anew from the perturbed data, as a user would. Exit code 6: some image moved farther than its bound.",
+        )
+    )
+    _add_cs(
+        commands.add_parser(
+            "cs",
+            help="compressed sensing of a photograph",
+            description="Measure a grey or colour image by simulation, 33 x 33 blocks by random numbers, every colour"
+            " channel apart; reconstruct it from the measurements alone, save it, and print PSNR and SSIM.",
+        )
+    )
     models = commands.add_parser("models", help="list the packaged models", description="List the packaged models.")
     models.add_argument("--verbose", action="store_true", help="show log messages, and tracebacks of errors")
     return parser
@@ -72,6 +105,108 @@ def _add_reconstruct(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_compare(parser: argparse.ArgumentParser) -> None:
+    _add_undersampling(parser)
+    parser.add_argument(
+        "--methods",
+        type=_methods,
+        default=list(METHODS),
+        metavar="LIST",
+        help=f"comma-separated (default: {','.join(METHODS)})",
+    )
+    parser.add_argument(
+        "--json", metavar="FILE", help="write the numbers there as well; - prints them, and nothing else, to stdout"
+    )
+    _add_cg_regularisation(parser, best=True)
+    parser.add_argument(
+        "--l1-regularisation",
+        type=_positive_or_best,
+        default=L1Wavelet().regularisation,
+        metavar="W",
+        help="weight of the L1 term relative to the brightest zero-filled pixel, or best: the one with the highest PSNR"
+        " against the reference (default: %(default)s)",
+    )
+    _add_data(parser)
+    _add_model(parser)
+
+
+def _add_certify(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "model", metavar="MODEL", help="packaged model, safetensors file, or published MOL weights (.pth.tar)"
+    )
+    parser.add_argument(
+        "--data",
+        metavar="FILE",
+        help="the scan; its brightest slice is used, undersampled fourfold if it is fully sampled (default: a small"
+        " simulated one)",
+    )
+    parser.add_argument(
+        "--json",
+        metavar="FILE",
+        help="write the findings there as well: the certificate's fields kind, lipschitz, monotonicity, contraction,"
+        " robustness at the top; - prints them, and nothing else, to stdout",
+    )
+    _add_data(parser)
+    _add_device(parser)
+    parser.add_argument("--verbose", action="store_true", help="show log messages, and tracebacks of errors")
+
+
+def _add_robustness(parser: argparse.ArgumentParser) -> None:
+    _add_undersampling(parser)
+    parser.add_argument(
+        "--models",
+        nargs="+",
+        default=[DEFAULT_MODEL],
+        metavar="NAME_OR_FILE",
+        help="packaged models or weights files, equilibrium or unrolled (default: the packaged one)",
+    )
+    parser.add_argument(
+        "--levels",
+        type=_levels,
+        default=list(LEVELS),
+        metavar="LIST",
+        help=f"sizes |d| / |b|, comma-separated; 0 is always there (default: {','.join(map('{:g}'.format, LEVELS))})",
+    )
+    parser.add_argument(
+        "--steps", type=_count, default=STEPS, metavar="N", help="of the ascent, a level (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--draws", type=_count, default=DRAWS, metavar="N", help="of noise, a level (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--slices", type=_slices, metavar="LIST", help="comma-separated, from 0 (default: all that hold data)"
+    )
+    parser.add_argument(
+        "--json", metavar="FILE", help="write the numbers there as well; - prints them, and nothing else, to stdout"
+    )
+    parser.add_argument("--figure", metavar="FILE", help="write the curves and the worst cases at 5 %% there, as PNG")
+    _add_cg_regularisation(parser, best=True)
+    _add_data(parser)
+    _add_device(parser)
+    parser.add_argument("--verbose", action="store_true", help="show log messages, and tracebacks of errors")
+
+
+def _add_cs(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--image", required=True, metavar="FILE", help="8-bit image: PNG, TIFF, BMP, JPEG, ...")
+    parser.add_argument(
+        "--ratio",
+        type=int,
+        choices=tuple(MEASUREMENTS),
+        default=25,
+        help="measured numbers over pixels, in percent (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--model",
+        default=DEFAULT_IMAGER,
+        metavar="NAME_OR_FILE",
+        help="packaged imager, safetensors file, or published ISTA-Net+ weights (cs_ratio_R.pkl); default: %(default)s",
+    )
+    parser.add_argument("--out", metavar="FILE", help="image to write (default: IMAGE-RATIO.png in this folder)")
+    parser.add_argument("--json", metavar="FILE", help="write the numbers there as well; - prints them to stdout only")
+    _add_device(parser)
+    parser.add_argument("--verbose", action="store_true", help="show log messages, and tracebacks of errors")
+
+
+def _add_undersampling(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("input", metavar="INPUT", help="a fully sampled scan")
     parser.add_argument("--accel", type=_at_least_one, default=4.0, metavar="R", help="acceleration (default: 4)")
     parser.add_argument(
@@ -94,27 +229,6 @@ def _add_compare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seed", type=_seed, metavar="S", help="of mask and noise (default: from the file's name, as fastMRI does)"
     )
-    parser.add_argument(
-        "--methods",
-        type=_methods,
-        default=list(METHODS),
-        metavar="LIST",
-        help=f"comma-separated (default: {','.join(METHODS)})",
-    )
-    parser.add_argument(
-        "--json", metavar="FILE", help="write the numbers there as well; - prints them, and nothing else, to stdout"
-    )
-    _add_cg_regularisation(parser, best=True)
-    parser.add_argument(
-        "--l1-regularisation",
-        type=_positive_or_best,
-        default=L1Wavelet().regularisation,
-        metavar="W",
-        help="weight of the L1 term relative to the brightest zero-filled pixel, or best: the one with the highest PSNR"
-        " against the reference (default: %(default)s)",
-    )
-    _add_data(parser)
-    _add_model(parser)
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
@@ -140,13 +254,7 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         metavar="NAME_OR_FILE",
         help="packaged model or weights file (default: %(default)s)",
     )
-    parser.add_argument(
-        "--device",
-        type=_device,
-        default="cuda" if torch.cuda.is_available() else "cpu",
-        metavar="D",
-        help="cpu, cuda, cuda:1, ... (default here: %(default)s)",
-    )
+    _add_device(parser)
     parser.add_argument(
         "--tol", type=_positive, metavar="T", help="relative error bound to reach (default: the model's)"
     )
@@ -159,6 +267,16 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         help="slices at a time (default: %(default)s)",
     )
     parser.add_argument("--verbose", action="store_true", help="show log messages, and tracebacks of errors")
+
+
+def _add_device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--device",
+        type=_device,
+        default="cuda" if torch.cuda.is_available() else "cpu",
+        metavar="D",
+        help="cpu, cuda, cuda:1, ... (default here: %(default)s)",
+    )
 
 
 def _add_cg_regularisation(parser: argparse.ArgumentParser, best: bool) -> None:
@@ -221,6 +339,17 @@ def _seed(text: str) -> int:
 
 def _positive_or_best(text: str) -> float | None:
     return None if text == "best" else _positive(text)
+
+
+def _levels(text: str) -> list[float]:
+    return [_not_negative(part) for part in text.split(",")]
+
+
+def _slices(text: str) -> list[int]:
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() for part in parts):
+        raise argparse.ArgumentTypeError(f"{text!r}, expected whole numbers, comma-separated")
+    return [int(part) for part in parts]
 
 
 def _methods(text: str) -> list[str]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from molrecon.batched import norm
-from molrecon.conjugate_gradient import conjugate_gradient
+from molrecon.conjugate_gradient import solve_hermitian
 from molrecon.solution import Solution
 from operators import LinearOperator, Sense
 from operators.sense import CHUNK_BYTES
@@ -42,7 +42,7 @@ class CGSense:
         self.max_steps = max_steps
 
     def __call__(self, kspace: Tensor, operator: LinearOperator) -> Solution:
-        """Return the minimiser; `error_bound = |(A^H A + mu) x - A^H b| / (mu |x|)`.
+        """Return the minimiser, differentiable; `error_bound = |(A^H A + mu) x - A^H b| / (mu |x|)`.
 
         Args:
             kspace: b (batch, coil, *spatial) complex.
@@ -64,7 +64,7 @@ class CGSense:
         return self._joined(parts, right_side)
 
     def _solve(self, operator: LinearOperator, right_side: Tensor) -> Solution:
-        return conjugate_gradient(
+        return solve_hermitian(
             lambda x: operator.normal(x) + self.regularisation * x,
             right_side,
             tol=self.tol,
@@ -79,9 +79,9 @@ class CGSense:
         steps = max(len(p.residuals) for p in parts)
         squares = torch.zeros(steps, batch, dtype=like.real.dtype, device=like.device)
         for part in parts:
-            sizes = (part.residuals * norm(part.value)).square().unflatten(1, (batch, -1)).sum(-1)
+            sizes = (part.residuals * norm(part.value.detach())).square().unflatten(1, (batch, -1)).sum(-1)
             squares += torch.cat([sizes, sizes[-1:].expand(steps - len(sizes), -1)])
-        residuals = squares.sqrt() / norm(value).clamp_min(torch.finfo(like.real.dtype).tiny)
+        residuals = squares.sqrt() / norm(value.detach()).clamp_min(torch.finfo(like.real.dtype).tiny)
         return Solution(
             value=value,
             error_bound=residuals[-1],

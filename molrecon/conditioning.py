@@ -10,6 +10,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from molrecon.conjugate_gradient import conjugate_gradient
 from molrecon.networks import ScoreNetwork
 from operators import LinearOperator, Sense, estimate_noise_level
 
@@ -17,6 +18,7 @@ REFERENCE_NOISE = 0.01  # relative noise level at which log lambda is its first 
 NOISE_COEFFICIENTS = (-0.5, 0.0)  # the other two at the start of training
 NOISE_LIMITS = (5e-4, 5e-2)  # outside the trained range of relative noise levels the network is held at its end
 SCALE_QUANTILE = 0.995  # of the zero-filled magnitudes: the image maximum, without the few brightest pixels
+FIRST_STEPS = 8  # conjugate gradient steps of the first image where the adjoint has no meaningful intensity
 PHASE_BANDWIDTH = 0.06  # cycles a pixel: half width of the Hann window that leaves the smooth phase
 
 
@@ -38,9 +40,10 @@ class Conditioning:
     def denoiser(self, network: ScoreNetwork) -> Callable[[Tensor], Tensor]:
         """Return the network's H on complex images (batch, *spatial) of this scan, divided by `scale`."""
         channels_denoiser = network.denoiser(self.noise_level)
+        without_phase = self.phase.conj().resolve_conj()
 
         def denoise(x: Tensor) -> Tensor:
-            return from_channels(channels_denoiser(to_channels(x * self.phase.conj()))) * self.phase
+            return from_channels(channels_denoiser(to_channels(x * without_phase))) * self.phase
 
         return denoise
 
@@ -65,8 +68,11 @@ def condition(
 ) -> Conditioning:
     """Return scale, relative noise level and smooth phase of a scan.
 
+    Scale and phase are those of the zero-filled image `A^H b` for `Sense`. Other operators may have any norm (a radial
+    one weights low frequencies up many times), so theirs are those of a few conjugate gradient steps.
+
     Args:
-        kspace: (batch, coil, *spatial) complex.
+        kspace: (batch, coil, *spatial) complex, or what else A maps to.
         operator: the acquisition A.
         noise_level: standard deviation of the complex noise in the units of k-space, a number or (batch,);
             estimated from the k-space when None.
@@ -75,7 +81,7 @@ def condition(
     Raises:
         ValueError: no noise level for another operator than Sense.
     """
-    image = operator.adjoint(kspace)
+    image = _first_image(kspace, operator)
     magnitude = image.abs().flatten(1)
     rank = max(1, round(SCALE_QUANTILE * magnitude.shape[1]))
     scale = magnitude.kthvalue(rank, dim=1).values
@@ -91,6 +97,13 @@ def condition(
     level = torch.as_tensor(noise_level, dtype=scale.dtype, device=scale.device).expand(len(scale))
     phase = smooth_phase(image) if phase_reference else torch.ones_like(image)
     return Conditioning(scale, (level / scale).clamp(*NOISE_LIMITS), phase)
+
+
+def _first_image(kspace: Tensor, operator: LinearOperator) -> Tensor:
+    zero_filled = operator.adjoint(kspace)
+    if isinstance(operator, Sense):
+        return zero_filled
+    return conjugate_gradient(operator.normal, zero_filled, tol=1e-2, max_steps=FIRST_STEPS, verify=False).value
 
 
 def data_weight(log_data_weight: Tensor, noise_level: Tensor) -> Tensor:

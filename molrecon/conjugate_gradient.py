@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from molrecon.batched import dot, norm, per_sample
-from molrecon.implicit import implicit_gradient
+from molrecon.implicit import implicit_gradient, report_backward
 from molrecon.solution import Solution
 
 
@@ -80,19 +80,30 @@ def conjugate_gradient(
 
 
 def solve_hermitian(
-    matrix: Callable[[Tensor], Tensor], right_side: Tensor, *, tol: float = 1e-6, max_steps: int = 100
+    matrix: Callable[[Tensor], Tensor],
+    right_side: Tensor,
+    *,
+    tol: float = 1e-6,
+    max_steps: int = 100,
+    smallest_eigenvalue: float | Tensor = 1.0,
+    on_backward: Callable[[Solution], None] | None = None,
 ) -> Solution:
     """Solve `P x = y` as `conjugate_gradient` does, with gradients for y and for every tensor that P depends on.
 
     The gradient is that of the exact solution, `w = P^-1 dl/dx`, found by a second solve to the same tolerance. Never
     differentiate through the iterations themselves: with a detached warm start that gradient is wrong.
+    `on_backward` is called with the Solution of that second solve; without it one that misses `tol` is logged.
     """
-    solution = conjugate_gradient(matrix, right_side, tol=tol, max_steps=max_steps)
+    solution = conjugate_gradient(
+        matrix, right_side, tol=tol, max_steps=max_steps, smallest_eigenvalue=smallest_eigenvalue
+    )
     if not torch.is_grad_enabled():
         return solution
-    value = implicit_gradient(
-        solution.value,
-        right_side - matrix(solution.value),
-        lambda grad: conjugate_gradient(matrix, grad, tol=tol, max_steps=max_steps).value,
-    )
+
+    def solve_adjoint(grad: Tensor) -> Tensor:
+        answer = conjugate_gradient(matrix, grad, tol=tol, max_steps=max_steps, smallest_eigenvalue=smallest_eigenvalue)
+        report_backward(answer, on_backward, "solve_hermitian")
+        return answer.value
+
+    value = implicit_gradient(solution.value, right_side - matrix(solution.value), solve_adjoint)
     return solution.with_value(value)

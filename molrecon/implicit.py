@@ -1,13 +1,18 @@
-"""The one autograd Function for implicit gradients. It knows no solver and no model."""
+"""The one autograd Function for implicit gradients, and the report of its solve. It knows no solver and no model."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from molrecon.solution import Solution
+
+logger = logging.getLogger(__name__)
 
 
 class _ImplicitGradient(torch.autograd.Function):
@@ -19,7 +24,7 @@ class _ImplicitGradient(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        return ctx.solve_adjoint(grad), None, None
+        return ctx.solve_adjoint(grad.resolve_conj()), None, None
 
 
 def implicit_gradient(value: Tensor, residual: Tensor, solve_adjoint: Callable[[Tensor], Tensor]) -> Tensor:
@@ -43,3 +48,14 @@ def implicit_gradient(value: Tensor, residual: Tensor, solve_adjoint: Callable[[
     if value.shape != residual.shape:
         raise ValueError(f"implicit_gradient: residual {tuple(residual.shape)} does not fit value {tuple(value.shape)}")
     return _ImplicitGradient.apply(residual, value.detach(), solve_adjoint)
+
+
+def report_backward(answer: Solution, on_backward: Callable[[Solution], None] | None, who: str) -> None:
+    """Hand the Solution of a gradient's linear system to the caller, or log a warning when it did not converge.
+
+    Autograd gives a backward pass no way to return a report, and a wrong gradient looks like any other.
+    """
+    if on_backward is not None:
+        on_backward(answer)
+    elif shortfall := answer.shortfall():
+        logger.warning("%s: the gradient's linear system: %s", who, shortfall)

@@ -3,5 +3,6 @@
 from molrecon.networks.base import ScoreNetwork
 from molrecon.networks.plain import PlainNetwork
 from molrecon.networks.residual import ResidualNetwork
+from molrecon.networks.spectral import SpectralNetwork
 
-__all__ = ["PlainNetwork", "ResidualNetwork", "ScoreNetwork"]
+__all__ = ["PlainNetwork", "ResidualNetwork", "ScoreNetwork", "SpectralNetwork"]

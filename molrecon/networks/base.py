@@ -37,7 +37,9 @@ class ScoreNetwork(nn.Module, ABC):
         Raises:
             TypeError: the class does not say them; such a network can be used but not saved.
         """
-        raise TypeError(f"{type(self).__name__}: has no settings(), expected one that returns the constructor's arguments")
+        raise TypeError(
+            f"{type(self).__name__}: has no settings(), expected one that returns the constructor's arguments"
+        )
 
     def project(self) -> None:
         """Bring the parameters back to where the promise holds; called after optimiser steps. Nothing by default."""

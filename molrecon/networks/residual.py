@@ -1,17 +1,22 @@
-"""The strictly monotone network: 1-Lipschitz convex potential layers on a Haar pyramid."""
+"""The strictly monotone network: 1-Lipschitz residual layers on a Haar pyramid."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from typing import final
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, final
 
 import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
-from molrecon.lipschitz import convolution_norm_bound
-from molrecon.networks.base import ScoreNetwork
+from molrecon.lipschitz import certified_norm_bound, normalised_kernels
+from molrecon.networks.base import ScoreNetwork, largest_below
+from molrecon.networks.convex_potential import ConvexPotential, convex_potential_lipschitz
+from molrecon.networks.convolution import Convolution, Padding, SeparableConvolution, composed_kernel
+from molrecon.networks.haar import shifted_v_cycle
+from molrecon.networks.initial import residual_filters, temporal_filters
+from molrecon.networks.remembered import Remembered
+from molrecon.networks.sll import SLL, sll_step
 
 REFERENCE_NOISE = 0.01  # noise level, relative to the image scale, at which thresholds start as stored
 
@@ -23,14 +28,18 @@ class ResidualNetwork(ScoreNetwork):
     D lifts the two channels (real, imaginary) isometrically to `channels` by zeros, passes V-cycles over a pyramid of
     orthonormal Haar averages, and projects back. One V-cycle at a level of the pyramid is: a layer, the next coarser
     level on the averages with the details passed through, a layer. Odd cycles see the pyramid shifted by one pixel,
-    so that blocks of the decimated averages do not show. Every layer is a convex potential layer
+    so that blocks of the decimated averages do not show. Every layer is a residual one
 
-        L(x) = x - 2 W^T s(W x + b),      s(u) = clip(u, -t, t),      |W| <= 1
+        L(x) = x - 2 W^T s(W x + b),           |W| <= 1                                  "potential"
+        L(x) = x - 2 W^T T^-1 s(W x + b),      T_ii = sum_j |W W^T|_ij q_j / q_i         "sll"
 
-    with a convolution W and one threshold t a feature that grows with the noise level sigma as `t0 (sigma /
-    sigma0)^p`. Since s is monotone with slope at most 1, L is 1-Lipschitz; so are lifts, padding, cropping, the
-    pyramid (its averages are orthonormal rows) and compositions. With one tight-frame layer a level this is shrinkage
-    of wavelet coefficients, which is also where training starts (3x3 cosine filters).
+    with `s(u) = clip(u, -t, t)`, a convolution W and one threshold t a feature that grows with the noise level sigma as
+    `t0 (sigma / sigma0)^p`. Since s is monotone with slope at most 1, L is 1-Lipschitz; so are lifts, padding,
+    cropping, the pyramid (its averages are orthonormal rows) and compositions. With one tight-frame layer a level
+    this is shrinkage of wavelet coefficients, which is also where training starts (cosine filters).
+
+    In evaluation the filters of "potential" are always divided by their certified norm where that exceeds 1, once for
+    each value of the parameters (see `Remembered`); in training `project` sees to it. "sll" needs neither.
 
     Args:
         monotonicity: m, in (0, 1).
@@ -39,15 +48,21 @@ class ResidualNetwork(ScoreNetwork):
         levels: levels of the pyramid, the full resolution included.
         cycles: V-cycles.
         kernel_size: odd size of the filters.
+        ndim: spatial axes, 2 or 3; with 3 the first may be time.
+        padding: of the convolutions. "circular" is the torus of the image where its size is a multiple of
+            2^(levels - 1) along the pyramid's axes, and that of the image extended by zeros elsewhere.
+        layer: "potential" or "sll".
+        separable: W is a convolution along the first axis within the channels, then one along the two others (2D+time).
+        pyramid_axes: spatial axes that are averaged, e.g. (1, 2) in 2D+time with few frames; None for all of them.
         seed: of the initial weights.
 
-    Shapes: real images (batch, 2, rows, cols), zero-padded at the borders.
+    Shapes: real images (batch, 2, *spatial), of any size.
 
     Attributes:
         certified: True; `lipschitz_bound` is a true upper bound.
 
-    References: Meunier, Delattre, Araujo, Allauzen, ICML 2022 (convex potential layers); Pramanik, Zimmerman, Jacob,
-    IEEE TCI 2023 (monotone operator learning).
+    References: Meunier, Delattre, Araujo, Allauzen, ICML 2022 (convex potential layers); Araujo, Havens, Delattre,
+    Allauzen, Hu, ICLR 2023 (SLL); Pramanik, Zimmerman, Jacob, IEEE TCI 2023 (monotone operator learning).
     """
 
     certified = True
@@ -61,6 +76,11 @@ class ResidualNetwork(ScoreNetwork):
         levels: int = 4,
         cycles: int = 2,
         kernel_size: int = 3,
+        ndim: int = 2,
+        padding: Padding = "zeros",
+        layer: Literal["potential", "sll"] = "potential",
+        separable: bool = False,
+        pyramid_axes: Sequence[int] | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -71,20 +91,45 @@ class ResidualNetwork(ScoreNetwork):
                 f"ResidualNetwork: got channels {channels}, features {features}, levels {levels}, cycles {cycles},"
                 f" kernel_size {kernel_size}; expected channels >= 2, the others >= 1 and an odd kernel_size"
             )
+        if ndim not in (2, 3) or padding not in ("zeros", "circular") or layer not in ("potential", "sll"):
+            raise ValueError(
+                f"ResidualNetwork: got ndim {ndim}, padding {padding!r}, layer {layer!r}; expected 2 or 3, 'zeros' or"
+                " 'circular', 'potential' or 'sll'"
+            )
+        axes = tuple(range(ndim)) if pyramid_axes is None else tuple(pyramid_axes)
+        if (separable and ndim != 3) or not axes or len(set(axes)) < len(axes) or not set(axes) <= set(range(ndim)):
+            raise ValueError(
+                f"ResidualNetwork: got separable {separable} and pyramid_axes {axes} with ndim {ndim}; expected"
+                f" separable kernels in 3 dimensions only and different axes between 0 and {ndim - 1}"
+            )
         self.monotonicity = monotonicity
         self.channels = channels
         self.features = features
         self.levels = levels
         self.cycles = cycles
         self.kernel_size = kernel_size
+        self.ndim = ndim
+        self.padding: Padding = padding
+        self.layer = layer
+        self.separable = separable
+        self.pyramid_axes = axes
         n_layers = cycles * (2 * levels - 1)
-        self.weight = nn.Parameter(_initial_filters(n_layers, features, channels, kernel_size, seed))
+        size = (kernel_size,) * (ndim - 1 if separable else ndim)
+        weight = residual_filters(n_layers, features, channels, size, seed)
+        self.weight = nn.Parameter(weight)
+        if separable:
+            self.temporal = nn.Parameter(temporal_filters(n_layers, channels, kernel_size))
+            weight = composed_kernel(weight, self.temporal.detach())
         self.bias = nn.Parameter(torch.zeros(n_layers, features))
-        norms = self.weight.detach().flatten(2).norm(dim=2)
+        norms = weight.flatten(2).norm(dim=2)
         self.log_threshold = nn.Parameter((REFERENCE_NOISE * norms).log())
         self.noise_power = nn.Parameter(torch.full((n_layers, features), 0.5))
+        if layer == "sll":
+            self.log_q = nn.Parameter(torch.zeros(n_layers, features))
+        self._normalised = Remembered(_normalised)
+        self._steps = Remembered(_steps)
 
-    def settings(self) -> dict[str, int | float]:
+    def settings(self) -> dict[str, Any]:
         """Return the arguments that build a network of this shape."""
         return {
             "monotonicity": self.monotonicity,
@@ -93,35 +138,44 @@ class ResidualNetwork(ScoreNetwork):
             "levels": self.levels,
             "cycles": self.cycles,
             "kernel_size": self.kernel_size,
+            "ndim": self.ndim,
+            "padding": self.padding,
+            "layer": self.layer,
+            "separable": self.separable,
+            "pyramid_axes": list(self.pyramid_axes),
         }
 
     @torch.no_grad()
     def project(self) -> None:
-        """Divide each layer's filters by their certified norm where that exceeds 1.
+        """Divide each layer's filters by their certified norm where that exceeds 1; "sll" is left as it is.
 
         To be called after optimiser steps: training is projected gradient descent on the set of 1-Lipschitz layers.
         """
-        self.weight.copy_(self._normalised_weight())
+        if self.layer == "potential":
+            for kernels, projected in zip(self._kernels(), _normalised(*self._kernels()), strict=True):
+                kernels.copy_(projected)
 
-    def _normalised_weight(self) -> Tensor:
-        bound = convolution_norm_bound(self.weight, 2)
-        return self.weight / bound.clamp_min(1.0)[:, None, None, None, None]
+    def _kernels(self) -> list[Tensor]:
+        return [self.weight, self.temporal] if self.separable else [self.weight]
 
-    def applied_weight(self) -> Tensor:
-        """Return the filters (layer, features, channels, k, k) as H applies them.
-
-        In evaluation they are always divided by their certified norm where that exceeds 1, so the guarantee holds for
-        whatever the parameters hold; in training the projection sees to it.
-        """
-        return self.weight if self.training else self._normalised_weight()
+    def applied_kernels(self) -> list[Tensor]:
+        """Return the filters as H applies them: (layer, feature, channel, *size); spatial and temporal if separable."""
+        if self.training or self.layer == "sll":
+            return self._kernels()
+        return self._normalised(*self._kernels())
 
     def lipschitz_bound(self) -> float:
-        """Return an upper bound of Lip(H), from the filters as they are applied, in float64 with a rounding margin."""
-        with torch.no_grad():
-            bound = convolution_norm_bound(self.applied_weight().double(), 2, grid=64, iterations=8)
-        # A layer with |W| = 1 + e is at worst (2 (1 + e)^2 - 1)-Lipschitz.
-        layers = (2 * bound.square() - 1).clamp_min(1.0)
-        return float((1 - self.monotonicity) * layers.prod() * (1 + 1e-12))
+        """Return an upper bound of Lip(H), from the filters as they are applied, in float64 with a rounding margin.
+
+        It is that of the map with the numbers of the network's own precision, before the rounding of its evaluation.
+        For "sll" the margin is in T, and H is multiplied by the largest number that is not above `1 - m`.
+        """
+        if self.layer == "sll":
+            return 1 - self.monotonicity
+        norm = torch.ones(len(self.weight), dtype=torch.float64, device=self.weight.device)
+        for kernels in self.applied_kernels():
+            norm = norm * certified_norm_bound(kernels.detach(), kernels.ndim - 3)
+        return (1 - self.monotonicity) * float(convex_potential_lipschitz(norm).prod())
 
     def denoiser(self, noise_level: Tensor) -> Callable[[Tensor], Tensor]:
         """Return H at given noise levels; everything that does not depend on the image is computed here, once.
@@ -129,67 +183,47 @@ class ResidualNetwork(ScoreNetwork):
         Args:
             noise_level: (batch,) standard deviation of the complex noise relative to the image scale.
         """
-        weight = self.applied_weight()
-        power = (noise_level / REFERENCE_NOISE).log()[:, None, None]
-        threshold = torch.exp(self.log_threshold + self.noise_power * power)[..., None, None]  # batch, layer, feature
-        layers = [
-            _Layer(w, b, t) for w, b, t in zip(weight.unbind(), self.bias.unbind(), threshold.unbind(1), strict=True)
-        ]
+        layers = self._layers(noise_level)
+        gain = largest_below(1 - self.monotonicity, self.weight.dtype)
 
         def denoise(image: Tensor) -> Tensor:
-            return (1 - self.monotonicity) * self._evaluate(layers, image)
+            if image.ndim != self.ndim + 2:
+                raise ValueError(
+                    f"ResidualNetwork: image {tuple(image.shape)}, expected (batch, 2, *spatial) with {self.ndim}"
+                    " spatial axes"
+                )
+            return gain * self._evaluate(layers, image)
 
         return denoise
 
-    def _evaluate(self, layers: list[_Layer], image: Tensor) -> Tensor:
-        rows, cols = image.shape[-2:]
-        multiple = 2 ** (self.levels - 1)
-        x = nnf.pad(image, (0, 0, 0, 0, 0, self.channels - 2))
+    def _layers(self, noise_level: Tensor) -> Sequence[Callable[[Tensor], Tensor]]:
+        power = (noise_level / REFERENCE_NOISE).log()[:, None, None]
+        ones = (..., *[None] * self.ndim)
+        threshold = torch.exp(self.log_threshold + self.noise_power * power)[ones].unbind(1)  # (batch, feature, *1)
+        kernels = self.applied_kernels()
+        filters: list[Convolution | SeparableConvolution]
+        if self.separable:
+            filters = [SeparableConvolution(w, t, b, self.padding) for w, t, b in zip(*kernels, self.bias, strict=True)]
+        else:
+            filters = [Convolution(w, b, self.padding) for w, b in zip(*kernels, self.bias, strict=True)]
+        if self.layer == "potential":
+            return [ConvexPotential(f, t) for f, t in zip(filters, threshold, strict=True)]
+        (steps,) = self._steps(self.log_q, *kernels)
+        return [SLL(f, t, s) for f, t, s in zip(filters, threshold, steps[ones], strict=True)]
+
+    def _evaluate(self, layers: Sequence[Callable[[Tensor], Tensor]], image: Tensor) -> Tensor:
+        x = nnf.pad(image, (0, 0) * self.ndim + (0, self.channels - 2))
+        factors = tuple(2 if axis in self.pyramid_axes else 1 for axis in range(self.ndim))
         per_cycle = 2 * self.levels - 1
         for cycle in range(self.cycles):
             shift = cycle % 2 if self.levels > 1 else 0
-            padding = (shift, -(cols + shift) % multiple, shift, -(rows + shift) % multiple)
-            x = nnf.pad(x, padding)
-            x = _v_cycle(layers[cycle * per_cycle : (cycle + 1) * per_cycle], x)
-            x = x[..., shift : shift + rows, shift : shift + cols]
+            x = shifted_v_cycle(layers[cycle * per_cycle : (cycle + 1) * per_cycle], x, factors, shift, self.padding)
         return x[:, :2]
 
 
-@final
-class _Layer:
-    """`x - 2 W^T clip(W x + b, -t, t)` with fixed numbers."""
-
-    def __init__(self, weight: Tensor, bias: Tensor, threshold: Tensor) -> None:
-        self.weight, self.bias, self.threshold = weight, bias, threshold
-        self.padding = weight.shape[-1] // 2
-
-    def __call__(self, x: Tensor) -> Tensor:
-        u = nnf.conv2d(x, self.weight, self.bias, padding=self.padding)
-        u = torch.clamp(u, -self.threshold, self.threshold)
-        return torch.sub(x, nnf.conv_transpose2d(u, self.weight, padding=self.padding), alpha=2)
+def _normalised(*kernels: Tensor) -> list[Tensor]:
+    return [normalised_kernels(k, k.ndim - 3) for k in kernels]
 
 
-def _v_cycle(layers: list[_Layer], x: Tensor) -> Tensor:
-    x = layers[0](x)
-    if len(layers) == 1:
-        return x
-    coarse = 2 * nnf.avg_pool2d(x, 2)  # orthonormal: (a + b + c + d) / 2
-    change = _v_cycle(layers[1:-1], coarse) - coarse
-    x = x + nnf.interpolate(change / 2, scale_factor=2, mode="nearest")
-    return layers[-1](x)
-
-
-def _initial_filters(n_layers: int, features: int, channels: int, size: int, seed: int) -> Tensor:
-    """Cosine filters on the real and on the imaginary channel (norm 1/sqrt(2) together), small random ones."""
-    generator = torch.Generator().manual_seed(seed)
-    shape = (n_layers, features, channels, size, size)
-    filters = torch.randn(shape, generator=generator) * (0.2 / math.sqrt(features * size * size))
-    n = torch.arange(size)
-    basis = torch.cos(math.pi * n[:, None] * (n[None] + 0.5) / size)
-    basis = basis / basis.norm(dim=1, keepdim=True)
-    cosines = torch.einsum("ai,bj->abij", basis, basis).flatten(0, 1)[1:] / (size * math.sqrt(2))
-    for channel in range(2):
-        first = channel * len(cosines)
-        chosen = cosines[: max(0, features - first)]
-        filters[:, first : first + len(chosen), channel] += chosen
-    return filters
+def _steps(log_q: Tensor, weight: Tensor, temporal: Tensor | None = None) -> list[Tensor]:
+    return [sll_step(weight if temporal is None else composed_kernel(weight, temporal), log_q)]

@@ -28,13 +28,17 @@ MASKS: dict[str, Tensor] = {
 
 
 def tikhonov(operator: Sense, kspace: Tensor, regularisation: float) -> Tensor:
-    """Return `(A^H A + mu)^-1 A^H b` from matrices written out column by column."""
-    zero = operator.adjoint(kspace)
-    n = zero[0].numel()
-    unit = torch.eye(n, dtype=zero.dtype).reshape(n, *zero.shape[1:])
-    columns = [operator.normal(u.expand(zero.shape)).flatten(1) for u in unit]
-    matrix = torch.stack(columns, dim=2) + regularisation * torch.eye(n, dtype=zero.dtype)
-    return torch.linalg.solve(matrix, zero.flatten(1)).reshape(zero.shape)
+    """Return `(A^H A + mu)^-1 A^H b`."""
+    return solve(operator, operator.adjoint(kspace), regularisation)
+
+
+def solve(operator: Sense, image: Tensor, regularisation: float) -> Tensor:
+    """Return `(A^H A + mu)^-1 y` from matrices written out column by column."""
+    n = image[0].numel()
+    unit = torch.eye(n, dtype=image.dtype).reshape(n, *image.shape[1:])
+    columns = [operator.normal(u.expand(image.shape)).flatten(1) for u in unit]
+    matrix = torch.stack(columns, dim=2) + regularisation * torch.eye(n, dtype=image.dtype)
+    return torch.linalg.solve(matrix, image.flatten(1)).reshape(image.shape)
 
 
 @pytest.mark.parametrize("regularisation", [0.01, 1.0])
@@ -52,6 +56,18 @@ def test_cg_sense_is_tikhonov(
     assert solution.converged.all()
     assert solution.value.shape == (2, 5, 4)
     torch.testing.assert_close(solution.value, truth, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("mask", [MASKS["1d mask"], MASKS["2d mask"]], ids=["in chunks", "as a whole"])
+def test_cg_sense_is_differentiable_in_the_kspace(mask: Tensor) -> None:
+    operator = Sense(random_complex(1, 3, 5, 4, seed=0), mask)
+    kspace = operator(random_complex(2, 5, 4, seed=1)).requires_grad_()
+    solution = CGSense(0.05, tol=1e-12)(kspace, operator)
+    assert not solution.error_bound.requires_grad
+    seen = random_complex(2, 5, 4, seed=2)
+    # Through conj(), the gradient arrives with torch's lazy conjugation.
+    (gradient,) = torch.autograd.grad((solution.value.conj() * seen).real.sum(), kspace)
+    torch.testing.assert_close(gradient, operator(solve(operator, seen, 0.05)), rtol=1e-8, atol=1e-8)
 
 
 def test_cg_sense_in_three_dimensions() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from functools import partial
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from molrecon.conjugate_gradient import conjugate_gradient, solve_hermitian
+from molrecon.solution import Solution
 
 
 def random_tensor(*shape: int, seed: int, dtype: torch.dtype = torch.complex128) -> Tensor:
@@ -233,3 +235,16 @@ def test_solve_hermitian_reports_and_obeys_no_grad() -> None:
     assert solution.converged.all()
     assert solution.value.requires_grad
     torch.testing.assert_close(solution.value.detach(), y.detach() / 3)
+
+
+def test_a_backward_solve_that_does_not_converge_is_reported(caplog: pytest.LogCaptureFixture) -> None:
+    matrix = spectrum_matrix(torch.linspace(1, 100, 20, dtype=torch.float64)[None], seed=0)
+    y = random_tensor(1, 20, seed=1).requires_grad_()
+    reports: list[Solution] = []
+    with caplog.at_level(logging.WARNING):
+        solution = solve_hermitian(lambda x: multiply(matrix, x), y, tol=1e-9, max_steps=3, on_backward=reports.append)
+        solution.value.abs().square().sum().backward()
+    assert not reports[0].converged.any() and not caplog.records
+    with caplog.at_level(logging.WARNING):
+        solve_hermitian(lambda x: multiply(matrix, x), y, tol=1e-9, max_steps=3).value.abs().square().sum().backward()
+    assert "1 of 1 samples did not converge" in caplog.text

@@ -201,6 +201,93 @@ def test_stagnation_stops_early_and_is_not_called_convergence() -> None:
     solution = solve_fixed_point(residual, _identity, torch.zeros_like(b), tol=1e-7, max_steps=500, contraction=0.9)
     assert not solution.converged.any()
     assert solution.n_steps < 50
+    assert solution.stalled is not None and solution.stalled.all()
+    assert "attainable" in solution.shortfall()
+
+
+@pytest.mark.parametrize("window", [0, 10])
+def test_a_residual_below_its_rounding_stops_the_iteration_and_says_so(window: int) -> None:
+    matrix, b = _affine(1, 12, 0.5, seed=6)
+    rounding = torch.tensor([1e-4], dtype=torch.float64)
+
+    def solve(tol: float) -> Solution:
+        return solve_fixed_point(
+            lambda x: (matrix @ x[..., None])[..., 0] + b - x,
+            _identity,
+            b,
+            tol=tol,
+            max_steps=200,
+            monotonicity=0.5,
+            contraction=0.5,
+            window=window,
+            rounding=rounding,
+        )
+
+    reached = solve(4.1e-4)
+    assert reached.stalled is not None
+    assert reached.converged.all()
+    assert not reached.stalled.any()
+    assert reached.shortfall() == ""
+    missed = solve(1e-8)
+    assert missed.stalled is not None
+    assert not missed.converged.any()
+    assert missed.stalled.all()
+    assert 2e-4 <= missed.error_bound <= 4e-4  # at least rounding / m: the bound counts what the residual cannot see
+    assert missed.n_steps <= reached.n_steps + 2
+
+
+@pytest.mark.parametrize("window", [0, 10])
+def test_each_sample_gets_what_it_would_get_alone(window: int) -> None:
+    matrix, b = _affine(4, 8, 0.8, seed=7)
+    matrix[1] = 0.1 * matrix[1]  # finished long before the others
+    matrix[3] = 5 * matrix[0]  # the plain iteration diverges, Anderson may not
+
+    def solve(samples: list[int]) -> Solution:
+        maps, right_side = matrix[samples], b[samples]
+        broken = torch.tensor([[sample == 2] for sample in samples])
+        calls = itertools.count()
+
+        def residual(x: Tensor) -> Tensor:
+            r = (maps @ x[..., None])[..., 0] + right_side - x
+            return torch.where(broken & (next(calls) > 3), torch.nan, r)
+
+        return solve_fixed_point(
+            residual,
+            _identity,
+            right_side,
+            tol=1e-9,
+            max_steps=150,
+            monotonicity=0.2,
+            contraction=0.9,
+            window=window,
+        )
+
+    together = solve([0, 1, 2, 3])
+    assert together.converged.tolist()[:3] == [True, True, False]
+    assert bool(together.converged[3]) == (window > 0 and float(together.error_bound[3]) <= 1e-9)
+    assert torch.isfinite(together.value.abs()).all()
+    assert "of 4 samples did not converge" in together.shortfall()
+    for sample in (0, 1):
+        alone = solve([sample])
+        assert together.n_steps[sample] == alone.n_steps[0]
+        torch.testing.assert_close(together.value[sample], alone.value[0], rtol=1e-12, atol=1e-12)
+
+
+def test_a_history_in_single_precision_serves_an_iterate_in_double() -> None:
+    matrix, b = _affine(2, 30, 0.95, seed=8)
+    solution = solve_fixed_point(
+        lambda x: (matrix @ x[..., None])[..., 0] + b - x,
+        lambda r: r.to(torch.complex64),
+        torch.zeros_like(b),
+        tol=1e-11,
+        max_steps=400,
+        monotonicity=0.05,
+        contraction=0.96,
+    )
+    assert solution.value.dtype == torch.complex128
+    assert solution.converged.all()
+    truth = torch.linalg.solve(torch.eye(30) - matrix, b)
+    torch.testing.assert_close(solution.value, truth, rtol=1e-9, atol=1e-9)
 
 
 def test_empty_samples_converge_at_once() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from molrecon.mol import MOL
 from molrecon.networks import ResidualNetwork, ScoreNetwork
 from molrecon.solution import Solution
 from molrecon.weights.published import load_published_mol
-from operators import Sense, random_mask
+from operators import LinearOperator, NonCartesianSense, Sense, radial_trajectory, random_mask
 
 DATA = os.environ.get("MOLRECON_DATA")
 
@@ -28,6 +29,7 @@ class ZeroNetwork(ScoreNetwork):
 
     monotonicity = 1.0
     certified = True
+    ndim = 2
 
     def lipschitz_bound(self) -> float:
         return 0.0
@@ -173,6 +175,18 @@ def test_implicit_gradients_match_finite_differences() -> None:
         assert math.isclose((values[0] - values[1]) / (2 * step), exact, rel_tol=2e-5, abs_tol=1e-7), name
 
 
+def test_a_gradient_that_misses_its_tolerance_is_reported(caplog: pytest.LogCaptureFixture) -> None:
+    kspace, operator, _ = make_problem(shape=(12, 10), batch=2)
+    model = make_model()
+    model.tol, model.backward_tol = 1e-4, 1e-10
+    solution = model(kspace, operator, noise_level=0.01)
+    assert solution.converged.all()
+    model.max_steps = 2
+    with caplog.at_level(logging.WARNING):
+        solution.value.abs().square().sum().backward()
+    assert "MOL: the gradient's linear system: 2 of 2 samples did not converge" in caplog.text
+
+
 @torch.no_grad()
 def test_equivariant_to_intensity_and_to_a_constant_phase() -> None:
     kspace, operator, _ = make_problem()
@@ -219,6 +233,68 @@ def test_single_precision_reaches_bounds_below_its_rounding_of_the_data_term() -
     solution = model(kspace.to(torch.complex64), operator, noise_level=0.001)
     assert solution.value.dtype == torch.complex64
     assert solution.converged.all()
+
+
+@torch.no_grad()
+def test_what_single_precision_cannot_reach_is_said_and_double_reaches_it() -> None:
+    kspace, operator, _ = make_problem(batch=1)
+    kspace, operator = (
+        kspace.to(torch.complex64),
+        Sense(operator.sensitivity_maps.to(torch.complex64), operator.sampling_mask),
+    )
+    model = make_model(monotonicity=0.02).float()
+    model.tol = 1e-7
+    bounds = []
+    for refine in (False, True):
+        model.refine = refine
+        solution = model(kspace, operator, noise_level=1e-3)
+        assert solution.stalled is not None and solution.stalled.all() and not solution.converged.any()
+        assert "attainable in this precision" in solution.shortfall()
+        bounds.append(float(solution.error_bound))
+    # The rounding of the data term, which grows with lambda, against that of the network alone.
+    assert bounds[1] < 5e-5 < bounds[0]
+    exact = model.double()(kspace, operator, noise_level=1e-3)
+    assert exact.value.dtype == torch.complex128
+    assert exact.converged.all()
+    assert norms(exact.value - solution.value) <= (1e-7 + bounds[1]) * norms(exact.value)
+
+
+def _blob(shape: tuple[int, ...]) -> Tensor:
+    axes = torch.meshgrid(*[torch.linspace(-1, 1, n, dtype=torch.float64) for n in shape], indexing="ij")
+    distance = torch.stack([(x - 0.1) ** 2 for x in axes]).sum(0)
+    return (torch.exp(-3 * distance) * torch.exp(0.5j * axes[-1]))[None]
+
+
+def _volume(fourier_ndim: int) -> tuple[LinearOperator, Tensor]:
+    maps = torch.stack([_blob((6, 8, 10)), _blob((6, 8, 10)).flip(-1)], dim=1)
+    mask = torch.from_numpy(random_mask(10, 2, 0.4, 1))[None, None, None]
+    return Sense(maps, mask, fourier_ndim), _blob((6, 8, 10))
+
+
+def _radial() -> tuple[LinearOperator, Tensor]:
+    maps = torch.stack([_blob((16, 16)), _blob((16, 16)).flip(-1)], dim=1)
+    return NonCartesianSense(maps, radial_trajectory(12, 32, 16)), _blob((16, 16))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("case", ["3D", "2D+time", "radial"])
+def test_any_number_of_axes_and_any_operator(case: str) -> None:
+    operator, image = _radial() if case == "radial" else _volume(3 if case == "3D" else 2)
+    ndim = image.ndim - 1
+    model = (
+        MOL(ResidualNetwork(monotonicity=0.1, channels=2, features=4, levels=2, cycles=1, ndim=ndim)).double().eval()
+    )
+    model.tol = 1e-6
+    kspace = 40 * operator(image)
+    known = model.condition(kspace, operator, 0.4)
+    assert 0.4 < float(known.scale) / 40 < 1.3  # the intensity of the image, whatever the norm of A
+    noise = torch.randn(image.shape, dtype=image.dtype, generator=torch.Generator().manual_seed(0))
+    first, second = (model(kspace, operator, conditioning=known, start=start) for start in (None, noise))
+    assert first.converged.all() and second.converged.all()
+    assert norms(first.value - second.value) <= 2e-6 * norms(first.value)
+    other = MOL(ResidualNetwork(levels=2, cycles=1, ndim=5 - ndim)).double().eval()
+    with pytest.raises(ValueError, match=rf"expected {5 - ndim} spatial axes"):
+        other(kspace, operator, conditioning=known)
 
 
 def test_certificate_is_certified_and_follows_the_network() -> None:

@@ -131,7 +131,7 @@ def write_other_settings(path: Path) -> None:
 
 
 def write_other_tensors(path: Path) -> None:
-    settings = {"network": small_model().network.settings(), "phase_reference": True}  # type: ignore[operator]
+    settings = {"network": small_model().network.settings(), "phase_reference": True}
     save_file({"weight": torch.zeros(2)}, path, metadata={"molrecon": json.dumps(settings)})
 
 

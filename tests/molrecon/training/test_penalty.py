@@ -72,7 +72,7 @@ def test_penalty_lowers_the_constant(tmp_path: Path) -> None:
     def trained(penalty: float) -> float:
         model = MOL(PlainNetwork(monotonicity=0.2, layers=2, features=4, skip=True))
         with torch.no_grad():
-            model.network.convolutions[-1].weight.add_(0.3)
+            model.network.get_parameter("convolutions.1.weight").add_(0.3)
         settings = FitSettings(
             steps=12, warmup=1, pool=1, visits=99, learning_rate=1e-2, ema=0.1, early_share=0, penalty=penalty
         )

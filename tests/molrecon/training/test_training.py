@@ -12,7 +12,7 @@ from torch import Tensor
 
 from molrecon.mol import MOL
 from molrecon.networks import ResidualNetwork
-from molrecon.training.fit import FitSettings, fit, log_mse
+from molrecon.training.fit import FitSettings, Reconstructor, fit, log_mse
 from molrecon.training.simulate import Problem, Scan, draw_mask, simulate_scan, stack_problems, strip_problem
 
 SIZE, ROWS = 48, 8
@@ -131,9 +131,9 @@ def test_fit(tmp_path: Path) -> None:
     model, checkpoint = tiny_model(), tmp_path / "fit.pt"
     before = {key: value.clone() for key, value in model.state_dict().items()}
     monotonicity = model.network.monotonicity
-    scores: list[MOL] = []
+    scores: list[Reconstructor] = []
 
-    def validate(scored: MOL) -> float:
+    def validate(scored: Reconstructor) -> float:
         assert not scored.training
         scores.append(scored)
         return 0.0

@@ -64,7 +64,7 @@ def test_stages_approach_the_equilibrium() -> None:
 def test_gradients() -> None:
     kspace, operator, known = make_problem()
     model = MoDL(network(), n_unrolls=3, data_weight=5.0).double()
-    weight = model.network.convolutions[0].weight
+    weight = model.network.get_parameter("convolutions.0.weight")
     generator = torch.Generator().manual_seed(1)
     direction = torch.randn(weight.shape, dtype=torch.float64, generator=generator)
     data_direction = operator.sampling(torch.randn(kspace.shape, dtype=torch.complex128, generator=generator))

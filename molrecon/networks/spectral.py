@@ -1,0 +1,160 @@
+"""The strictly monotone network of plain convolutions, each of norm at most 1."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+
+from molrecon.lipschitz import certified_norm_bound, normalised_kernels
+from molrecon.networks.base import ScoreNetwork, largest_below
+from molrecon.networks.convolution import Padding, convolve
+from molrecon.networks.initial import cosine_filters
+from molrecon.networks.remembered import Remembered
+
+REFERENCE_NOISE = 0.01  # noise level, relative to the image scale, at which thresholds start as stored
+
+
+@final
+class SpectralNetwork(ScoreNetwork):
+    """Denoiser `H = (1 - m) W_n a(W_(n-1) ... a(W_1 x))` of convolutions with `|W_i| <= 1`: `Lip(H) <= 1 - m`.
+
+    The activation `a(u) = u - clip(u + b, -t, t)` is soft thresholding of u around -b, 1-Lipschitz, with one
+    threshold a feature that grows with the noise level sigma as `t0 (sigma / sigma0)^p`. The first and the last
+    convolution start as a tight frame of cosines and its transpose, those between as the identity.
+
+    In evaluation each convolution is divided by its certified norm where that exceeds 1, once for each value of the
+    parameters (see `Remembered`); in training `project` sees to it.
+
+    Args:
+        monotonicity: m, in (0, 1).
+        layers: convolutions, at least 2.
+        features: channels between them.
+        kernel_size: odd size of the filters.
+        ndim: spatial axes, 2 or 3.
+        padding: of the convolutions.
+        seed: of the initial weights.
+
+    Shapes: real images (batch, 2, *spatial), of any size.
+
+    Attributes:
+        certified: True; `lipschitz_bound` is a true upper bound.
+
+    References: Pramanik, Zimmerman, Jacob, IEEE TCI 2023, section IV (spectral normalisation); Delattre, Barthelemy,
+    Araujo, Allauzen, ICML 2023 (the bound).
+    """
+
+    certified = True
+
+    def __init__(
+        self,
+        *,
+        monotonicity: float = 0.01,
+        layers: int = 5,
+        features: int = 64,
+        kernel_size: int = 3,
+        ndim: int = 2,
+        padding: Padding = "zeros",
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if not 0 < monotonicity < 1 or layers < 2 or features < 1 or kernel_size < 1 or kernel_size % 2 == 0:
+            raise ValueError(
+                f"SpectralNetwork: got monotonicity {monotonicity}, layers {layers}, features {features}, kernel_size"
+                f" {kernel_size}; expected a number between 0 and 1, at least 2, at least 1 and an odd size"
+            )
+        if ndim not in (2, 3) or padding not in ("zeros", "circular"):
+            raise ValueError(
+                f"SpectralNetwork: got ndim {ndim}, padding {padding!r}; expected 2 or 3, 'zeros' or 'circular'"
+            )
+        self.monotonicity = monotonicity
+        self.layers = layers
+        self.features = features
+        self.kernel_size = kernel_size
+        self.ndim = ndim
+        self.padding: Padding = padding
+        channels = [2, *[features] * (layers - 1), 2]
+        self.weights = nn.ParameterList(_initial_weights(channels, (kernel_size,) * ndim, seed))
+        self.bias = nn.Parameter(torch.zeros(layers - 1, features))
+        noise = REFERENCE_NOISE / math.sqrt(kernel_size**ndim)  # of a frame coefficient
+        self.log_threshold = nn.Parameter(torch.full((layers - 1, features), math.log(noise / (layers - 1))))
+        self.noise_power = nn.Parameter(torch.ones(layers - 1, features))
+        self._normalised = Remembered(self._normalise)
+
+    def settings(self) -> dict[str, Any]:
+        """Return the arguments that build a network of this shape."""
+        return {
+            "monotonicity": self.monotonicity,
+            "layers": self.layers,
+            "features": self.features,
+            "kernel_size": self.kernel_size,
+            "ndim": self.ndim,
+            "padding": self.padding,
+        }
+
+    @staticmethod
+    def _normalise(*kernels: Tensor) -> list[Tensor]:
+        # What a layer's bound is too large by, the image loses in intensity, layer after layer.
+        return [normalised_kernels(k[None], k.ndim - 2, fine=k.ndim < 5)[0] for k in kernels]
+
+    @torch.no_grad()
+    def project(self) -> None:
+        """Divide each convolution by its certified norm where that exceeds 1."""
+        for kernel, projected in zip(self.weights, self._normalise(*self.weights), strict=True):
+            kernel.copy_(projected)
+
+    def applied_kernels(self) -> list[Tensor]:
+        """Return the convolutions (out, in, *size) as H applies them."""
+        return list(self.weights) if self.training else self._normalised(*self.weights)
+
+    def lipschitz_bound(self) -> float:
+        """Return an upper bound of Lip(H), from the filters as they are applied, in float64 with a rounding margin.
+
+        It is that of the map with the numbers of the network's own precision, before the rounding of its evaluation.
+        """
+        norms = [float(certified_norm_bound(kernel.detach()[None], self.ndim)) for kernel in self.applied_kernels()]
+        return (1 - self.monotonicity) * math.prod(max(1.0, norm) for norm in norms)
+
+    def denoiser(self, noise_level: Tensor) -> Callable[[Tensor], Tensor]:
+        """Return H at given noise levels (batch,); what does not depend on the image is computed here, once."""
+        power = (noise_level / REFERENCE_NOISE).log()[:, None, None]
+        threshold = torch.exp(self.log_threshold + self.noise_power * power)[(..., *[None] * self.ndim)].unbind(1)
+        shift = self.bias[(..., *[None] * self.ndim)].unbind()
+        first, *others = self.applied_kernels()
+        gain = largest_below(1 - self.monotonicity, self.bias.dtype)
+
+        def denoise(image: Tensor) -> Tensor:
+            if image.ndim != self.ndim + 2:
+                raise ValueError(
+                    f"SpectralNetwork: image {tuple(image.shape)}, expected (batch, 2, *spatial) with {self.ndim}"
+                    " spatial axes"
+                )
+            x = convolve(image, first, None, self.padding)
+            for kernel, t, b in zip(others, threshold, shift, strict=True):
+                x = convolve(x - torch.clamp(x + b, -t, t), kernel, None, self.padding)
+            return gain * x
+
+        return denoise
+
+
+def _initial_weights(channels: list[int], size: tuple[int, ...], seed: int) -> list[Tensor]:
+    # The random part is small: what it adds to a norm, the normalisation takes from the intensity of every image.
+    generator = torch.Generator().manual_seed(seed)
+    features, taps = channels[1], math.prod(size)
+    weights = [
+        torch.randn((after, before, *size), generator=generator) * (0.005 / math.sqrt(features * taps))
+        for before, after in pairwise(channels)
+    ]
+    cosines = cosine_filters(size) / math.sqrt(taps)
+    for channel in range(2):
+        chosen = cosines[: (features - channel + 1) // 2]
+        rows = slice(channel, channel + 2 * len(chosen), 2)
+        weights[0][rows, channel] += chosen
+        weights[-1][channel, rows] += chosen.flip(tuple(range(1, chosen.ndim)))
+    for weight in weights[1:-1]:
+        weight.flatten(2)[:, :, taps // 2] += torch.eye(features)
+    return weights

@@ -1,0 +1,123 @@
+"""Methods as they are put to the test: held fixed on one scan, differentiable, with a bound of their change."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+from molrecon.batched import norm
+from molrecon.classical import CGSense, zero_filled
+from molrecon.conditioning import condition
+from molrecon.mol import MOL
+from molrecon.perturbation import data_robustness_bound, weight_ratio
+from molrecon.solution import Solution
+from molrecon.unrolled.modl import MoDL
+from operators import Sense
+
+ASCENT_TOL, ASCENT_BACKWARD_TOL = 1e-2, 1e-1  # a direction of ascent wants no more
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Frozen:
+    """A method on one slice, with all it was told about the scan (maps, noise level, scale, phase) held fixed.
+
+    Attributes:
+        solve: k-space (1, coil, rows, cols) and first iterate (or None) -> Solution, as accurate as a user gets it.
+        ascend: k-space -> image (1, rows, cols), differentiable, as accurate as a direction of ascent needs.
+        bound: d -> (1,), upper bound of `|x(b + d) - x(b)|` for any b; None where none is known.
+    """
+
+    solve: Callable[[Tensor, Tensor | None], Solution]
+    ascend: Callable[[Tensor], Tensor]
+    bound: Callable[[Tensor], Tensor] | None
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A method to be tested.
+
+    Attributes:
+        freeze: k-space, operator and noise level of a slice -> the method with what it reads off them held fixed.
+        guarantee: "certified", "estimated" or "none": what its bound rests on.
+    """
+
+    freeze: Callable[[Tensor, Sense, float], Frozen]
+    guarantee: str
+
+
+def zero_filled_subject() -> Subject:
+    """Return `x = A^H b`; the bound is `|A^H d| <= |d| max sqrt(sum_c |s_c|^2)`."""
+
+    def freeze(kspace: Tensor, A: Sense, noise_level: float) -> Frozen:
+        largest = torch.linalg.vector_norm(A.sensitivity_maps, dim=1).flatten(1).amax(1)
+        return Frozen(lambda b, _: _explicit(zero_filled(b, A)), A.adjoint, lambda d: largest * norm(d))
+
+    return Subject(freeze, "certified")
+
+
+def cg_sense_subject(regularisation: float) -> Subject:
+    """Return CG-SENSE; it is the equilibrium of `m x + lambda A^H (A x - b)` with `lambda / m = 1 / mu`."""
+    method = CGSense(regularisation)
+
+    def freeze(kspace: Tensor, A: Sense, noise_level: float) -> Frozen:
+        ratio = torch.full((1,), 1 / regularisation, device=kspace.device)
+        return Frozen(
+            lambda b, _: method(b, A), lambda b: method(b, A).value, lambda d: data_robustness_bound(ratio, A, d)
+        )
+
+    return Subject(freeze, "certified")
+
+
+def model_subject(model: MOL | MoDL) -> Subject:
+    """Return a trained model; of an unrolled one no bound is known, and its gradient goes through all its stages."""
+    return _mol_subject(model) if isinstance(model, MOL) else _modl_subject(model)
+
+
+def _mol_subject(model: MOL) -> Subject:
+    rough = copy.copy(model)  # shares the weights
+    rough.tol, rough.backward_tol = ASCENT_TOL, ASCENT_BACKWARD_TOL
+    certificate = model.certificate()
+    monotone = certificate.monotonicity > 0
+
+    def freeze(kspace: Tensor, A: Sense, noise_level: float) -> Frozen:
+        known = model.condition(kspace, A, noise_level)
+        last: Tensor | None = None
+
+        def ascend(b: Tensor) -> Tensor:
+            nonlocal last
+            value = rough(b, A, conditioning=known, start=last).value
+            last = value.detach()
+            return value
+
+        return Frozen(
+            lambda b, start: model(b, A, conditioning=known, start=start),
+            ascend,
+            (lambda d: data_robustness_bound(weight_ratio(model, known), A, d)) if monotone else None,
+        )
+
+    return Subject(freeze, certificate.kind if monotone else "none")
+
+
+def _modl_subject(model: MoDL) -> Subject:
+    def freeze(kspace: Tensor, A: Sense, noise_level: float) -> Frozen:
+        known = condition(kspace, A, noise_level, phase_reference=model.phase_reference)
+
+        def reconstruct(b: Tensor) -> Tensor:
+            return model(b, A, conditioning=known)
+
+        return Frozen(lambda b, _: _explicit(reconstruct(b)), reconstruct, None)
+
+    return Subject(freeze, "none")
+
+
+def _explicit(image: Tensor) -> Solution:
+    """Return the report of a method that solves nothing."""
+    nothing = image.real.new_zeros(len(image))
+    return Solution(image, nothing, nothing[None], nothing == 0, nothing.long())

@@ -1,0 +1,247 @@
+"""Compressed sensing of photographs: the published training blocks, scores by the published protocol, and training."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from molrecon.io.images import luma, matlab_grey, read_image
+from molrecon.io.matlab import read_matrix
+from molrecon.metrics import psnr, ssim
+from molrecon.unrolled.imager import BLOCK_SIZE, MEASUREMENTS, BlockImager
+from operators import Dense, orthonormal_matrix
+
+logger = logging.getLogger(__name__)
+
+DRAWN_RATIOS = (20, 50)
+STRIDE = 20  # of the grid of training blocks
+HELD_OUT = 40  # the last so many images of train400 are for validation
+PENALTY_WEIGHT = 0.01
+LOG_EVERY = 50
+
+
+def training_blocks(folder: Path) -> np.ndarray:
+    """Return the 88,912 blocks (n, 1089) uint8 on which ISTA-Net+ and COAST were trained.
+
+    The 91 images in grey (MATLAB's rgb2gray), each in its eight orientations, cut on a grid of stride 20.
+
+    Args:
+        folder: the data folder, with cs/t91 (see data_scripts/prepare_cs.py).
+
+    Raises:
+        FileNotFoundError: no images there.
+    """
+    paths = image_paths(folder, "t91")
+    return np.concatenate(
+        [_blocks(turned) for path in paths for turned in _orientations(matlab_grey(read_image(path)))]
+    )
+
+
+def _orientations(image: np.ndarray) -> Iterator[np.ndarray]:
+    for flipped in (image, image[:, ::-1]):
+        for turns in range(4):
+            yield np.rot90(flipped, turns)
+
+
+def _blocks(image: np.ndarray) -> np.ndarray:
+    windows = np.lib.stride_tricks.sliding_window_view(image, (BLOCK_SIZE, BLOCK_SIZE))
+    return windows[::STRIDE, ::STRIDE].reshape(-1, BLOCK_SIZE**2)
+
+
+def second_moment(blocks: np.ndarray) -> np.ndarray:
+    """Return `X X^T` (N, N) float64 of blocks (n, N) uint8, the columns of 255 X.
+
+    Intensities are rounded to single precision, as those of the published blocks are: that shows in the ninth decimal
+    of the initialisation matrix.
+    """
+    intensities = (np.arange(256) / 255).astype(np.float32).astype(np.float64)
+    moment = np.zeros((blocks.shape[1], blocks.shape[1]))
+    for start in range(0, len(blocks), 8192):
+        part = intensities[blocks[start : start + 8192]]
+        moment += part.T @ part
+    return moment
+
+
+def initialisation_matrix(phi: np.ndarray, moment: np.ndarray) -> np.ndarray:
+    """Return `Q = X Y^T (Y Y^T)^-1`, Y = Phi X, the linear estimate of blocks x from y that is best on average.
+
+    Args:
+        phi: (M, N).
+        moment: `X X^T` (N, N), from `second_moment`.
+
+    Returns: (N, M) float64.
+    """
+    cross = moment @ phi.T
+    return np.linalg.solve(phi @ cross, cross.T).T
+
+
+def sensing_matrix(folder: Path, ratio: int) -> np.ndarray:
+    """Return Phi (M, 1089) float64 with orthonormal rows for a sampling ratio in percent.
+
+    The published matrices for 10, 25, 30 and 40 %; those for 20 and 50 % were not published and are drawn here, with
+    the ratio as the seed.
+
+    Raises:
+        FileNotFoundError: no published/ista_net_plus in the data folder.
+        ValueError: another ratio.
+    """
+    if ratio not in MEASUREMENTS:
+        raise ValueError(f"sensing_matrix: ratio {ratio}, expected one of {', '.join(map(str, MEASUREMENTS))}")
+    if ratio in DRAWN_RATIOS:
+        return orthonormal_matrix(MEASUREMENTS[ratio], BLOCK_SIZE**2, seed=ratio).numpy()
+    return read_matrix(folder / "published" / "ista_net_plus" / f"phi_0_{ratio}_1089.mat", "phi")
+
+
+def image_paths(folder: Path, name: str) -> list[Path]:
+    """Return the files of cs/NAME in the data folder, sorted. Raises FileNotFoundError when there are none."""
+    paths = sorted(path for path in (folder / "cs" / name).glob("*") if path.suffix in (".bmp", ".png", ".tif"))
+    if not paths:
+        raise FileNotFoundError(f"{folder / 'cs' / name}: no images, expected those of data_scripts/prepare_cs.py")
+    return paths
+
+
+def test_images(folder: Path, name: str) -> list[np.ndarray]:
+    """Return the luma (rows, cols) uint8 of the images of a test set: set11, bsd68, bsd68_cropped."""
+    return [luma(read_image(path)) for path in image_paths(folder, name)]
+
+
+def validation_images(folder: Path, count: int = HELD_OUT) -> list[np.ndarray]:
+    """Return the first `count` of the held-out images of train400, (180, 180) uint8."""
+    return [luma(read_image(path)) for path in image_paths(folder, "train400")[-HELD_OUT:][:count]]
+
+
+def image_score(reference: np.ndarray, restored: Tensor) -> tuple[float, float]:
+    """Return (PSNR in dB, SSIM) with the data range 255 of a reference (rows, cols) uint8.
+
+    restored: (rows, cols) in [0, 1], clipped to that here and not rounded.
+    """
+    image = restored.clamp(0, 1).double().cpu().numpy() * 255
+    return psnr(reference[None], image[None], 255), ssim(reference[None], image[None], 255)
+
+
+@torch.no_grad()
+def mean_score(imager: BlockImager, images: Sequence[np.ndarray]) -> tuple[float, float]:
+    """Return mean PSNR and SSIM of images (rows, cols) uint8, measured and reconstructed in evaluation mode."""
+    was_training = imager.training
+    imager.eval()
+    scores = []
+    for image in images:
+        x = torch.from_numpy(image).to(imager.phi) / 255
+        scores.append(image_score(image, imager(imager.measure(x[None]), x.shape)[0]))
+    imager.train(was_training)
+    return float(np.mean([s[0] for s in scores])), float(np.mean([s[1] for s in scores]))
+
+
+@final
+@dataclass(frozen=True)
+class CSSettings:
+    """How long and how fast to train.
+
+    Attributes:
+        steps: optimiser steps.
+        batch: blocks a step.
+        learning_rate: of Adam at the start; a cosine decays it to `final_rate` times that.
+        final_rate: 1 for the constant rate of the published protocol.
+        warmup: steps of linear increase.
+        seed: of the order of the blocks.
+        part: blocks whose gradients are computed at a time: few stay in a processor's cache.
+        checkpoint_every: steps between checkpoints.
+    """
+
+    steps: int = 3000
+    batch: int = 64
+    learning_rate: float = 1e-3
+    final_rate: float = 0.02
+    warmup: int = 50
+    seed: int = 0
+    part: int = 16
+    checkpoint_every: int = 250
+
+    def rate(self, step: int) -> float:
+        """Return the learning rate of step 0, 1, ..."""
+        cosine = 0.5 * (1 + math.cos(math.pi * step / self.steps))
+        return (
+            self.learning_rate * min(1.0, (step + 1) / self.warmup) * (self.final_rate + (1 - self.final_rate) * cosine)
+        )
+
+
+def block_loss(imager: BlockImager, blocks: Tensor) -> Tensor:
+    """Return the mean squared error of blocks (n, 1089) in [0, 1], plus 0.01 times the penalties of the stages."""
+    problem = imager.block_problem(Dense(imager.phi)(blocks))
+    penalty = blocks.new_zeros(())
+    for stage in imager.model.stages(*problem):
+        if stage.penalty is not None:
+            penalty = penalty + stage.penalty
+    return (stage.image.flatten(1) - blocks).square().mean() + PENALTY_WEIGHT * penalty
+
+
+def train(
+    imager: BlockImager,
+    blocks: np.ndarray,
+    settings: CSSettings,
+    checkpoint: Path,
+    validate: Callable[[BlockImager], float] | None = None,
+) -> Iterator[int]:
+    """Train in place, yielding the number of finished steps; what is drawn at a step depends on the seed and it alone.
+
+    Args:
+        imager: with the model to train; Phi and the initialisation stay.
+        blocks: (n, 1089) uint8.
+        settings: see CSSettings.
+        checkpoint: file to resume from where it exists, rewritten every `checkpoint_every` steps.
+        validate: scores the model at checkpoints, for the log.
+    """
+    model, device = imager.model, imager.phi.device
+    optimiser = torch.optim.Adam(model.parameters(), lr=settings.learning_rate)
+    first = 0
+    if checkpoint.is_file():
+        state = torch.load(checkpoint, weights_only=True, map_location=device)
+        model.load_state_dict(state["model"])
+        optimiser.load_state_dict(state["optimiser"])
+        first = state["step"]
+        logger.info("resumed at step %d", first)
+    losses: list[float] = []
+    started = time.perf_counter()
+    imager.train()
+    for step in range(first, settings.steps):
+        batch = torch.from_numpy(blocks[_drawn(len(blocks), settings, step)]).to(device).float() / 255
+        for group in optimiser.param_groups:
+            group["lr"] = settings.rate(step)
+        optimiser.zero_grad()
+        losses.append(0.0)
+        for part in batch.split(settings.part):
+            loss = block_loss(imager, part) * (len(part) / len(batch))
+            loss.backward()
+            losses[-1] += float(loss.detach())
+        optimiser.step()
+        done = step + 1
+        if done % LOG_EVERY == 0:
+            seconds = (time.perf_counter() - started) / len(losses)
+            logger.info("step %d  loss %.3e  %.2f s/step", done, float(np.mean(losses)), seconds)
+            losses, started = [], time.perf_counter()
+        if done % settings.checkpoint_every == 0 or done == settings.steps:
+            state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "step": done}
+            temporary = checkpoint.with_suffix(".partial")
+            torch.save(state, temporary)
+            temporary.replace(checkpoint)
+            if validate is not None:
+                logger.info("step %d  validation PSNR %.3f", done, validate(imager))
+        yield done
+    imager.eval()
+
+
+def _drawn(count: int, settings: CSSettings, step: int) -> np.ndarray:
+    """The blocks of a step: consecutive parts of a permutation, another one for every epoch."""
+    per_epoch = count // settings.batch
+    epoch, part = divmod(step, per_epoch)
+    order = np.random.default_rng([settings.seed, epoch]).permutation(count)
+    return order[part * settings.batch : (part + 1) * settings.batch]

@@ -1,0 +1,50 @@
+"""The hosts and data steps by the names that files and commands use, and putting one of each together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from molrecon.unrolled.coast import COAST
+from molrecon.unrolled.dpc_dun import DPCDUN
+from molrecon.unrolled.gradient import GDM, GIN, DataStep
+from molrecon.unrolled.ista_net_plus import ISTANetPlus
+from molrecon.unrolled.stage import Host, Unrolled
+
+HOSTS: dict[str, Callable[..., Host]] = {"ista-net-plus": ISTANetPlus, "coast": COAST, "dpc-dun": DPCDUN}
+DATA_STEPS: dict[str, type[GDM] | type[GIN]] = {"gdm": GDM, "gin": GIN}
+
+
+def assemble(host: str, data_step: str, *, channels: int = 1, n_stages: int | None = None, seed: int = 0) -> Unrolled:
+    """Return an untrained model.
+
+    Args:
+        host: one of HOSTS.
+        data_step: one of DATA_STEPS.
+        channels: 1 for real and 2 for complex images.
+        n_stages: the published number when None.
+        seed: of the initial weights, which are the same for both data steps.
+
+    Raises:
+        ValueError: other names.
+    """
+    if host not in HOSTS or data_step not in DATA_STEPS:
+        raise ValueError(
+            f"assemble: host {host!r} and data step {data_step!r}, expected one of {', '.join(HOSTS)} and one of"
+            f" {', '.join(DATA_STEPS)}"
+        )
+    step = DATA_STEPS[data_step]
+    more = {} if n_stages is None else {"n_stages": n_stages}
+    network = HOSTS[host](channels=channels, copies=step.copies, seed=seed, **more)
+    return Unrolled(network, step(network.n_stages))
+
+
+def names(model: Unrolled) -> tuple[str, str]:
+    """Return the names of a model's host and data step."""
+    return _name(HOSTS, model.host), _name(DATA_STEPS, model.data_step)
+
+
+def _name(classes: dict[str, type], instance: Host | DataStep) -> str:
+    for name, kind in classes.items():
+        if type(instance) is kind:
+            return name
+    raise TypeError(f"names: {type(instance).__name__}, expected one of {', '.join(classes)}")

@@ -1,0 +1,98 @@
+"""Weights of compressed-sensing imagers: safetensors files with a card, as those of the reconstructors of MRI."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+
+from molrecon.io import atomic_path
+from molrecon.unrolled.assembly import assemble, names
+from molrecon.unrolled.imager import MEASUREMENTS, BlockImager
+from molrecon.weights import available_models, weights_path
+from molrecon.weights.published_ista import load_published_imager
+
+DEFAULT_IMAGER = "ista-net-plus-gin"
+
+
+def available_imagers() -> list[str]:
+    """Return the names of the packaged imagers."""
+    return [name for name in available_models() if "imager" in _settings(weights_path(name))]
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    with safe_open(path, framework="pt") as stored:
+        settings: dict[str, Any] = json.loads((stored.metadata() or {})["molrecon"])
+    return settings
+
+
+def save_imager(imager: BlockImager, path: str | Path, card: dict[str, Any]) -> None:
+    """Write weights and matrices as safetensors, with what is needed to build the imager, and the card beside it.
+
+    Args:
+        imager: with one of the hosts and data steps of `molrecon.unrolled.assembly`.
+        path: ends in .safetensors; the card gets the same name with .json.
+        card: data, split, steps, seed, scores, licence of the data, intended use.
+
+    Raises:
+        TypeError: another host or data step.
+        ValueError: another ending of the name.
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise ValueError(f"save_imager: {path}, expected a name that ends in .safetensors")
+    host, data_step = names(imager.model)
+    settings = {"host": host, "data_step": data_step, "n_stages": imager.model.host.n_stages}
+    state = {key: value.detach().contiguous().cpu() for key, value in imager.state_dict().items()}
+    with atomic_path(path.with_suffix(".json")) as temporary:
+        temporary.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+    with atomic_path(path) as temporary:
+        save_file(state, temporary, metadata={"molrecon": json.dumps({"imager": settings})})
+
+
+def load_imager(name_or_path: str | Path) -> BlockImager:
+    """Return an imager in evaluation mode.
+
+    Args:
+        name_or_path: a packaged imager's name or a safetensors file written by `save_imager`.
+
+    Raises:
+        FileNotFoundError: no such name or file.
+        ValueError: the file is not one of an imager.
+    """
+    path = weights_path(name_or_path)
+    try:
+        settings, state = _settings(path)["imager"], load_file(path)
+        imager = BlockImager(assemble(**settings), torch.empty_like(state["phi"]))
+        imager.load_state_dict(state)
+    except (SafetensorError, KeyError, TypeError, RuntimeError, ValueError) as error:
+        raise ValueError(f"{path}: not an imager of molrecon ({error}), expected a file of save_imager") from error
+    return imager.eval()
+
+
+def find_imager(name_or_path: str | Path, ratio: int) -> BlockImager:
+    """Return the imager of a sampling ratio in percent, in evaluation mode.
+
+    Args:
+        name_or_path: a packaged imager's name with or without its ratio at the end, a file written by `save_imager`,
+            or published ISTA-Net+ weights (`cs_ratio_R.pkl`, with the matrices beside it).
+        ratio: one of `MEASUREMENTS`.
+
+    Raises:
+        FileNotFoundError: no such imager, or none of this ratio.
+        ValueError: the file is something else, or an imager of another ratio.
+    """
+    if Path(name_or_path).suffix == ".pkl":
+        expected = Path(name_or_path).with_name(f"cs_ratio_{ratio}.pkl")
+        if Path(name_or_path) != expected:
+            raise ValueError(f"{name_or_path}: not the weights for {ratio} %, expected {expected}")
+        return load_published_imager(expected.parent, ratio)
+    of_ratio = f"{name_or_path}-{ratio}"
+    imager = load_imager(of_ratio if of_ratio in available_models() else name_or_path)
+    if len(imager.phi) != MEASUREMENTS[ratio]:
+        raise ValueError(f"{name_or_path}: takes {len(imager.phi)} numbers a block, expected {MEASUREMENTS[ratio]}")
+    return imager

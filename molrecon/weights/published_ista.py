@@ -1,0 +1,73 @@
+"""The ISTA-Net+ weights that its authors have published, in our classes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from molrecon.io.matlab import read_matrix
+from molrecon.unrolled.gradient import GDM
+from molrecon.unrolled.imager import BlockImager
+from molrecon.unrolled.ista_net_plus import ISTANetPlus
+from molrecon.unrolled.stage import Unrolled
+
+NAMES = {
+    "soft_thr": "threshold",
+    "conv_D": "conv_d",
+    "conv1_forward": "forward_1",
+    "conv2_forward": "forward_2",
+    "conv1_backward": "backward_1",
+    "conv2_backward": "backward_2",
+    "conv_G": "conv_g",
+}
+
+
+def load_published_imager(folder: str | Path, ratio: int) -> BlockImager:
+    """Return the authors' ISTA-Net+ for photographs with its Phi and Q_init, in evaluation mode.
+
+    Args:
+        folder: with `cs_ratio_R.pkl`, `phi_0_R_1089.mat` and `Initialization_Matrix_R.mat`.
+        ratio: R, sampling ratio in percent: 10, 25, 30 or 40.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a file is something else; it is named with what was expected.
+
+    Source: github.com/jianzhangcs/ISTA-Net-PyTorch.
+    """
+    folder = Path(folder)
+    phi = read_matrix(folder / f"phi_0_{ratio}_1089.mat", "phi")
+    initialisation = read_matrix(folder / f"Initialization_Matrix_{ratio}.mat", "Qinit")
+    model = load_published_ista(folder / f"cs_ratio_{ratio}.pkl")
+    return BlockImager(model, torch.from_numpy(phi).float(), torch.from_numpy(initialisation).float()).eval()
+
+
+def load_published_mri(folder: str | Path, ratio: int) -> tuple[Unrolled, Tensor]:
+    """Return the authors' ISTA-Net+ for real 256 x 256 brain images, and its sampling mask (1, 256, 256), centred.
+
+    The model is for `PartialFourier(mask, real=True)`. Arguments and errors as of `load_published_imager`; R is 10,
+    20, 30, 40 or 50.
+    """
+    folder = Path(folder)
+    mask = torch.from_numpy(read_matrix(folder / f"mask_{ratio}.mat", "mask_matrix")).bool()
+    return load_published_ista(folder / f"mri_ratio_{ratio}.pkl").eval(), torch.fft.fftshift(mask)[None]
+
+
+def load_published_ista(path: str | Path) -> Unrolled:
+    """Return ISTA-Net+ with the weights of one published file; errors as of `load_published_imager`."""
+    try:
+        stored = torch.load(path, weights_only=True, map_location="cpu")
+        n_stages = sum(key.endswith("lambda_step") for key in stored)
+        model = Unrolled(ISTANetPlus(n_stages=n_stages), GDM(n_stages))
+        state = {"data_step.step": torch.cat([stored[f"module.fcs.{k}.lambda_step"] for k in range(n_stages)])}
+        for k in range(n_stages):
+            for theirs, ours in NAMES.items():
+                state[f"host.networks.{k}.{ours}"] = stored[f"module.fcs.{k}.{theirs}"]
+        model.load_state_dict(state)
+    except OSError:
+        raise
+    except Exception as error:  # torch.load fails in many ways on files that are something else
+        raise ValueError(f"{path}: not published ISTA-Net+ weights ({error}), expected module.fcs.*") from error
+    return model

@@ -1,0 +1,72 @@
+"""The options `--model` and `--cases`, the models to be tried, and the summary of how tight the bounds were."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from molrecon.certify import load_certifiable
+from molrecon.mol import MOL
+from molrecon.weights import available_models
+from tests.convergence.problems import FAMILIES, NDIM, TIGHTNESS
+from tests.random_networks import draw_network
+
+DEFAULT_CASES = 1500
+RANDOM_SEEDS = {2: 3, 3: 1}  # of the networks that stand in
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--model", default=None, metavar="PATH", help="tests/convergence: the model to be tried")
+    parser.addoption("--cases", default=DEFAULT_CASES, type=int, help="tests/convergence: cases of the property tests")
+
+
+@pytest.fixture(scope="session")
+def cases(request: pytest.FixtureRequest) -> int:
+    # Not known yet when the whole suite is collected from the root.
+    return request.config.getoption("--cases", default=DEFAULT_CASES)
+
+
+def random_model(ndim: int) -> MOL:
+    return MOL(draw_network(np.random.default_rng(RANDOM_SEEDS[ndim]), ndim), data_weight=10.0).eval()
+
+
+def equilibrium_models() -> dict[str, MOL]:
+    models = {}
+    for name in available_models():
+        try:
+            models[name] = load_certifiable(name)
+        except ValueError:  # an unrolled model has no equilibrium
+            continue
+    return models
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Cross models with the families of their number of axes."""
+    if "model" not in metafunc.fixturenames:
+        return
+    path = metafunc.config.getoption("--model", default=None)
+    models = equilibrium_models() if path is None else {str(path): load_certifiable(path)}
+    known = {model.network.ndim for model in models.values()}
+    if path is None:
+        models |= {f"random {ndim}D": random_model(ndim) for ndim in (2, 3) if ndim not in known}
+    chosen = [
+        pytest.param(model, family, id=f"{name}-{family}")
+        for name, model in models.items()
+        for family in FAMILIES
+        if NDIM[family] == model.network.ndim
+    ]
+    metafunc.parametrize(("model", "family"), chosen)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    rows = [
+        (report.nodeid.split("::")[-1], value)
+        for outcome in ("passed", "failed")
+        for report in terminalreporter.stats.get(outcome, [])
+        for key, value in getattr(report, "user_properties", [])
+        if key == TIGHTNESS
+    ]
+    if rows:
+        terminalreporter.section("share of the robustness bounds that was reached")
+        for test, value in rows:
+            terminalreporter.write_line(f"{test}: {value}")

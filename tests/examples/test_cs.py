@@ -1,0 +1,64 @@
+"""The examples of compressed sensing run from training to scores, on a few random images."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from examples import cs_alignment, cs_benchmark, cs_gain, train_cs
+from molrecon.io.images import write_image
+from molrecon.weights import load_card
+
+ONE_THREAD = ("--threads", "1")
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> str:
+    rng = np.random.default_rng(0)
+    for name, shape in (("t91/t1.bmp", (60, 70, 3)), ("train400/test_001.png", (33, 40)), ("set11/a.tif", (40, 33))):
+        path = tmp_path / "data" / "cs" / name
+        path.parent.mkdir(parents=True)
+        write_image(path, rng.integers(0, 256, shape, np.uint8))
+    return str(tmp_path / "data")
+
+
+def test_training_resumes_and_its_models_are_scored(
+    data: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    models = []
+    for data_step, all_steps in (("gdm", (2,)), ("gin", (1, 2))):
+        out = tmp_path / data_step
+        train = ["--data", data, "--out", str(out), "--data-step", data_step, "--ratio", "50", "--stages", "1"]
+        for steps in all_steps:
+            with caplog.at_level(logging.INFO):
+                options = [*train, "--steps", str(steps), "--batch", "4", "--device", "cpu", *ONE_THREAD]
+                train_cs.run(train_cs.parse(options))
+        models.append(out / f"ista-net-plus-{data_step}-50.safetensors")
+    assert "resumed at step 1" in caplog.text
+    gdm, gin = (load_card(model) for model in models)
+    assert gin["steps"] == 2 and gin["parameters"] == gdm["parameters"] + 288
+    common = ["--data", data, "--model", str(models[0]), "--model", str(models[1]), "--set", "set11", *ONE_THREAD]
+    scores, figure, gain = tmp_path / "scores.json", tmp_path / "figure.png", tmp_path / "gain.png"
+    cs_benchmark.main([*common, "--json", str(scores)])
+    first, second = json.loads(scores.read_text())["results"]
+    assert (first["data_step"], second["data_step"]) == ("gdm", "gin") and first["ratio"] == 50
+    assert f"{first['psnr']:.3f}" in capsys.readouterr().out
+    cs_gain.main([str(scores), "--figure", str(gain)])
+    assert f"{second['psnr'] - first['psnr']:+.3f} ± 0.000" in capsys.readouterr().out and gain.is_file()
+    cs_alignment.main([*common, "--figure", str(figure), "--json", str(scores)])
+    assert "(gin)" in capsys.readouterr().out and figure.is_file()
+    assert all(len(curves["after"]) == 1 for curves in json.loads(scores.read_text()).values())
+
+
+@pytest.mark.skipif("MOLRECON_DATA" not in os.environ, reason="MOLRECON_DATA is not set: no published weights here")
+def test_published_weights(tmp_path: Path, data: str) -> None:
+    (Path(data) / "published").symlink_to(Path(os.environ["MOLRECON_DATA"]) / "published")
+    scores = tmp_path / "scores.json"
+    ask = ["--published", "--set", "set11", "--ratio", "25", "--json", str(scores), *ONE_THREAD]
+    cs_benchmark.main(["--data", data, *ask])
+    assert set(json.loads(scores.read_text())) == {"model", "set", "ratio", "psnr", "ssim"}

@@ -1,0 +1,58 @@
+"""Imagers as files: what is saved is what is loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from molrecon.unrolled.assembly import HOSTS, assemble, names
+from molrecon.unrolled.imager import BlockImager
+from molrecon.weights import load_card, load_reconstructor
+from molrecon.weights.imaging import available_imagers, load_imager, save_imager
+
+
+def imager(host: str = "ista-net-plus") -> BlockImager:
+    generator = torch.Generator().manual_seed(1)
+    phi = torch.randn(7, 1089, generator=generator)
+    return BlockImager(assemble(host, "gin", n_stages=2, seed=3), phi, torch.randn(1089, 7, generator=generator)).eval()
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_round_trip(host: str, tmp_path: Path) -> None:
+    path, saved = tmp_path / "x.safetensors", imager(host)
+    save_imager(saved, path, {"seed": 3})
+    loaded = load_imager(path)
+    assert names(loaded.model) == (host, "gin") and not loaded.training and load_card(path) == {"seed": 3}
+    image = torch.rand(1, 20, 40, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(
+            loaded(loaded.measure(image), (20, 40)), saved(saved.measure(image), (20, 40)), rtol=0, atol=0
+        )
+
+
+def test_what_is_no_imager(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    with pytest.raises(ValueError, match=r"ends in \.safetensors"):
+        save_imager(imager(), tmp_path / "x.pt", {})
+    with pytest.raises(FileNotFoundError, match="neither a file nor a packaged model"):
+        load_imager(path)
+    path.write_bytes(b"something")
+    with pytest.raises(ValueError, match="not an imager of molrecon"):
+        load_imager(path)
+    save_file({"phi": torch.ones(1, 1089)}, path)
+    with pytest.raises(ValueError, match="not an imager of molrecon"):
+        load_imager(path)
+    save_imager(imager(), path, {})
+    with pytest.raises(ValueError, match="not a molrecon model"):
+        load_reconstructor(path)
+    with pytest.raises(ValueError, match="not an imager of molrecon"):
+        load_imager("mol-brain-2d")
+
+
+def test_packaged_imagers_load() -> None:
+    for name in available_imagers():
+        assert load_imager(name).phi.shape[1] == 1089
+        assert "intended_use" in load_card(name)
