@@ -22,7 +22,6 @@ import torch
 from tqdm import tqdm
 
 from molrecon.training.cs import (
-    CSSettings,
     initialisation_matrix,
     mean_score,
     second_moment,
@@ -31,10 +30,13 @@ from molrecon.training.cs import (
     training_blocks,
     validation_images,
 )
+from molrecon.training.optimise import Schedule
 from molrecon.unrolled.assembly import DATA_STEPS, HOSTS, assemble
 from molrecon.unrolled.imager import MEASUREMENTS, BlockImager
 from molrecon.weights.imaging import save_imager
+from molrecon.weights.published_ista import load_published_ista
 
+PART = 16  # blocks at a time on a processor: they stay in its cache
 QUICK_VALIDATION = 10  # images at checkpoints; all forty at the end
 
 
@@ -47,15 +49,23 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--data-step", choices=DATA_STEPS, default="gin")
     parser.add_argument("--ratio", type=int, choices=MEASUREMENTS, default=25)
     parser.add_argument("--stages", type=int, help="default: the published number")
-    parser.add_argument("--steps", type=int, default=CSSettings.steps)
-    parser.add_argument("--batch", type=int, default=CSSettings.batch)
-    parser.add_argument("--learning-rate", type=float, default=CSSettings.learning_rate)
-    parser.add_argument("--final-rate", type=float, default=CSSettings.final_rate)
-    parser.add_argument("--checkpoint-every", type=int, default=CSSettings.checkpoint_every)
+    parser.add_argument("--steps", type=int, default=Schedule.steps)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--learning-rate", type=float, default=Schedule.learning_rate)
+    parser.add_argument("--final-rate", type=float, default=Schedule.final_rate)
+    parser.add_argument("--checkpoint-every", type=int, default=Schedule.checkpoint_every)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--start-published",
+        action="store_true",
+        help="start from the published ISTA-Net+ weights, with either data step",
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    return parser.parse_args(argv)
+    arguments = parser.parse_args(argv)
+    if arguments.start_published and (arguments.host != "ista-net-plus" or arguments.stages):
+        parser.error("--start-published goes with ISTA-Net+ of the published number of stages only")
+    return arguments
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -65,24 +75,28 @@ def run(arguments: argparse.Namespace) -> None:
     blocks = training_blocks(arguments.data)
     phi = sensing_matrix(arguments.data, arguments.ratio)
     initialisation = torch.from_numpy(initialisation_matrix(phi, second_moment(blocks))).float()
-    model = assemble(arguments.host, arguments.data_step, n_stages=arguments.stages, seed=arguments.seed)
+    if arguments.start_published:
+        published = arguments.data / "published" / "ista_net_plus" / f"cs_ratio_{arguments.ratio}.pkl"
+        model = load_published_ista(published, arguments.data_step)
+    else:
+        model = assemble(arguments.host, arguments.data_step, n_stages=arguments.stages, seed=arguments.seed)
     imager = BlockImager(model, torch.from_numpy(phi).float(), initialisation).to(arguments.device)
     images = validation_images(arguments.data)
-    settings = CSSettings(
+    schedule = Schedule(
         steps=arguments.steps,
-        batch=arguments.batch,
         learning_rate=arguments.learning_rate,
         final_rate=arguments.final_rate,
-        seed=arguments.seed,
-        part=arguments.batch if arguments.device != "cpu" else CSSettings.part,
         checkpoint_every=arguments.checkpoint_every,
     )
     steps = train(
         imager,
         blocks,
-        settings,
+        schedule,
         arguments.out / "checkpoint.pt",
-        lambda trained: mean_score(trained, images[:QUICK_VALIDATION])[0],
+        batch=arguments.batch,
+        part=PART if arguments.device == "cpu" else arguments.batch,
+        seed=arguments.seed,
+        validate=lambda trained: mean_score(trained, images[:QUICK_VALIDATION])[0],
     )
     for _ in tqdm(steps, total=arguments.steps, desc="training", disable=None):
         pass
@@ -95,6 +109,7 @@ def run(arguments: argparse.Namespace) -> None:
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "data": "88,912 blocks of the 91 images",
         "split": "validation: the last 40 images of train400",
+        "start": "published ISTA-Net+ weights" if arguments.start_published else "random",
         "steps": arguments.steps,
         "batch": arguments.batch,
         "learning_rate": arguments.learning_rate,

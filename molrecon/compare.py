@@ -9,7 +9,6 @@ from typing import final
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from molrecon.classical import CGSense, L1Wavelet, zero_filled
 from molrecon.io import RawVolume, center_crop
@@ -17,8 +16,8 @@ from molrecon.metrics import nmse, psnr, ssim
 from molrecon.mol import MOL
 from molrecon.pipeline import DEFAULT_BATCH_SIZE, Method, Reconstruction, solve_slices
 from molrecon.preparation import PreparedVolume
-from molrecon.solution import Solution
-from operators import Sense, centred_ifft, crop_readout
+from molrecon.solution import explicit_solution
+from operators import centred_ifft, crop_readout
 
 CG_GRID = tuple(10 ** (k / 4) for k in range(-16, 1))  # of weights relative to the largest eigenvalue of A^H A
 L1_GRID = tuple(10 ** (k / 4) for k in range(-16, -3))  # of weights relative to the brightest zero-filled pixel
@@ -141,13 +140,7 @@ class Comparison:
 
     def zero_filled(self) -> Outcome:
         """Score `A^H y`."""
-
-        def method(kspace: Tensor, A: Sense) -> Solution:
-            image = zero_filled(kspace, A)
-            nothing = image.real.new_zeros(len(image))
-            return Solution(image, nothing, nothing[None], nothing == 0, nothing.long())
-
-        outcome = self._run("zero-filled", method)
+        outcome = self._run("zero-filled", lambda kspace, A: explicit_solution(zero_filled(kspace, A)))
         return replace(outcome, score=replace(outcome.score, error_bound=None, converged=None))
 
     def cg_sense(self, regularisation: float | None) -> Outcome:

@@ -15,7 +15,7 @@ from molrecon.classical import CGSense, zero_filled
 from molrecon.conditioning import condition
 from molrecon.mol import MOL
 from molrecon.perturbation import data_robustness_bound, weight_ratio
-from molrecon.solution import Solution
+from molrecon.solution import Solution, explicit_solution
 from molrecon.unrolled.modl import MoDL
 from operators import Sense
 
@@ -57,7 +57,7 @@ def zero_filled_subject() -> Subject:
 
     def freeze(kspace: Tensor, A: Sense, noise_level: float) -> Frozen:
         largest = torch.linalg.vector_norm(A.sensitivity_maps, dim=1).flatten(1).amax(1)
-        return Frozen(lambda b, _: _explicit(zero_filled(b, A)), A.adjoint, lambda d: largest * norm(d))
+        return Frozen(lambda b, _: explicit_solution(zero_filled(b, A)), A.adjoint, lambda d: largest * norm(d))
 
     return Subject(freeze, "certified")
 
@@ -112,12 +112,6 @@ def _modl_subject(model: MoDL) -> Subject:
         def reconstruct(b: Tensor) -> Tensor:
             return model(b, A, conditioning=known)
 
-        return Frozen(lambda b, _: _explicit(reconstruct(b)), reconstruct, None)
+        return Frozen(lambda b, _: explicit_solution(reconstruct(b)), reconstruct, None)
 
     return Subject(freeze, "none")
-
-
-def _explicit(image: Tensor) -> Solution:
-    """Return the report of a method that solves nothing."""
-    nothing = image.real.new_zeros(len(image))
-    return Solution(image, nothing, nothing[None], nothing == 0, nothing.long())

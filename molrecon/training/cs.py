@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import logging
-import math
-import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import final
 
 import numpy as np
 import torch
@@ -17,16 +12,14 @@ from torch import Tensor
 from molrecon.io.images import luma, matlab_grey, read_image
 from molrecon.io.matlab import read_matrix
 from molrecon.metrics import psnr, ssim
+from molrecon.training.optimise import Schedule, optimise
 from molrecon.unrolled.imager import BLOCK_SIZE, MEASUREMENTS, BlockImager
 from operators import Dense, orthonormal_matrix
-
-logger = logging.getLogger(__name__)
 
 DRAWN_RATIOS = (20, 50)
 STRIDE = 20  # of the grid of training blocks
 HELD_OUT = 40  # the last so many images of train400 are for validation
 PENALTY_WEIGHT = 0.01
-LOG_EVERY = 50
 
 
 def training_blocks(folder: Path) -> np.ndarray:
@@ -131,47 +124,14 @@ def image_score(reference: np.ndarray, restored: Tensor) -> tuple[float, float]:
 @torch.no_grad()
 def mean_score(imager: BlockImager, images: Sequence[np.ndarray]) -> tuple[float, float]:
     """Return mean PSNR and SSIM of images (rows, cols) uint8, measured and reconstructed in evaluation mode."""
-    was_training = imager.training
-    imager.eval()
+    was_training = imager.model.training
+    imager.model.eval()
     scores = []
     for image in images:
         x = torch.from_numpy(image).to(imager.phi) / 255
         scores.append(image_score(image, imager(imager.measure(x[None]), x.shape)[0]))
-    imager.train(was_training)
+    imager.model.train(was_training)
     return float(np.mean([s[0] for s in scores])), float(np.mean([s[1] for s in scores]))
-
-
-@final
-@dataclass(frozen=True)
-class CSSettings:
-    """How long and how fast to train.
-
-    Attributes:
-        steps: optimiser steps.
-        batch: blocks a step.
-        learning_rate: of Adam at the start; a cosine decays it to `final_rate` times that.
-        final_rate: 1 for the constant rate of the published protocol.
-        warmup: steps of linear increase.
-        seed: of the order of the blocks.
-        part: blocks whose gradients are computed at a time: few stay in a processor's cache.
-        checkpoint_every: steps between checkpoints.
-    """
-
-    steps: int = 3000
-    batch: int = 64
-    learning_rate: float = 1e-3
-    final_rate: float = 0.02
-    warmup: int = 50
-    seed: int = 0
-    part: int = 16
-    checkpoint_every: int = 250
-
-    def rate(self, step: int) -> float:
-        """Return the learning rate of step 0, 1, ..."""
-        cosine = 0.5 * (1 + math.cos(math.pi * step / self.steps))
-        return (
-            self.learning_rate * min(1.0, (step + 1) / self.warmup) * (self.final_rate + (1 - self.final_rate) * cosine)
-        )
 
 
 def block_loss(imager: BlockImager, blocks: Tensor) -> Tensor:
@@ -187,61 +147,36 @@ def block_loss(imager: BlockImager, blocks: Tensor) -> Tensor:
 def train(
     imager: BlockImager,
     blocks: np.ndarray,
-    settings: CSSettings,
+    schedule: Schedule,
     checkpoint: Path,
+    *,
+    batch: int = 64,
+    part: int = 16,
+    seed: int = 0,
     validate: Callable[[BlockImager], float] | None = None,
 ) -> Iterator[int]:
-    """Train in place, yielding the number of finished steps; what is drawn at a step depends on the seed and it alone.
+    """Train in place, yielding the number of finished steps; the blocks of a step depend on the seed and it alone.
 
     Args:
         imager: with the model to train; Phi and the initialisation stay.
-        blocks: (n, 1089) uint8.
-        settings: see CSSettings.
-        checkpoint: file to resume from where it exists, rewritten every `checkpoint_every` steps.
-        validate: scores the model at checkpoints, for the log.
+        blocks: (n, 1089) uint8, at least `batch`.
+        schedule, checkpoint: see `optimise`.
+        batch: blocks a step.
+        part: blocks whose gradients are computed at a time: few stay in a processor's cache.
+        seed: of the order of the blocks.
+        validate: scores the imager at checkpoints, for the log.
     """
-    model, device = imager.model, imager.phi.device
-    optimiser = torch.optim.Adam(model.parameters(), lr=settings.learning_rate)
-    first = 0
-    if checkpoint.is_file():
-        state = torch.load(checkpoint, weights_only=True, map_location=device)
-        model.load_state_dict(state["model"])
-        optimiser.load_state_dict(state["optimiser"])
-        first = state["step"]
-        logger.info("resumed at step %d", first)
-    losses: list[float] = []
-    started = time.perf_counter()
-    imager.train()
-    for step in range(first, settings.steps):
-        batch = torch.from_numpy(blocks[_drawn(len(blocks), settings, step)]).to(device).float() / 255
-        for group in optimiser.param_groups:
-            group["lr"] = settings.rate(step)
-        optimiser.zero_grad()
-        losses.append(0.0)
-        for part in batch.split(settings.part):
-            loss = block_loss(imager, part) * (len(part) / len(batch))
-            loss.backward()
-            losses[-1] += float(loss.detach())
-        optimiser.step()
-        done = step + 1
-        if done % LOG_EVERY == 0:
-            seconds = (time.perf_counter() - started) / len(losses)
-            logger.info("step %d  loss %.3e  %.2f s/step", done, float(np.mean(losses)), seconds)
-            losses, started = [], time.perf_counter()
-        if done % settings.checkpoint_every == 0 or done == settings.steps:
-            state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "step": done}
-            temporary = checkpoint.with_suffix(".partial")
-            torch.save(state, temporary)
-            temporary.replace(checkpoint)
-            if validate is not None:
-                logger.info("step %d  validation PSNR %.3f", done, validate(imager))
-        yield done
-    imager.eval()
+
+    def losses(step: int) -> Iterator[Tensor]:
+        chosen = blocks[drawn_blocks(len(blocks), batch, seed, step)]
+        for some in torch.from_numpy(chosen).to(imager.phi.device).split(part):
+            yield block_loss(imager, some.float() / 255) * (len(some) / batch)
+
+    score = None if validate is None else lambda: validate(imager)
+    yield from optimise(imager.model, losses, schedule, checkpoint, score)
 
 
-def _drawn(count: int, settings: CSSettings, step: int) -> np.ndarray:
-    """The blocks of a step: consecutive parts of a permutation, another one for every epoch."""
-    per_epoch = count // settings.batch
-    epoch, part = divmod(step, per_epoch)
-    order = np.random.default_rng([settings.seed, epoch]).permutation(count)
-    return order[part * settings.batch : (part + 1) * settings.batch]
+def drawn_blocks(count: int, batch: int, seed: int, step: int) -> np.ndarray:
+    """Return the indices of a step: consecutive parts of a permutation of `count`, another one for every epoch."""
+    epoch, part = divmod(step, count // batch)
+    return np.random.default_rng([seed, epoch]).permutation(count)[part * batch : (part + 1) * batch]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 
 from molrecon.unrolled.coast import COAST
 from molrecon.unrolled.dpc_dun import DPCDUN
@@ -10,7 +10,11 @@ from molrecon.unrolled.gradient import GDM, GIN, DataStep
 from molrecon.unrolled.ista_net_plus import ISTANetPlus
 from molrecon.unrolled.stage import Host, Unrolled
 
-HOSTS: dict[str, Callable[..., Host]] = {"ista-net-plus": ISTANetPlus, "coast": COAST, "dpc-dun": DPCDUN}
+HOSTS: dict[str, type[ISTANetPlus] | type[COAST] | type[DPCDUN]] = {
+    "ista-net-plus": ISTANetPlus,
+    "coast": COAST,
+    "dpc-dun": DPCDUN,
+}
 DATA_STEPS: dict[str, type[GDM] | type[GIN]] = {"gdm": GDM, "gin": GIN}
 
 
@@ -43,7 +47,7 @@ def names(model: Unrolled) -> tuple[str, str]:
     return _name(HOSTS, model.host), _name(DATA_STEPS, model.data_step)
 
 
-def _name(classes: dict[str, type], instance: Host | DataStep) -> str:
+def _name(classes: Mapping[str, type], instance: Host | DataStep) -> str:
     for name, kind in classes.items():
         if type(instance) is kind:
             return name

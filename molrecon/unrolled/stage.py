@@ -90,7 +90,7 @@ class Unrolled(nn.Module):
         self.host = host
         self.data_step = data_step
         # Convolutions of 32 channels took half the time on a processor so. It changes strides, not numbers.
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, measurements: Tensor, operator: LinearOperator, start: Tensor | None = None) -> Tensor:
         """Return the image after the last stage.

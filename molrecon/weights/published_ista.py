@@ -8,14 +8,12 @@ import torch
 from torch import Tensor
 
 from molrecon.io.matlab import read_matrix
-from molrecon.unrolled.gradient import GDM
+from molrecon.unrolled.assembly import assemble
 from molrecon.unrolled.imager import BlockImager
-from molrecon.unrolled.ista_net_plus import ISTANetPlus
-from molrecon.unrolled.stage import Unrolled
+from molrecon.unrolled.stage import Unrolled, widened
 
 NAMES = {
     "soft_thr": "threshold",
-    "conv_D": "conv_d",
     "conv1_forward": "forward_1",
     "conv2_forward": "forward_2",
     "conv1_backward": "backward_1",
@@ -55,16 +53,20 @@ def load_published_mri(folder: str | Path, ratio: int) -> tuple[Unrolled, Tensor
     return load_published_ista(folder / f"mri_ratio_{ratio}.pkl").eval(), torch.fft.fftshift(mask)[None]
 
 
-def load_published_ista(path: str | Path) -> Unrolled:
-    """Return ISTA-Net+ with the weights of one published file; errors as of `load_published_imager`."""
+def load_published_ista(path: str | Path, data_step: str = "gdm") -> Unrolled:
+    """Return ISTA-Net+ with the weights of one published file; errors as of `load_published_imager`.
+
+    With the data step "gin" the filters for the gradient are zero: the same function, from which training can go on.
+    """
     try:
         stored = torch.load(path, weights_only=True, map_location="cpu")
         n_stages = sum(key.endswith("lambda_step") for key in stored)
-        model = Unrolled(ISTANetPlus(n_stages=n_stages), GDM(n_stages))
+        model = assemble("ista-net-plus", data_step, n_stages=n_stages)
         state = {"data_step.step": torch.cat([stored[f"module.fcs.{k}.lambda_step"] for k in range(n_stages)])}
         for k in range(n_stages):
             for theirs, ours in NAMES.items():
                 state[f"host.networks.{k}.{ours}"] = stored[f"module.fcs.{k}.{theirs}"]
+            state[f"host.networks.{k}.conv_d"] = widened(stored[f"module.fcs.{k}.conv_D"], 1, model.data_step.copies)
         model.load_state_dict(state)
     except OSError:
         raise

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from examples import cs_alignment, cs_benchmark, cs_gain, train_cs
+from examples import cs_alignment, cs_benchmark, cs_gain, train_cs, train_gin_mri
 from molrecon.io.images import write_image
 from molrecon.weights import load_card
 
@@ -62,3 +62,11 @@ def test_published_weights(tmp_path: Path, data: str) -> None:
     ask = ["--published", "--set", "set11", "--ratio", "25", "--json", str(scores), *ONE_THREAD]
     cs_benchmark.main(["--data", data, *ask])
     assert set(json.loads(scores.read_text())) == {"model", "set", "ratio", "psnr", "ssim"}
+
+
+@pytest.mark.skipif("MOLRECON_DATA" not in os.environ, reason="MOLRECON_DATA is not set: the SIAT slices are not here")
+def test_training_on_multi_coil_mri(tmp_path: Path) -> None:
+    command = ["--data", os.environ["MOLRECON_DATA"], "--out", str(tmp_path), "--stages", "1", "--steps", "2"]
+    result = train_gin_mri.run(train_gin_mri.parse([*command, "--scans", "1", "--validation-scans", "1", *ONE_THREAD]))
+    assert result == json.loads((tmp_path / "result.json").read_text())
+    assert result["data_step"] == "gin" and float(result["psnr"]) > 10

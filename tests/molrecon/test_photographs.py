@@ -24,7 +24,7 @@ def imager(measurements: int) -> BlockImager:
     """Return one whose networks say nothing: the image is the start, Phi^T y."""
     model = assemble("ista-net-plus", "gin", n_stages=1)
     with torch.no_grad():
-        model.host.networks[0].conv_g.zero_()
+        dict(model.named_parameters())["host.networks.0.conv_g"].zero_()
     return BlockImager(model, orthonormal_matrix(measurements, 1089, seed=0).float()).eval()
 
 

@@ -115,12 +115,11 @@ def test_penalty_is_that_of_a_pair_that_is_not_inverse() -> None:
     assert stage.penalty is not None and float(stage.penalty) > 0
     (stage,) = model.eval().stages(image, operator)
     assert stage.penalty is None
-    network = model.train().host.networks[0]
+    network = dict(model.train().host.named_parameters())
     # Identical filters through which positive features pass as they are: B(F(d)) = d.
-    for parameter in (network.forward_1, network.forward_2, network.backward_1, network.backward_2):
-        parameter.zero_()
-        parameter[range(32), range(32), 1, 1] = 1.0
-    network.conv_d.abs_()
+    for name in ("forward_1", "forward_2", "backward_1", "backward_2"):
+        network[f"networks.0.{name}"].zero_()[range(32), range(32), 1, 1] = 1.0
+    network["networks.0.conv_d"].abs_()
     (stage,) = model.stages(image, operator)
     assert stage.penalty is not None and float(stage.penalty) == 0
 
