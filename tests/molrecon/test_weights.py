@@ -197,14 +197,18 @@ def test_networks_of_others_are_not_saved(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", available_models())
 def test_packaged_models(name: str) -> None:
-    model = load_model(name)
-    assert model.certificate().kind == "certified"
-    assert model.certificate().lipschitz < 1
+    model = load_reconstructor(name)
     assert all(torch.isfinite(value).all() for value in model.state_dict().values())
     kspace, operator = small_scan()
     with torch.no_grad():
-        solution = model(kspace, operator)
-    assert solution.converged.all()
+        answer = model(kspace, operator)
+    if isinstance(answer, Tensor):
+        assert torch.isfinite(torch.view_as_real(answer)).all()
+    else:
+        assert answer.converged.all()
+    if isinstance(model, MOL):
+        assert model.certificate().kind == ("estimated" if "penalised" in name else "certified")
+        assert model.certificate().lipschitz < 1
     card = load_card(name)
     assert {"data", "split", "steps", "seed", "licence"} <= card.keys()
     assert "research use" in json.dumps(card)
