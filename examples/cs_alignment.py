@@ -19,7 +19,7 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from molrecon.training.cs import test_images
+from molrecon.training.cs import benchmark_images
 from molrecon.unrolled.alignment import alignment
 from molrecon.unrolled.assembly import names
 from molrecon.unrolled.imager import BlockImager
@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for model in arguments.model:
         imager = load_imager(model)
         imagers[f"{Path(model).stem} ({names(imager.model)[1]})"] = imager
-    images = test_images(arguments.data, arguments.set)
+    images = benchmark_images(arguments.data, arguments.set)
     curves: Curves = {}
     for name, imager in imagers.items():
         curves[name] = mean_alignment(imager, images)

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from molrecon.io.images import read_image
-from molrecon.training.cs import image_score, mean_score, test_images
+from molrecon.training.cs import benchmark_images, image_score, mean_score
 from molrecon.unrolled.assembly import names
 from molrecon.unrolled.imager import MEASUREMENTS, BlockImager
 from molrecon.weights.imaging import available_imagers, load_imager
@@ -73,7 +73,7 @@ def published(folder: Path, sets: list[str], ratio: int | None) -> Iterator[Resu
             psnr, ssim = brain_score(folder, percent)
         else:
             imager = load_published_imager(folder / "published" / "ista_net_plus", percent)
-            psnr, ssim = mean_score(imager, test_images(folder, name))
+            psnr, ssim = mean_score(imager, benchmark_images(folder, name))
         yield {"model": "published ISTA-Net+", "set": name, "ratio": percent, "psnr": psnr, "ssim": ssim}
 
 
@@ -84,7 +84,7 @@ def ours(folder: Path, models: list[str], sets: list[str], ratio: int | None) ->
         percent = sampling_ratio(imager)
         if ratio in (None, percent):
             for name in sets:
-                psnr, ssim = mean_score(imager, test_images(folder, name))
+                psnr, ssim = mean_score(imager, benchmark_images(folder, name))
                 host, data_step = names(imager.model)
                 yield {
                     "model": model,

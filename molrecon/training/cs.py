@@ -102,7 +102,7 @@ def image_paths(folder: Path, name: str) -> list[Path]:
     return paths
 
 
-def test_images(folder: Path, name: str) -> list[np.ndarray]:
+def benchmark_images(folder: Path, name: str) -> list[np.ndarray]:
     """Return the luma (rows, cols) uint8 of the images of a test set: set11, bsd68, bsd68_cropped."""
     return [luma(read_image(path)) for path in image_paths(folder, name)]
 

@@ -140,7 +140,7 @@ def test_published_weights_reach_their_scores(ratio: int, index: int, psnr: floa
     # One image each of runs of examples/cs_benchmark.py whose means are the published ones.
     folder = Path(str(DATA))
     imager = load_published_imager(folder / "published" / "ista_net_plus", ratio)
-    found = cs.mean_score(imager, cs.test_images(folder, "set11")[index : index + 1])
+    found = cs.mean_score(imager, cs.benchmark_images(folder, "set11")[index : index + 1])
     assert found[0] == pytest.approx(psnr, abs=2e-3) and found[1] == pytest.approx(ssim, abs=1e-4)
 
 
