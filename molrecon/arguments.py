@@ -12,7 +12,6 @@ from molrecon.pipeline import DEFAULT_BATCH_SIZE
 from molrecon.robustness import DRAWS, LEVELS, STEPS
 from molrecon.unrolled.imager import MEASUREMENTS
 from molrecon.weights import DEFAULT_MODEL
-from molrecon.weights.imaging import DEFAULT_IMAGER
 
 METHODS = ("zero-filled", "cg-sense", "l1-wavelet", "mol")
 
@@ -196,9 +195,9 @@ def _add_cs(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--model",
-        default=DEFAULT_IMAGER,
-        metavar="NAME_OR_FILE",
-        help="packaged imager, safetensors file, or published ISTA-Net+ weights (cs_ratio_R.pkl); default: %(default)s",
+        required=True,
+        metavar="FILE",
+        help="safetensors file that examples/train_cs.py wrote, or published ISTA-Net+ weights (cs_ratio_R.pkl)",
     )
     parser.add_argument("--out", metavar="FILE", help="image to write (default: IMAGE-RATIO.png in this folder)")
     parser.add_argument("--json", metavar="FILE", help="write the numbers there as well; - prints them to stdout only")

@@ -65,11 +65,13 @@ def zero_filled_subject() -> Subject:
 def cg_sense_subject(regularisation: float) -> Subject:
     """Return CG-SENSE; it is the equilibrium of `m x + lambda A^H (A x - b)` with `lambda / m = 1 / mu`."""
     method = CGSense(regularisation)
+    # At 1e-2 the ascent misjudges the worst case by half a dB; at the method's own 1e-5 rounding of the gradient shows.
+    rough = CGSense(regularisation, tol=1e-4)
 
     def freeze(kspace: Tensor, A: Sense, noise_level: float) -> Frozen:
         ratio = torch.full((1,), 1 / regularisation, device=kspace.device)
         return Frozen(
-            lambda b, _: method(b, A), lambda b: method(b, A).value, lambda d: data_robustness_bound(ratio, A, d)
+            lambda b, _: method(b, A), lambda b: rough(b, A).value, lambda d: data_robustness_bound(ratio, A, d)
         )
 
     return Subject(freeze, "certified")

@@ -16,8 +16,6 @@ from molrecon.unrolled.imager import MEASUREMENTS, BlockImager
 from molrecon.weights import available_models, weights_path
 from molrecon.weights.published_ista import load_published_imager
 
-DEFAULT_IMAGER = "ista-net-plus-gin"
-
 
 def available_imagers() -> list[str]:
     """Return the names of the packaged imagers."""

@@ -59,10 +59,12 @@ def error(image: Tensor, reference: Tensor) -> Tensor:
     return (image - reference)[..., MARGIN:-MARGIN, MARGIN:-MARGIN].square().mean()
 
 
-def train(network: ScoreNetwork, slices: list[np.ndarray], steps: int, batch: int, seed: int) -> float:
+def train(
+    network: ScoreNetwork, slices: list[np.ndarray], steps: int, batch: int, learning_rate: float, seed: int
+) -> float:
     """Train in place and return the seconds that took."""
     rng = np.random.default_rng(seed)
-    optimiser = torch.optim.Adam(network.parameters(), lr=3e-3)
+    optimiser = torch.optim.Adam(network.parameters(), lr=learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     level = torch.full((batch,), SIGMA)
     started = time.process_time()
@@ -90,6 +92,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--learning-rate", type=float, default=3e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="", help="a word of the names of those to run")
     parser.add_argument("--data", type=Path, default=os.environ.get("MOLRECON_DATA"))
@@ -104,7 +107,7 @@ def main() -> None:
     for name, network in chosen.items():
         weights = sum(parameter.numel() for parameter in network.parameters())
         before = gain(network, held_out, arguments.seed)
-        seconds = train(network, training, arguments.steps, arguments.batch, arguments.seed)
+        seconds = train(network, training, arguments.steps, arguments.batch, arguments.learning_rate, arguments.seed)
         after = gain(network, held_out, arguments.seed)
         bound = f"{network.lipschitz_bound():.4f}" if network.certified else "none"
         milliseconds = 1e3 * seconds / arguments.steps
