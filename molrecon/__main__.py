@@ -31,6 +31,8 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
+import torch
+
 from molrecon.arguments import METHODS, build_parser
 from molrecon.certify import PUBLISHED_SUFFIXES, certify, load_certifiable, sample_problem, volume_problem
 from molrecon.cohort import (
@@ -82,6 +84,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser(__doc__ or "").parse_args(argv)
     logging.basicConfig(level=logging.DEBUG if args.verbose else logging.WARNING, format="molrecon: %(message)s")
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
+    # With ten bits the convolutions' rounding would be most of the error bound.
+    torch.backends.cudnn.allow_tf32 = False
     try:
         return _COMMANDS[args.command](args)
     except _UsageError as error:

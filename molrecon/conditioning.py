@@ -12,9 +12,9 @@ from torch import Tensor
 
 from molrecon.conjugate_gradient import conjugate_gradient
 from molrecon.networks import ScoreNetwork
+from molrecon.networks.base import REFERENCE_NOISE
 from operators import LinearOperator, Sense, estimate_noise_level
 
-REFERENCE_NOISE = 0.01  # relative noise level at which log lambda is its first coefficient
 NOISE_COEFFICIENTS = (-0.5, 0.0)  # the other two at the start of training
 NOISE_LIMITS = (5e-4, 5e-2)  # outside the trained range of relative noise levels the network is held at its end
 SCALE_QUANTILE = 0.995  # of the zero-filled magnitudes: the image maximum, without the few brightest pixels

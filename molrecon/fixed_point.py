@@ -74,11 +74,11 @@ def solve_fixed_point(
     best_step = n_steps.clone()
     stalled = torch.zeros_like(size, dtype=torch.bool)
     memory = _Memory(window)
-    for step in range(1, max_steps + 1):
+    for step in range(1, max_steps + 2):
         finite = torch.isfinite(size)
         stalled = finite & (best_bound > tol) & ((step - best_step > PATIENCE) | (best_bound <= 2 * floor))
         active = (best_bound > tol) & finite & ~stalled
-        if not bool(active.any()):
+        if step > max_steps or not bool(active.any()):
             break
         # Frozen samples ask nothing more of the inner solver, and cannot hand it values that are not finite.
         r = torch.where(per_sample(active, r), r, 0)

@@ -38,12 +38,14 @@ class MOL(nn.Module):
     careful step, while trial steps use `eta = 0.1`. The iteration stops on the a-posteriori bound
     `|x - x*| <= |r(x)| / m`, which holds for every x by strong monotonicity.
 
-    The network and the conjugate gradients work in the precision of the data or of the network, whichever is higher.
+    The network and the conjugate gradients work in the precision of the network.
     Image and data term are held in double precision (iterative refinement, `refine`): in single precision alone the
     rounding of `lambda A^H A x` over m would stop the bound at about `1e-7 lambda / m`, with it only the network's
     does, at about `2e-7 / m`. It is on by default because it costs one normal operator in double precision an
-    iteration, a tenth of the time. The rounding is part of the bound. A sample that cannot reach `tol` for it stops
-    early and is marked `stalled`; its error bound is then the attainable accuracy, and `model.double()` goes further.
+    iteration, a tenth of the time. The rounding is part of the bound, that of TF32 convolutions included where
+    `torch.backends.cudnn.allow_tf32` is left on (the `molrecon` command turns it off). A sample that cannot reach
+    `tol` for it stops early and is marked `stalled`; its error bound is then the attainable accuracy, and
+    `model.double()` goes further.
 
     The gradient is that of the equilibrium itself (implicit function theorem), independent of how it was found; its
     linear system is solved by the same routine, preconditioner and tolerance rule, to an error bound of its own,
@@ -128,7 +130,7 @@ class MOL(nn.Module):
                 f"MOL: images {tuple(known.phase.shape)} (batch, *spatial), expected {self.network.ndim} spatial axes,"
                 f" as {type(self.network).__name__} has"
             )
-        narrow = torch.promote_types(known.phase.dtype, self.log_data_weight.dtype)
+        narrow = self.log_data_weight.dtype.to_complex()
         wide = torch.complex128 if self.refine else narrow
         known = replace(known, noise_level=known.noise_level.to(narrow.to_real()), phase=known.phase.to(narrow))
         scale = per_sample(known.scale, known.phase)
@@ -143,11 +145,14 @@ class MOL(nn.Module):
         def regularised(x: Tensor) -> Tensor:
             return x + fixed_weight * operator.normal(x)
 
+        def inner(x: Tensor) -> Tensor:
+            return regularised(x).to(narrow)  # maps of higher precision than the network return their own
+
         def precondition(r: Tensor) -> Tensor:
-            return conjugate_gradient(regularised, r.to(narrow), tol=INNER_TOL, verify=False).value
+            return conjugate_gradient(inner, r.to(narrow), tol=INNER_TOL, verify=False).value
 
         def careful(r: Tensor) -> Tensor:
-            return conjugate_gradient(regularised, r.to(narrow), tol=careful_tol, verify=False).value
+            return conjugate_gradient(inner, r.to(narrow), tol=careful_tol, verify=False).value
 
         def solve(residual: Callable[[Tensor], Tensor], first: Tensor, tol: float) -> Solution:
             return solve_fixed_point(
@@ -164,9 +169,10 @@ class MOL(nn.Module):
             )
 
         right_side = operator.adjoint(kspace.detach().to(wide)) / scale
-        rounding = torch.full_like(known.noise_level.detach(), 2 * torch.finfo(narrow).eps)
+        rounding = torch.full_like(known.noise_level.detach(), 2 * _unit(narrow, kspace.device))
         if not self.refine:
-            rounding = rounding * (1 + 2 * norm(fixed_weight * operator.normal(right_side)) / norm(right_side))
+            size = norm(right_side).clamp_min(torch.finfo(narrow).tiny)
+            rounding = rounding * (1 + 2 * norm(fixed_weight * operator.normal(right_side)) / size)
         first = right_side if start is None else start.detach().to(wide) / scale
         right_side = fixed_weight * right_side
         solution = solve(lambda x: denoise(x.to(narrow)) + right_side - regularised(x), first, self.tol)
@@ -177,7 +183,8 @@ class MOL(nn.Module):
         root = value.requires_grad_()
         denoised = denoise(root)
         fixed = root.detach()
-        residual = denoised + weight * (operator.adjoint(kspace) / scale - operator.normal(fixed)) - fixed
+        misfit = operator.adjoint(kspace) / scale - operator.normal(fixed)
+        residual = denoised + (weight * misfit).to(narrow) - fixed
 
         def solve_adjoint(grad: Tensor) -> Tensor:
             def adjoint_residual(w: Tensor) -> Tensor:
@@ -189,3 +196,10 @@ class MOL(nn.Module):
             return answer.value.to(narrow)
 
         return solution.with_value(implicit_gradient(fixed, residual, solve_adjoint) * scale)
+
+
+def _unit(dtype: torch.dtype, device: torch.device) -> float:
+    """Return the relative rounding error of the network's convolutions."""
+    if device.type == "cuda" and dtype == torch.complex64 and torch.backends.cudnn.allow_tf32:
+        return 2.0**-10
+    return torch.finfo(dtype).eps

@@ -118,7 +118,7 @@ def check_data_perturbations(
     """
     generator = torch.Generator(kspace.device).manual_seed(seed)
     project = operator.sampling if isinstance(operator, Sense) else None
-    rough = _with_tol(model, ATTACK_TOL)
+    rough = with_tolerance(model, ATTACK_TOL, ATTACK_TOL)
 
     base, ratio = _solved(model, kspace, operator, known), weight_ratio(model, known)
     found = []
@@ -128,7 +128,7 @@ def check_data_perturbations(
         noise = noise if project is None else project(noise)
         noise = per_sample(radius / norm(noise), noise) * noise
         attack = worst_case_kspace(
-            _warm(lambda b, start: rough(b, operator, conditioning=known, start=start).value, base.value),
+            warm_started(lambda b, start: rough(b, operator, conditioning=known, start=start).value, base.value),
             kspace,
             radius,
             attack_steps,
@@ -169,9 +169,9 @@ def check_map_perturbations(
     radius = size * norm(maps)
     noise = torch.randn(maps.shape, dtype=maps.dtype, device=maps.device, generator=generator)
     noise = per_sample(radius / norm(noise), noise) * noise
-    rough = _with_tol(model, ATTACK_TOL)
+    rough = with_tolerance(model, ATTACK_TOL, ATTACK_TOL)
     attack = worst_case_kspace(
-        _warm(lambda s, start: rough(kspace, rebuild(s), conditioning=known, start=start).value, base.value),
+        warm_started(lambda s, start: rough(kspace, rebuild(s), conditioning=known, start=start).value, base.value),
         maps,
         radius,
         attack_steps,
@@ -202,7 +202,7 @@ def _solved(model: MOL, kspace: Tensor, operator: LinearOperator, known: Conditi
     return model(kspace, operator, conditioning=known)
 
 
-def _warm(solve: Callable[[Tensor, Tensor], Tensor], start: Tensor) -> Callable[[Tensor], Tensor]:
+def warm_started(solve: Callable[[Tensor, Tensor], Tensor], start: Tensor) -> Callable[[Tensor], Tensor]:
     """Return `solve` as a function of its first argument, each call started at what the last one found."""
     last = start
 
@@ -215,8 +215,8 @@ def _warm(solve: Callable[[Tensor, Tensor], Tensor], start: Tensor) -> Callable[
     return warm
 
 
-def _with_tol(model: MOL, tol: float) -> MOL:
-    """Return the same model, weights shared, with tolerances of at least `tol`."""
+def with_tolerance(model: MOL, tol: float, backward_tol: float) -> MOL:
+    """Return the same model, weights shared, with tolerances of at least these."""
     other = copy.copy(model)
-    other.tol, other.backward_tol = max(tol, model.tol), max(tol, model.backward_tol)
+    other.tol, other.backward_tol = max(tol, model.tol), max(backward_tol, model.backward_tol)
     return other

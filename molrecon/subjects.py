@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import final
@@ -14,7 +13,7 @@ from molrecon.batched import norm
 from molrecon.classical import CGSense, zero_filled
 from molrecon.conditioning import condition
 from molrecon.mol import MOL
-from molrecon.perturbation import data_robustness_bound, weight_ratio
+from molrecon.perturbation import data_robustness_bound, warm_started, weight_ratio, with_tolerance
 from molrecon.solution import Solution, explicit_solution
 from molrecon.unrolled.modl import MoDL
 from operators import Sense
@@ -83,25 +82,17 @@ def model_subject(model: MOL | MoDL) -> Subject:
 
 
 def _mol_subject(model: MOL) -> Subject:
-    rough = copy.copy(model)  # shares the weights
-    rough.tol, rough.backward_tol = ASCENT_TOL, ASCENT_BACKWARD_TOL
+    rough = with_tolerance(model, ASCENT_TOL, ASCENT_BACKWARD_TOL)
     certificate = model.certificate()
     monotone = certificate.monotonicity > 0
 
     def freeze(kspace: Tensor, A: Sense, noise_level: float) -> Frozen:
         known = model.condition(kspace, A, noise_level)
-        last: Tensor | None = None
-
-        def ascend(b: Tensor) -> Tensor:
-            nonlocal last
-            value = rough(b, A, conditioning=known, start=last).value
-            last = value.detach()
-            return value
-
+        ratio = weight_ratio(model, known) if monotone else None
         return Frozen(
             lambda b, start: model(b, A, conditioning=known, start=start),
-            ascend,
-            (lambda d: data_robustness_bound(weight_ratio(model, known), A, d)) if monotone else None,
+            warm_started(lambda b, start: rough(b, A, conditioning=known, start=start).value, A.adjoint(kspace)),
+            None if ratio is None else lambda d: data_robustness_bound(ratio, A, d),
         )
 
     return Subject(freeze, certificate.kind if monotone else "none")

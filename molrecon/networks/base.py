@@ -9,6 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+# Noise level, relative to the image scale, at which thresholds and log lambda are as stored.
+REFERENCE_NOISE = 0.01
+
 
 class ScoreNetwork(nn.Module, ABC):
     """A denoiser H whose score `F = I - H` is m-strongly monotone, by construction or by intention.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, final
 
@@ -10,15 +11,13 @@ import torch.nn.functional as nnf
 from torch import Tensor, nn
 
 from molrecon.lipschitz import certified_norm_bound, normalised_kernels
-from molrecon.networks.base import ScoreNetwork, largest_below
+from molrecon.networks.base import REFERENCE_NOISE, ScoreNetwork, largest_below
 from molrecon.networks.convex_potential import ConvexPotential, convex_potential_lipschitz
 from molrecon.networks.convolution import Convolution, Padding, SeparableConvolution, composed_kernel
 from molrecon.networks.haar import shifted_v_cycle
 from molrecon.networks.initial import residual_filters, temporal_filters
 from molrecon.networks.remembered import Remembered
 from molrecon.networks.sll import SLL, sll_step
-
-REFERENCE_NOISE = 0.01  # noise level, relative to the image scale, at which thresholds start as stored
 
 
 @final
@@ -164,6 +163,7 @@ class ResidualNetwork(ScoreNetwork):
             return self._kernels()
         return self._normalised(*self._kernels())
 
+    @torch.no_grad()
     def lipschitz_bound(self) -> float:
         """Return an upper bound of Lip(H), from the filters as they are applied, in float64 with a rounding margin.
 
@@ -171,7 +171,8 @@ class ResidualNetwork(ScoreNetwork):
         For "sll" the margin is in T, and H is multiplied by the largest number that is not above `1 - m`.
         """
         if self.layer == "sll":
-            return 1 - self.monotonicity
+            finite = all(bool(parameter.isfinite().all()) for parameter in self.parameters())
+            return 1 - self.monotonicity if finite else math.nan
         norm = torch.ones(len(self.weight), dtype=torch.float64, device=self.weight.device)
         for kernels in self.applied_kernels():
             norm = norm * certified_norm_bound(kernels.detach(), kernels.ndim - 3)
@@ -226,4 +227,7 @@ def _normalised(*kernels: Tensor) -> list[Tensor]:
 
 
 def _steps(log_q: Tensor, weight: Tensor, temporal: Tensor | None = None) -> list[Tensor]:
-    return [sll_step(weight if temporal is None else composed_kernel(weight, temporal), log_q)]
+    if temporal is None:
+        return [sll_step(weight, log_q)]
+    w, t = weight.double(), temporal.double()  # in float32 products that cancel would leave T too small
+    return [sll_step(composed_kernel(w, t), log_q, magnitudes=composed_kernel(w.abs(), t.abs()))]

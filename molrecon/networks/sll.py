@@ -36,12 +36,12 @@ class SLL:
         return x - self.filters.adjoint(self.step * u)
 
 
-def sll_step(weight: Tensor, log_q: Tensor) -> Tensor:
+def sll_step(weight: Tensor, log_q: Tensor, *, magnitudes: Tensor | None = None) -> Tensor:
     """Return D (layer, feature), at most `2 / T_i` with `T_i = sum_j |W W^T|_ij q_j / q_i`, q > 0.
 
     W W^T is the convolution with the kernels' correlations, so `|W W^T|_ij` is the sum of the magnitudes of the
     correlation of kernels i and j. `T - W W^T` is then diagonally dominant in the metric of q, hence positive. It holds
-    for circular padding, where correlations may wrap onto each other, and for zero padding, whose `W W^T` is a
+    for circular padding, where correlations may wrap onto each other, and for zero padding, whose `W W^T` is at most a
     compression of the unbounded one's.
 
     T is computed in float64 from the filters as they are applied. The products' rounding is covered by `ROUNDING` times
@@ -50,15 +50,17 @@ def sll_step(weight: Tensor, log_q: Tensor) -> Tensor:
 
     Args:
         weight: (layer, feature, channel, *size).
-        log_q: (layer, feature).
+        log_q: (layer, feature), in the precision in which D is applied.
+        magnitudes: what the magnitudes of the weights would be without cancellation, where they are sums themselves
+            (shape of weight); those of the weights when None.
     """
     size = weight.shape[3:]
     kernels = weight.double()
     margins = [n - 1 for n in size]
     correlation = torch.stack([CONVOLVE[len(size)](k, k, padding=margins) for k in kernels])  # layer, feature, feature
-    sums = kernels.abs().flatten(2).sum(2)
+    sums = (kernels.abs() if magnitudes is None else magnitudes.double()).flatten(2).sum(2)
     total = correlation.abs().flatten(3).sum(3) + ROUNDING * sums[:, :, None] * sums[:, None, :]
     q = log_q.double()
     bound = (total * torch.exp(q[:, None, :] - q[:, :, None])).sum(2) * (1 + ROUNDING)
-    shrink = 1 - 2 * torch.finfo(weight.dtype).eps
-    return (2 * shrink / bound.clamp_min(SMALLEST)).to(weight.dtype)
+    shrink = 1 - 2 * torch.finfo(log_q.dtype).eps
+    return (2 * shrink / bound.clamp_min(SMALLEST)).to(log_q.dtype)

@@ -11,12 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from molrecon.lipschitz import certified_norm_bound, normalised_kernels
-from molrecon.networks.base import ScoreNetwork, largest_below
+from molrecon.networks.base import REFERENCE_NOISE, ScoreNetwork, largest_below
 from molrecon.networks.convolution import Padding, convolve
 from molrecon.networks.initial import cosine_filters
 from molrecon.networks.remembered import Remembered
-
-REFERENCE_NOISE = 0.01  # noise level, relative to the image scale, at which thresholds start as stored
 
 
 @final
@@ -111,13 +109,14 @@ class SpectralNetwork(ScoreNetwork):
         """Return the convolutions (out, in, *size) as H applies them."""
         return list(self.weights) if self.training else self._normalised(*self.weights)
 
+    @torch.no_grad()
     def lipschitz_bound(self) -> float:
         """Return an upper bound of Lip(H), from the filters as they are applied, in float64 with a rounding margin.
 
         It is that of the map with the numbers of the network's own precision, before the rounding of its evaluation.
         """
         norms = [float(certified_norm_bound(kernel.detach()[None], self.ndim)) for kernel in self.applied_kernels()]
-        return (1 - self.monotonicity) * math.prod(max(1.0, norm) for norm in norms)
+        return (1 - self.monotonicity) * math.prod(max(norm, 1.0) for norm in norms)  # NaN stays NaN
 
     def denoiser(self, noise_level: Tensor) -> Callable[[Tensor], Tensor]:
         """Return H at given noise levels (batch,); what does not depend on the image is computed here, once."""

@@ -18,7 +18,7 @@ from molrecon.batched import per_sample
 from molrecon.conditioning import Conditioning, smooth_phase, to_channels
 from molrecon.mol import MOL
 from molrecon.solution import Solution
-from molrecon.training.penalty import local_lipschitz, log_barrier
+from molrecon.training.penalty import log_barrier, stretch
 from molrecon.training.simulate import Problem
 from molrecon.unrolled.modl import MoDL
 
@@ -223,7 +223,7 @@ def _barrier(model: MOL, visit: _Visit, log: _Log) -> Tensor:
         raise RuntimeError("fit: the penalty needs the visit's reconstruction")
     x = to_channels(image / per_sample(known.scale, image) * known.phase.conj()).contiguous()
     direction = x if visit.direction is None else visit.direction
-    estimate, visit.direction = local_lipschitz(model.network.denoiser(known.noise_level), x, direction)
+    estimate, visit.direction = stretch(model.network.denoiser(known.noise_level), x, direction)
     log.lipschitz.append(float(estimate.detach().max()))
     return log_barrier(estimate, 1 - model.network.monotonicity).mean()
 

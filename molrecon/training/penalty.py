@@ -14,7 +14,7 @@ PERTURBATION = 0.05  # |v| / |x|
 BARRIER_WIDTH = 0.01  # distance from the threshold at which the barrier becomes linear
 
 
-def local_lipschitz(
+def stretch(
     denoise: Callable[[Tensor], Tensor], image: Tensor, direction: Tensor, steps: int = ASCENT_STEPS
 ) -> tuple[Tensor, Tensor]:
     """Return `l = |H(x + v) - H(x)| / |v|` per sample, differentiable in the weights, and the v it was found with.

@@ -13,14 +13,14 @@ from safetensors.torch import save_file
 
 from molrecon.io import atomic_path
 from molrecon.mol import MOL
-from molrecon.networks import PlainNetwork, ResidualNetwork, ScoreNetwork
+from molrecon.networks import PlainNetwork, ResidualNetwork, ScoreNetwork, SpectralNetwork
 from molrecon.unrolled.modl import MoDL
 
 FOLDER = Path(__file__).parent
 DEFAULT_MODEL = "mol-brain-2d"
 
 _NETWORKS: dict[str, Callable[..., ScoreNetwork]] = {
-    network.__name__: network for network in (PlainNetwork, ResidualNetwork)
+    network.__name__: network for network in (PlainNetwork, ResidualNetwork, SpectralNetwork)
 }
 
 

@@ -210,13 +210,13 @@ def test_a_residual_below_its_rounding_stops_the_iteration_and_says_so(window: i
     matrix, b = _affine(1, 12, 0.5, seed=6)
     rounding = torch.tensor([1e-4], dtype=torch.float64)
 
-    def solve(tol: float) -> Solution:
+    def solve(tol: float, max_steps: int = 200) -> Solution:
         return solve_fixed_point(
             lambda x: (matrix @ x[..., None])[..., 0] + b - x,
             _identity,
             b,
             tol=tol,
-            max_steps=200,
+            max_steps=max_steps,
             monotonicity=0.5,
             contraction=0.5,
             window=window,
@@ -234,6 +234,9 @@ def test_a_residual_below_its_rounding_stops_the_iteration_and_says_so(window: i
     assert missed.stalled.all()
     assert 2e-4 <= missed.error_bound <= 4e-4  # at least rounding / m: the bound counts what the residual cannot see
     assert missed.n_steps <= reached.n_steps + 2
+    at_the_last_step = solve(1e-8, int(missed.n_steps))
+    assert at_the_last_step.stalled is not None
+    assert at_the_last_step.stalled.all()
 
 
 @pytest.mark.parametrize("window", [0, 10])

@@ -191,3 +191,13 @@ def test_nothing_is_certified_without_monotonicity(lipschitz: float) -> None:
     assert found.kind == "estimated"
     assert not found.monotonicity > 0
     assert found.robustness == math.inf
+
+
+@pytest.mark.parametrize("ndim", [1, 2])
+def test_a_norm_attained_between_coarse_frequencies_is_certified_below_one(ndim: int) -> None:
+    angle = torch.tensor(math.pi / 16)
+    turn = torch.stack([torch.stack([angle.cos(), -angle.sin()]), torch.stack([angle.sin(), angle.cos()])])
+    line = torch.stack([torch.eye(2), torch.zeros(2, 2), turn], dim=-1)  # its symbol peaks off the 16-fold grid
+    kernel = line if ndim == 1 else line[..., None] * line.new_tensor([1.0, 0.0, 1.0])
+    normalised = normalised_kernels(kernel[None], ndim)
+    assert float(certified_norm_bound(normalised, ndim)) <= 1

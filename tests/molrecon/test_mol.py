@@ -342,3 +342,24 @@ def test_published_weights_reach_their_fixed_point_and_are_not_certified() -> No
     assert first.converged.all()
     assert norms(first.value - second.value) <= 2e-6 * norms(first.value)
     assert model.certificate().kind == "estimated"
+
+
+def test_double_precision_data_meet_a_single_precision_model() -> None:
+    kspace, operator, _ = make_problem(batch=1)
+    model = make_model().float()
+    model.tol = 1e-3
+    data = kspace.requires_grad_()
+    solution = model(data, operator)
+    assert solution.converged.all()
+    solution.value.abs().square().sum().backward()
+    assert data.grad is not None
+    assert data.grad.dtype == torch.complex128
+
+
+@torch.no_grad()
+def test_an_empty_scan_converges_without_refinement() -> None:
+    kspace, operator, _ = make_problem(batch=1)
+    model = make_model()
+    model.refine = False
+    solution = model(torch.zeros_like(kspace), operator, 0.01)
+    assert solution.converged.all()

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from molrecon.lipschitz import convolution_norm_bound
+from molrecon.mol import MOL
 from molrecon.networks import PlainNetwork, ResidualNetwork, ScoreNetwork, SpectralNetwork
 from molrecon.networks.convolution import Padding
 from molrecon.weights import load_model
@@ -487,3 +488,30 @@ def test_a_network_without_settings_says_so() -> None:
     Nothing().project()
     with pytest.raises(TypeError, match=r"Nothing: has no settings\(\), expected"):
         Nothing().settings()
+
+
+@torch.no_grad()
+def test_separable_sll_filters_that_cancel_stay_one_lipschitz() -> None:
+    network = ResidualNetwork(
+        channels=2, features=1, levels=1, cycles=1, kernel_size=1, ndim=3, layer="sll", separable=True
+    )
+    a, b, c = 0.7, 0.9, 0.8
+    d = float(torch.tensor((a * c - 4e-6) / b))  # the composed kernel is tiny, its parts are not
+    for values, parameter in (((a, -b), network.weight), ((c, d), network.temporal)):
+        parameter.copy_(torch.tensor(values).reshape(-1).repeat(parameter.numel() // 2).reshape(parameter.shape))
+    network.eval()
+    rng = torch.Generator().manual_seed(0)
+    x = torch.randn(64, 2, 2, 2, 2, generator=rng)
+    y = x + 1e-3 * torch.randn(64, 2, 2, 2, 2, generator=rng)
+    denoise = network.denoiser(torch.full((64,), 0.01))
+    ratio = (denoise(x) - denoise(y)).flatten(1).norm(dim=1) / (x - y).flatten(1).norm(dim=1)
+    assert float(ratio.max()) <= network.lipschitz_bound() * (1 + 1e-3)  # float32 differences
+
+
+@pytest.mark.parametrize("network", [SpectralNetwork(features=2, layers=2), ResidualNetwork(levels=1, layer="sll")])
+def test_weights_that_are_not_numbers_are_not_certified(network: SpectralNetwork | ResidualNetwork) -> None:
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.fill_(torch.nan)
+    certified = MOL(network.eval()).certificate()
+    assert certified.kind == "estimated"

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from molrecon.mol import MOL
-from molrecon.networks import PlainNetwork, ResidualNetwork, ScoreNetwork
+from molrecon.networks import PlainNetwork, ResidualNetwork, ScoreNetwork, SpectralNetwork
 from molrecon.unrolled.modl import MoDL
 from molrecon.weights import (
     available_models,
@@ -173,6 +173,9 @@ def test_other_reconstructors_round_trip(tmp_path: Path) -> None:
         assert again.network.settings() == plain.settings()
         for key, value in model.state_dict().items():
             assert torch.equal(again.state_dict()[key], value)
+    spectral = MOL(SpectralNetwork(monotonicity=0.1, layers=2, features=4))
+    save_model(spectral, tmp_path / "spectral.safetensors", CARD)
+    assert load_model(tmp_path / "spectral.safetensors").certificate().kind == "certified"
     loaded = load_reconstructor(tmp_path / "unrolled.safetensors")
     assert isinstance(loaded, MoDL)
     assert loaded.n_unrolls == 3

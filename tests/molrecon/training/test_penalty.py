@@ -11,7 +11,7 @@ import torch
 from molrecon.mol import MOL
 from molrecon.networks import PlainNetwork
 from molrecon.training.fit import FitSettings, fit
-from molrecon.training.penalty import BARRIER_WIDTH, local_lipschitz, log_barrier
+from molrecon.training.penalty import BARRIER_WIDTH, log_barrier, stretch
 from molrecon.training.simulate import Problem, simulate_scan, strip_problem
 from molrecon.unrolled.modl import MoDL
 
@@ -25,12 +25,12 @@ def test_estimate_of_a_linear_map_is_its_norm() -> None:
     def denoise(x: torch.Tensor) -> torch.Tensor:
         return (x.flatten(1) @ matrix.T).reshape(x.shape)
 
-    estimate, found = local_lipschitz(denoise, image, direction, steps=200)
+    estimate, found = stretch(denoise, image, direction, steps=200)
     exact = torch.linalg.matrix_norm(matrix, ord=2)
     torch.testing.assert_close(estimate, exact.expand(3), rtol=1e-6, atol=0)
-    again, _ = local_lipschitz(denoise, image, found, steps=0)
+    again, _ = stretch(denoise, image, found, steps=0)
     torch.testing.assert_close(again, estimate)
-    few, _ = local_lipschitz(denoise, image, direction, steps=1)
+    few, _ = stretch(denoise, image, direction, steps=1)
     assert (few <= exact * (1 + 1e-12)).all()
 
 
@@ -80,6 +80,6 @@ def test_penalty_lowers_the_constant(tmp_path: Path) -> None:
         generator = torch.Generator().manual_seed(0)
         image = torch.rand(1, 2, 16, 16, generator=generator)
         denoise = model.network.denoiser(torch.tensor([0.01]))
-        return float(local_lipschitz(denoise, image, image, steps=20)[0].detach())
+        return float(stretch(denoise, image, image, steps=20)[0].detach())
 
     assert trained(1.0) < trained(0.0)
