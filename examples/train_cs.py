@@ -30,6 +30,7 @@ from molrecon.training.cs import (
     training_blocks,
     validation_images,
 )
+from molrecon.training.files import log_to
 from molrecon.training.optimise import Schedule
 from molrecon.unrolled.assembly import DATA_STEPS, HOSTS, assemble
 from molrecon.unrolled.imager import MEASUREMENTS, BlockImager
@@ -126,12 +127,7 @@ def run(arguments: argparse.Namespace) -> None:
 def main() -> None:
     """Run the command, with a log in OUT."""
     arguments = parse()
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    logging.basicConfig(
-        level=logging.INFO,
-        format="%(asctime)s %(message)s",
-        handlers=[logging.FileHandler(arguments.out / "train.log"), logging.StreamHandler()],
-    )
+    log_to(arguments.out)
     run(arguments)
 
 

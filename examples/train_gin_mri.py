@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -21,16 +20,17 @@ import torch
 from torch import Tensor
 
 from molrecon.classical import CGSense
+from molrecon.training.cs import PENALTY_WEIGHT
+from molrecon.training.files import log_to
 from molrecon.training.fit import log_mse
 from molrecon.training.optimise import Schedule, optimise
-from molrecon.training.simulate import Problem, Scan, simulate_scan, strip_problem
+from molrecon.training.simulate import Problem, Scan, magnitude_psnr, simulate_scan, strip_problem
 from molrecon.training.sources import SIAT_TRAIN, SIAT_VALIDATION, siat_slices
 from molrecon.unrolled.assembly import DATA_STEPS, HOSTS, assemble
-from molrecon.unrolled.stage import Unrolled
+from molrecon.unrolled.stage import Unrolled, last_image
 
 SIZE = 224  # rows and columns of the simulated scans
 STRIP = 48  # readout positions of a training problem
-PENALTY_WEIGHT = 0.01
 TRAINING_STREAM, VALIDATION_STREAM = 1, 2
 
 
@@ -43,16 +43,10 @@ def simulated(slices: list[np.ndarray], count: int, stream: int, seed: int) -> l
     return scans
 
 
-def psnr(image: Tensor, reference: Tensor) -> float:
-    """Return the PSNR of magnitudes in dB, peak the maximum of the reference."""
-    error = (image.abs() - reference.abs()).square().mean()
-    return 10 * float(torch.log10(reference.abs().amax().square() / error))
-
-
 def mean_psnr(reconstruct: Callable[[Problem], Tensor], problems: Sequence[Problem]) -> float:
     """Return the mean PSNR over problems."""
     with torch.no_grad():
-        return float(np.mean([psnr(reconstruct(p), p.reference) for p in problems]))
+        return float(np.mean([magnitude_psnr(reconstruct(p), p.reference) for p in problems]))
 
 
 def validated(model: Unrolled, problems: Sequence[Problem]) -> float:
@@ -66,11 +60,8 @@ def validated(model: Unrolled, problems: Sequence[Problem]) -> float:
 
 def loss(model: Unrolled, problem: Problem) -> Tensor:
     """Return the logarithmic error of the last image plus 0.01 times the penalties of the stages."""
-    penalty = torch.zeros(())
-    for stage in model.stages(problem.kspace, problem.operator):
-        if stage.penalty is not None:
-            penalty = penalty + stage.penalty
-    return log_mse(stage.image, problem.reference) + PENALTY_WEIGHT * penalty
+    image, penalty = last_image(model.stages(problem.kspace, problem.operator))
+    return log_mse(image, problem.reference) + PENALTY_WEIGHT * penalty
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -125,12 +116,7 @@ def run(arguments: argparse.Namespace) -> dict[str, str | int | float]:
 def main() -> None:
     """Run the command, with a log in OUT."""
     arguments = parse()
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    logging.basicConfig(
-        level=logging.INFO,
-        format="%(asctime)s %(message)s",
-        handlers=[logging.FileHandler(arguments.out / "train.log"), logging.StreamHandler()],
-    )
+    log_to(arguments.out)
     print(json.dumps(run(arguments)))
 
 

@@ -11,7 +11,6 @@ checkpoint; with the same seed and steps it is the same run. At the end OUT hold
 from __future__ import annotations
 
 import argparse
-import logging
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +20,9 @@ from tqdm import tqdm
 from molrecon.conditioning import Conditioning, smooth_phase
 from molrecon.mol import MOL
 from molrecon.networks import PlainNetwork, ResidualNetwork
+from molrecon.training.files import log_to
 from molrecon.training.fit import FitSettings, Reconstructor, fit
-from molrecon.training.simulate import Problem, Scan, simulate_scan, stack_problems, strip_problem
+from molrecon.training.simulate import Problem, Scan, magnitude_psnr, simulate_scan, stack_problems, strip_problem
 from molrecon.training.sources import (
     SIAT_TRAIN,
     SIAT_VALIDATION,
@@ -93,8 +93,7 @@ def psnr_of(model: Reconstructor, problems: list[Problem]) -> float:
         known = Conditioning(torch.ones_like(p.noise_level), p.noise_level, smooth_phase(p.operator.adjoint(p.kspace)))
         answer = model(p.kspace, p.operator, conditioning=known)
         image = answer if isinstance(answer, torch.Tensor) else answer.value
-        error = (image.abs() - p.reference.abs()).square().mean()
-        scores.append(10 * float(torch.log10(p.reference.abs().amax().square() / error)))
+        scores.append(magnitude_psnr(image, p.reference))
     return float(np.mean(scores))
 
 
@@ -140,12 +139,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     device = arguments.device
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    logging.basicConfig(
-        level=logging.INFO,
-        format="%(asctime)s %(message)s",
-        handlers=[logging.FileHandler(arguments.out / "train.log"), logging.StreamHandler()],
-    )
+    log_to(arguments.out)
     sources = [siat_slices(arguments.data, SIAT_TRAIN), t1_training_slices(arguments.data)]
     scans = Scans(sources, arguments.first_scans, arguments.batch, arguments.seed, device)
     problems = [problem.to(device) for problem in validation_problems(arguments.data, arguments.seed)]

@@ -78,7 +78,7 @@ def build_parser(description: str) -> argparse.ArgumentParser:
         )
     )
     models = commands.add_parser("models", help="list the packaged models", description="List the packaged models.")
-    models.add_argument("--verbose", action="store_true", help="show log messages, and tracebacks of errors")
+    _add_verbose(models)
     return parser
 
 
@@ -112,9 +112,7 @@ def _add_compare(parser: argparse.ArgumentParser) -> None:
         metavar="LIST",
         help=f"comma-separated (default: {','.join(METHODS)})",
     )
-    parser.add_argument(
-        "--json", metavar="FILE", help="write the numbers there as well; - prints them, and nothing else, to stdout"
-    )
+    _add_json(parser)
     _add_cg_regularisation(parser, best=True)
     parser.add_argument(
         "--l1-regularisation",
@@ -146,7 +144,7 @@ def _add_certify(parser: argparse.ArgumentParser) -> None:
     )
     _add_data(parser)
     _add_device(parser)
-    parser.add_argument("--verbose", action="store_true", help="show log messages, and tracebacks of errors")
+    _add_verbose(parser)
 
 
 def _add_robustness(parser: argparse.ArgumentParser) -> None:
@@ -174,14 +172,12 @@ def _add_robustness(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--slices", type=_slices, metavar="LIST", help="comma-separated, from 0 (default: all that hold data)"
     )
-    parser.add_argument(
-        "--json", metavar="FILE", help="write the numbers there as well; - prints them, and nothing else, to stdout"
-    )
+    _add_json(parser)
     parser.add_argument("--figure", metavar="FILE", help="write the curves and the worst cases at 5 %% there, as PNG")
     _add_cg_regularisation(parser, best=True)
     _add_data(parser)
     _add_device(parser)
-    parser.add_argument("--verbose", action="store_true", help="show log messages, and tracebacks of errors")
+    _add_verbose(parser)
 
 
 def _add_cs(parser: argparse.ArgumentParser) -> None:
@@ -202,7 +198,7 @@ def _add_cs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", metavar="FILE", help="image to write (default: IMAGE-RATIO.png in this folder)")
     parser.add_argument("--json", metavar="FILE", help="write the numbers there as well; - prints them to stdout only")
     _add_device(parser)
-    parser.add_argument("--verbose", action="store_true", help="show log messages, and tracebacks of errors")
+    _add_verbose(parser)
 
 
 def _add_undersampling(parser: argparse.ArgumentParser) -> None:
@@ -265,6 +261,16 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="slices at a time (default: %(default)s)",
     )
+    _add_verbose(parser)
+
+
+def _add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--json", metavar="FILE", help="write the numbers there as well; - prints them, and nothing else, to stdout"
+    )
+
+
+def _add_verbose(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--verbose", action="store_true", help="show log messages, and tracebacks of errors")
 
 

@@ -1,8 +1,7 @@
 """`molrecon certify`: a model's certificate, and whether a scan can be found to contradict it.
 
 findings = certify(load_certifiable("mol-brain-2d"), sample_problem())
-findings.certificate, findings.violations
-print(describe(findings))
+findings.certificate, findings.violations, describe(findings)
 """
 
 from __future__ import annotations

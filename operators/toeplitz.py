@@ -9,6 +9,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from operators.fourier import uncentre
 from operators.linear import LinearOperator, require_complex
 from operators.nufft import NUFFT, check_trajectory
 
@@ -64,7 +65,7 @@ class Toeplitz(LinearOperator):
             # The lag -N has no partner +N on this grid and no pair of pixels: without it h is Hermitian.
             lags.narrow(axis, 0, 1).zero_()
         axes = tuple(range(1, lags.ndim))
-        return torch.fft.fftn(torch.fft.ifftshift(lags, dim=axes), dim=axes).real.contiguous()
+        return torch.fft.fftn(uncentre(lags, axes), dim=axes).real.contiguous()
 
     def forward(self, x: Tensor) -> Tensor:
         """Return `F^H W F x`."""

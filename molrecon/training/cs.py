@@ -14,6 +14,7 @@ from molrecon.io.matlab import read_matrix
 from molrecon.metrics import psnr, ssim
 from molrecon.training.optimise import Schedule, optimise
 from molrecon.unrolled.imager import BLOCK_SIZE, MEASUREMENTS, BlockImager
+from molrecon.unrolled.stage import last_image
 from operators import Dense, orthonormal_matrix
 
 DRAWN_RATIOS = (20, 50)
@@ -137,11 +138,8 @@ def mean_score(imager: BlockImager, images: Sequence[np.ndarray]) -> tuple[float
 def block_loss(imager: BlockImager, blocks: Tensor) -> Tensor:
     """Return the mean squared error of blocks (n, 1089) in [0, 1], plus 0.01 times the penalties of the stages."""
     problem = imager.block_problem(Dense(imager.phi)(blocks))
-    penalty = blocks.new_zeros(())
-    for stage in imager.model.stages(*problem):
-        if stage.penalty is not None:
-            penalty = penalty + stage.penalty
-    return (stage.image.flatten(1) - blocks).square().mean() + PENALTY_WEIGHT * penalty
+    image, penalty = last_image(imager.model.stages(*problem))
+    return (image.flatten(1) - blocks).square().mean() + PENALTY_WEIGHT * penalty
 
 
 def train(

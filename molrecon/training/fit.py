@@ -18,6 +18,7 @@ from molrecon.batched import per_sample
 from molrecon.conditioning import Conditioning, smooth_phase, to_channels
 from molrecon.mol import MOL
 from molrecon.solution import Solution
+from molrecon.training.files import write_checkpoint
 from molrecon.training.penalty import log_barrier, stretch
 from molrecon.training.simulate import Problem
 from molrecon.unrolled.modl import MoDL
@@ -178,9 +179,7 @@ def _loop(
             log = _Log()
         if done % settings.checkpoint_every == 0 or done == settings.steps:
             state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "average": average, "step": done}
-            temporary = checkpoint.with_suffix(".partial")
-            torch.save({**state, "pool": _stored(pool)}, temporary)
-            temporary.replace(checkpoint)
+            write_checkpoint({**state, "pool": _stored(pool)}, checkpoint)
             if validate is not None:
                 logger.info("step %d  validation PSNR %.2f", done, _score_average(model, average, validate))
         yield done

@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from molrecon.training.files import write_checkpoint
+
 logger = logging.getLogger(__name__)
 
 LOG_EVERY = 50
@@ -89,9 +91,7 @@ def optimise(
             history, started = [], time.perf_counter()
         if done % schedule.checkpoint_every == 0 or done == schedule.steps:
             state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "step": done}
-            temporary = checkpoint.with_suffix(".partial")
-            torch.save(state, temporary)
-            temporary.replace(checkpoint)
+            write_checkpoint(state, checkpoint)
             if validate is not None:
                 logger.info("step %d  validation PSNR %.3f", done, validate())
         yield done

@@ -12,6 +12,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from molrecon.io.coils import draw_loops, receive_field
+from molrecon.metrics import psnr
 from operators import Sense, centred_fft, equispaced_fraction_mask, espirit_maps, random_mask
 
 NOISE_RANGE = (0.001, 0.03)  # standard deviation of the complex noise of a coil, relative to the image maximum
@@ -122,6 +123,12 @@ def stack_problems(problems: list[Problem]) -> Problem:
         torch.cat([p.reference for p in problems]),
         torch.cat([p.noise_level for p in problems]),
     )
+
+
+def magnitude_psnr(image: Tensor, reference: Tensor) -> float:
+    """Return the PSNR in dB of the magnitudes of complex images (batch, *spatial), peak the reference's maximum."""
+    magnitudes = [x.detach().abs().cpu().numpy() for x in (reference, image)]
+    return psnr(magnitudes[0], magnitudes[1])
 
 
 def draw_mask(cols: int, rng: np.random.Generator) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import final
 
@@ -121,6 +121,16 @@ class Unrolled(nn.Module):
             carry = answer.carry
             image = _image(base + answer.change)
             yield Stage(image, _image(base), answer.penalty)
+
+
+def last_image(stages: Iterable[Stage]) -> tuple[Tensor, Tensor]:
+    """Return the image of the last stage and the sum of the penalties of all, zero where there are none."""
+    *others, last = stages
+    total = last.image.real.new_zeros(())
+    for stage in (*others, last):
+        if stage.penalty is not None:
+            total = total + stage.penalty
+    return last.image, total
 
 
 def measured_share(measurements: Tensor, operator: LinearOperator, image: Tensor) -> Tensor:

@@ -1,0 +1,27 @@
+"""What every training writes beside its weights: a log and checkpoints."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from molrecon.io import atomic_path
+
+
+def log_to(folder: Path) -> None:
+    """Send log messages to stderr and to FOLDER/train.log; the folder is made where it is missing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    logging.basicConfig(
+        level=logging.INFO,
+        format="%(asctime)s %(message)s",
+        handlers=[logging.FileHandler(folder / "train.log"), logging.StreamHandler()],
+    )
+
+
+def write_checkpoint(state: dict[str, Any], path: Path) -> None:
+    """Replace the checkpoint: whole or not at all."""
+    with atomic_path(path) as temporary:
+        torch.save(state, temporary)
