@@ -12,6 +12,7 @@ from molrecon.pipeline import DEFAULT_BATCH_SIZE
 from molrecon.robustness import DRAWS, LEVELS, STEPS
 from molrecon.unrolled.imager import MEASUREMENTS
 from molrecon.weights import DEFAULT_MODEL
+from molrecon.weights.imaging import DEFAULT_IMAGER
 
 METHODS = ("zero-filled", "cg-sense", "l1-wavelet", "mol")
 
@@ -191,9 +192,10 @@ def _add_cs(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--model",
-        required=True,
-        metavar="FILE",
-        help="safetensors file that examples/train_cs.py wrote, or published ISTA-Net+ weights (cs_ratio_R.pkl)",
+        default=DEFAULT_IMAGER,
+        metavar="NAME",
+        help="packaged imager, safetensors file that examples/train_cs.py wrote, or published ISTA-Net+ weights"
+        " (cs_ratio_R.pkl) (default: %(default)s, for 25 %%)",
     )
     parser.add_argument("--out", metavar="FILE", help="image to write (default: IMAGE-RATIO.png in this folder)")
     parser.add_argument("--json", metavar="FILE", help="write the numbers there as well; - prints them to stdout only")

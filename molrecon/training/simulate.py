@@ -72,10 +72,31 @@ def simulate_scan(image: np.ndarray, size: int, rng: np.random.Generator, coils:
     active = int(rng.integers(max(4, coils // 2), coils + 1))
     field = _coil_fields(active, size, rng)
     noise_level = float(np.exp(rng.uniform(*np.log(NOISE_RANGE))))
-    coil_images = torch.zeros(coils, size, size, dtype=torch.complex64)
-    coil_images[:active] = torch.from_numpy(field * x)
-    coil_images /= _maximum(coil_images.abs().square().sum(0).sqrt())
+    scan = np.zeros((coils, size, size), np.complex64)
+    scan[:active] = field * x
     width = int(rng.integers(16, 33))
+    return _calibrated(torch.from_numpy(scan), noise_level, width, rng)
+
+
+def plain_scan(image: np.ndarray, noise_level: float, width: int, rng: np.random.Generator, coils: int = 8) -> Scan:
+    """Return a scan of an image as it is, with its own phase, for scores: only coils and noise are drawn.
+
+    Args:
+        image: (n, n) complex64.
+        noise_level: of the scan.
+        width: central k-space columns from which the maps are estimated.
+        rng: source of all randomness.
+        coils: number of coils.
+    """
+    field = _coil_fields(coils, len(image), rng)
+    return _calibrated(torch.from_numpy((field * image).astype(np.complex64)), noise_level, width, rng)
+
+
+def _calibrated(coil_images: Tensor, noise_level: float, width: int, rng: np.random.Generator) -> Scan:
+    """Return the scan of these coil images in any units, the silent coils last; its maps see noise of their own."""
+    size = coil_images.shape[-1]
+    active = int(coil_images.abs().amax((1, 2)).count_nonzero())
+    coil_images = coil_images / _maximum(coil_images.abs().square().sum(0).sqrt())
     noisy = coil_images[:active] + noise_level * _complex_noise((active, size, size), rng)
     centre = slice(size // 2 - width // 2, size // 2 - width // 2 + width)
     rows = slice(size // 2 - 16, size // 2 + 16)

@@ -16,6 +16,8 @@ from molrecon.unrolled.imager import MEASUREMENTS, BlockImager
 from molrecon.weights import available_models, weights_path
 from molrecon.weights.published_ista import load_published_imager
 
+DEFAULT_IMAGER = "ista-net-plus-gin"  # followed by the ratio in the names of the files
+
 
 def available_imagers() -> list[str]:
     """Return the names of the packaged imagers."""
@@ -28,13 +30,15 @@ def _settings(path: Path) -> dict[str, Any]:
     return settings
 
 
-def save_imager(imager: BlockImager, path: str | Path, card: dict[str, Any]) -> None:
+def save_imager(imager: BlockImager, path: str | Path, card: dict[str, Any], *, half: bool = False) -> None:
     """Write weights and matrices as safetensors, with what is needed to build the imager, and the card beside it.
 
     Args:
         imager: with one of the hosts and data steps of `molrecon.unrolled.assembly`.
         path: ends in .safetensors; the card gets the same name with .json.
         card: data, split, steps, seed, scores, licence of the data, intended use.
+        half: store in half precision, in half the bytes. What is measured with the rounded Phi is reconstructed with
+            it, so that only weights and initialisation lose anything.
 
     Raises:
         TypeError: another host or data step.
@@ -45,7 +49,8 @@ def save_imager(imager: BlockImager, path: str | Path, card: dict[str, Any]) -> 
         raise ValueError(f"save_imager: {path}, expected a name that ends in .safetensors")
     host, data_step = names(imager.model)
     settings = {"host": host, "data_step": data_step, "n_stages": imager.model.host.n_stages}
-    state = {key: value.detach().contiguous().cpu() for key, value in imager.state_dict().items()}
+    kind = torch.float16 if half else torch.float32
+    state = {key: value.detach().to(kind).contiguous().cpu() for key, value in imager.state_dict().items()}
     with atomic_path(path.with_suffix(".json")) as temporary:
         temporary.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
     with atomic_path(path) as temporary:
@@ -64,7 +69,8 @@ def load_imager(name_or_path: str | Path) -> BlockImager:
     """
     path = weights_path(name_or_path)
     try:
-        settings, state = _settings(path)["imager"], load_file(path)
+        settings = _settings(path)["imager"]
+        state = {key: value.float() for key, value in load_file(path).items()}
         imager = BlockImager(assemble(**settings), torch.empty_like(state["phi"]))
         imager.load_state_dict(state)
     except (SafetensorError, KeyError, TypeError, RuntimeError, ValueError) as error:

@@ -33,6 +33,19 @@ def test_round_trip(host: str, tmp_path: Path) -> None:
         )
 
 
+def test_half_precision_halves_the_file_and_keeps_the_image(tmp_path: Path) -> None:
+    saved, paths = imager(), [tmp_path / "whole.safetensors", tmp_path / "half.safetensors"]
+    for path, half in zip(paths, (False, True), strict=True):
+        save_imager(saved, path, {}, half=half)
+    assert paths[1].stat().st_size < 0.52 * paths[0].stat().st_size
+    whole, rounded = (load_imager(path) for path in paths)
+    assert rounded.phi.dtype == torch.float32
+    image = torch.rand(1, 20, 40, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        images = [x(x.measure(image), (20, 40)) for x in (whole, rounded)]
+    torch.testing.assert_close(*images, rtol=0, atol=1e-2)
+
+
 def test_what_is_no_imager(tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     with pytest.raises(ValueError, match=r"ends in \.safetensors"):
