@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from molrecon.implicit import implicit_gradient, report_backward
 from molrecon.lipschitz import Certificate, certificate
 from molrecon.networks import ScoreNetwork
 from molrecon.solution import Solution
-from operators import LinearOperator
+from operators import LinearOperator, Sense
 
 INNER_TOL = 0.1  # of the inner CG, relative to the outer residual
 
@@ -81,6 +81,10 @@ class MOL(nn.Module):
         self.backward_tol = 1e-2
         self.refine = True
 
+    def settings(self) -> dict[str, Any]:
+        """Return the constructor's arguments besides the network and what is learned."""
+        return {"phase_reference": self.phase_reference}
+
     def certificate(self) -> Certificate:
         """Return what is guaranteed; "certified" only if the network's Lipschitz bound is a true upper bound."""
         return certificate(self.network.lipschitz_bound(), certified=self.network.certified)
@@ -122,7 +126,7 @@ class MOL(nn.Module):
         """
         if not torch.is_complex(kspace):
             raise TypeError(f"MOL: kspace has dtype {kspace.dtype}, expected a complex dtype")
-        if not bool(torch.isfinite(torch.view_as_real(kspace.detach())).all()):
+        if not _all_finite(kspace.detach()):
             raise ValueError("MOL: kspace holds NaN or infinite values, expected finite numbers")
         known = self.condition(kspace, operator, noise_level) if conditioning is None else conditioning
         if known.phase.ndim != self.network.ndim + 1:
@@ -168,7 +172,7 @@ class MOL(nn.Module):
                 rounding=rounding,
             )
 
-        right_side = operator.adjoint(kspace.detach().to(wide)) / scale
+        right_side = _adjoint(operator, kspace.detach(), wide) / scale
         rounding = torch.full_like(known.noise_level.detach(), 2 * _unit(narrow, kspace.device))
         if not self.refine:
             size = norm(right_side).clamp_min(torch.finfo(narrow).tiny)
@@ -196,6 +200,17 @@ class MOL(nn.Module):
             return answer.value.to(narrow)
 
         return solution.with_value(implicit_gradient(fixed, residual, solve_adjoint) * scale)
+
+
+def _all_finite(kspace: Tensor) -> bool:
+    """Tell whether all entries are finite, without a copy: extremes propagate NaN."""
+    extremes = torch.aminmax(torch.view_as_real(kspace.resolve_conj()))
+    return bool(torch.isfinite(extremes.min) & torch.isfinite(extremes.max))
+
+
+def _adjoint(operator: LinearOperator, kspace: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return A^H b in a precision that all of k-space is not copied to where that can be helped."""
+    return operator.adjoint(kspace, dtype) if isinstance(operator, Sense) else operator.adjoint(kspace.to(dtype))
 
 
 def _unit(dtype: torch.dtype, device: torch.device) -> float:

@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import final
+from typing import TypeVar, final
 
 import torch
 from torch import Tensor
@@ -15,9 +15,12 @@ from molrecon.attack import worst_case_kspace
 from molrecon.batched import norm, per_sample
 from molrecon.checks import ROUNDING, absolute_error
 from molrecon.conditioning import Conditioning
+from molrecon.deep_equilibrium import DeepEquilibrium
 from molrecon.mol import MOL
 from molrecon.solution import Solution
 from operators import LinearOperator, Sense
+
+Equilibrium = TypeVar("Equilibrium", MOL, DeepEquilibrium)
 
 # Of the reconstructions inside an attack and of their gradients; what it finds is evaluated at the model's own.
 ATTACK_TOL = 1e-2
@@ -215,7 +218,7 @@ def warm_started(solve: Callable[[Tensor, Tensor], Tensor], start: Tensor) -> Ca
     return warm
 
 
-def with_tolerance(model: MOL, tol: float, backward_tol: float) -> MOL:
+def with_tolerance(model: Equilibrium, tol: float, backward_tol: float) -> Equilibrium:
     """Return the same model, weights shared, with tolerances of at least these."""
     other = copy.copy(model)
     other.tol, other.backward_tol = max(tol, model.tol), max(backward_tol, model.backward_tol)

@@ -12,10 +12,11 @@ from torch import Tensor
 from molrecon.batched import norm
 from molrecon.classical import CGSense, zero_filled
 from molrecon.conditioning import condition
+from molrecon.deep_equilibrium import DeepEquilibrium
 from molrecon.mol import MOL
 from molrecon.perturbation import data_robustness_bound, warm_started, weight_ratio, with_tolerance
 from molrecon.solution import Solution, explicit_solution
-from molrecon.unrolled.modl import MoDL
+from molrecon.weights import Reconstructor
 from operators import Sense
 
 ASCENT_TOL, ASCENT_BACKWARD_TOL = 1e-2, 1e-1  # a direction of ascent wants no more
@@ -76,9 +77,12 @@ def cg_sense_subject(regularisation: float) -> Subject:
     return Subject(freeze, "certified")
 
 
-def model_subject(model: MOL | MoDL) -> Subject:
-    """Return a trained model; of an unrolled one no bound is known, and its gradient goes through all its stages."""
-    return _mol_subject(model) if isinstance(model, MOL) else _modl_subject(model)
+def model_subject(model: Reconstructor) -> Subject:
+    """Return a trained model; without monotonicity no bound is known.
+
+    The gradient of an unrolled one goes through all its stages, that of an equilibrium is the implicit one.
+    """
+    return _mol_subject(model) if isinstance(model, MOL) else _unbounded_subject(model)
 
 
 def _mol_subject(model: MOL) -> Subject:
@@ -98,13 +102,20 @@ def _mol_subject(model: MOL) -> Subject:
     return Subject(freeze, certificate.kind if monotone else "none")
 
 
-def _modl_subject(model: MoDL) -> Subject:
+def _unbounded_subject(model: Reconstructor) -> Subject:
+    rough = with_tolerance(model, ASCENT_TOL, ASCENT_BACKWARD_TOL) if isinstance(model, DeepEquilibrium) else None
+
     def freeze(kspace: Tensor, A: Sense, noise_level: float) -> Frozen:
         known = condition(kspace, A, noise_level, phase_reference=model.phase_reference)
 
-        def reconstruct(b: Tensor) -> Tensor:
-            return model(b, A, conditioning=known)
+        def solve(b: Tensor, start: Tensor | None) -> Solution:
+            if isinstance(model, DeepEquilibrium):
+                return model(b, A, conditioning=known, start=start)
+            return explicit_solution(model(b, A, conditioning=known))
 
-        return Frozen(lambda b, _: explicit_solution(reconstruct(b)), reconstruct, None)
+        if rough is None:
+            return Frozen(solve, lambda b: model(b, A, conditioning=known), None)
+        near = warm_started(lambda b, start: rough(b, A, conditioning=known, start=start).value, A.adjoint(kspace))
+        return Frozen(solve, near, None)
 
     return Subject(freeze, "none")

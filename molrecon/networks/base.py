@@ -4,13 +4,30 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
 
 # Noise level, relative to the image scale, at which thresholds and log lambda are as stored.
 REFERENCE_NOISE = 0.01
+
+
+@final
+@dataclass(frozen=True)
+class ReceptiveField:
+    """How far a network looks, and what looking costs: what evaluating it part by part needs to know.
+
+    Attributes:
+        halo: pixels to either side of a pixel, along each spatial axis, that its denoised value may depend on.
+        grid: a part of the image that begins at a multiple of this, along each axis, is computed as in the whole.
+        live: numbers held for each pixel at the peak of an evaluation without gradients, as measured.
+    """
+
+    halo: tuple[int, ...]
+    grid: tuple[int, ...]
+    live: int
 
 
 class ScoreNetwork(nn.Module, ABC):
@@ -42,6 +59,17 @@ class ScoreNetwork(nn.Module, ABC):
         """
         raise TypeError(
             f"{type(self).__name__}: has no settings(), expected one that returns the constructor's arguments"
+        )
+
+    def receptive_field(self) -> ReceptiveField:
+        """Return how far H looks, for networks whose value at a pixel depends on its surroundings only.
+
+        Raises:
+            TypeError: the class does not say; such a network is evaluated on whole images only.
+            ValueError: this network's borders meet (circular padding).
+        """
+        raise TypeError(
+            f"{type(self).__name__}: has no receptive_field(), expected one that says how far the network looks"
         )
 
     def project(self) -> None:

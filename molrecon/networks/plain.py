@@ -9,7 +9,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from molrecon.networks.base import ScoreNetwork
+from molrecon.networks.base import ReceptiveField, ScoreNetwork
 from molrecon.networks.convolution import Padding
 
 CONVOLUTION = {2: nn.Conv2d, 3: nn.Conv3d}
@@ -29,6 +29,8 @@ class PlainNetwork(ScoreNetwork):
         ndim: spatial axes, 2 or 3.
         padding: of the convolutions.
         skip: add `(1 - m) x`; the last convolution then starts at zero, and so H at `(1 - m) I`.
+        spectral: keep the spectral norm of each reshaped kernel (out, in * size) at 1 at most, by `project`. The
+            norm of the convolution itself can be up to three times that (3x3): it tempers, it bounds nothing.
         seed: of the initial weights.
 
     Attributes:
@@ -36,7 +38,7 @@ class PlainNetwork(ScoreNetwork):
 
     Shapes: real images (batch, 2, *spatial). The noise level is ignored.
 
-    Reference: Pramanik, Zimmerman, Jacob, IEEE TCI 2023, section V.
+    References: Pramanik, Zimmerman, Jacob, IEEE TCI 2023, section V; Miyato et al., ICLR 2018 (`spectral`).
     """
 
     certified = False
@@ -50,6 +52,7 @@ class PlainNetwork(ScoreNetwork):
         ndim: int = 2,
         padding: Padding = "zeros",
         skip: bool = False,
+        spectral: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -68,6 +71,7 @@ class PlainNetwork(ScoreNetwork):
         self.ndim = ndim
         self.padding: Padding = padding
         self.skip = skip
+        self.spectral = spectral
         channels = [2, *[features] * (layers - 1), 2]
         generator = torch.Generator().manual_seed(seed)
         self.convolutions = nn.ModuleList(
@@ -91,7 +95,29 @@ class PlainNetwork(ScoreNetwork):
             "ndim": self.ndim,
             "padding": self.padding,
             "skip": self.skip,
+            "spectral": self.spectral,
         }
+
+    def receptive_field(self) -> ReceptiveField:
+        """Return how far H looks: one pixel a convolution.
+
+        Raises:
+            ValueError: circular padding, where the first pixel sees the last one.
+        """
+        if self.padding == "circular":
+            raise ValueError("PlainNetwork: padding is 'circular', expected 'zeros' to evaluate it part by part")
+        # In double precision a convolution on the CPU gathers the neighbours of all pixels first.
+        gathered = 3**self.ndim if self.convolutions[0].weight.dtype == torch.float64 else 0
+        halo = (len(self.convolutions),) * self.ndim
+        return ReceptiveField(halo, grid=(1,) * self.ndim, live=(3 + gathered) * self.features + 8)
+
+    @torch.no_grad()
+    def project(self) -> None:
+        """Divide each reshaped kernel by its spectral norm where that exceeds 1, if `spectral`."""
+        if self.spectral:
+            for convolution in self.convolutions:
+                weight = convolution.get_parameter("weight")
+                weight.div_(torch.linalg.matrix_norm(weight.flatten(1), 2).clamp_min(1))
 
     def lipschitz_bound(self) -> float:
         """Return `1 - m`: what training aimed at, not a bound."""

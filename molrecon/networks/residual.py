@@ -11,7 +11,7 @@ import torch.nn.functional as nnf
 from torch import Tensor, nn
 
 from molrecon.lipschitz import certified_norm_bound, normalised_kernels
-from molrecon.networks.base import REFERENCE_NOISE, ScoreNetwork, largest_below
+from molrecon.networks.base import REFERENCE_NOISE, ReceptiveField, ScoreNetwork, largest_below
 from molrecon.networks.convex_potential import ConvexPotential, convex_potential_lipschitz
 from molrecon.networks.convolution import Convolution, Padding, SeparableConvolution, composed_kernel
 from molrecon.networks.haar import shifted_v_cycle
@@ -143,6 +143,34 @@ class ResidualNetwork(ScoreNetwork):
             "separable": self.separable,
             "pyramid_axes": list(self.pyramid_axes),
         }
+
+    def receptive_field(self) -> ReceptiveField:
+        """Return how far H looks: `n (2^(L-1) (6 p + 1) - 4 p - 1)` pixels along an axis of the pyramid.
+
+        n cycles, L levels, filters of 2 p + 1 pixels. A layer, W and then its transpose, looks 2 p far. A V-cycle that
+        looks R far on its averages does so `2 R + 1` far on the pixels of these, and with the layers before and after
+        it `R' = 4 p + 2 R + 1` far, from R = 2 p at the coarsest level on. Along an axis without a pyramid all
+        2 L - 1 layers of a cycle look at neighbours of the same distance: `n (2 L - 1) 2 p`. The grid is that of the
+        coarsest level, `2^(L-1)`, which the shift of odd cycles leaves in place.
+
+        Raises:
+            ValueError: circular padding, where the first pixel sees the last one.
+        """
+        if self.padding == "circular":
+            raise ValueError("ResidualNetwork: padding is 'circular', expected 'zeros' to evaluate it part by part")
+        p, coarse = self.kernel_size // 2, 2 ** (self.levels - 1)
+        along, across = coarse * (6 * p + 1) - 4 * p - 1, (2 * self.levels - 1) * 2 * p
+        averaged = [axis in self.pyramid_axes for axis in range(self.ndim)]
+        return ReceptiveField(
+            halo=tuple(self.cycles * (along if a else across) for a in averaged),
+            grid=tuple(coarse if a else 1 for a in averaged),
+            live=2 * self.features + (8 if self.separable else 3) * self.channels + 4 + self._gathered(),
+        )
+
+    def _gathered(self) -> int:
+        # In double precision a convolution on the CPU gathers the neighbours of all pixels first.
+        taps = self.kernel_size ** (self.ndim - 1 if self.separable else self.ndim)
+        return taps * self.channels if self.weight.dtype == torch.float64 else 0
 
     @torch.no_grad()
     def project(self) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from molrecon.lipschitz import certified_norm_bound, normalised_kernels
-from molrecon.networks.base import REFERENCE_NOISE, ScoreNetwork, largest_below
+from molrecon.networks.base import REFERENCE_NOISE, ReceptiveField, ScoreNetwork, largest_below
 from molrecon.networks.convolution import Padding, convolve
 from molrecon.networks.initial import cosine_filters
 from molrecon.networks.remembered import Remembered
@@ -108,6 +108,19 @@ class SpectralNetwork(ScoreNetwork):
     def applied_kernels(self) -> list[Tensor]:
         """Return the convolutions (out, in, *size) as H applies them."""
         return list(self.weights) if self.training else self._normalised(*self.weights)
+
+    def receptive_field(self) -> ReceptiveField:
+        """Return how far H looks: half a filter a convolution.
+
+        Raises:
+            ValueError: circular padding, where the first pixel sees the last one.
+        """
+        if self.padding == "circular":
+            raise ValueError("SpectralNetwork: padding is 'circular', expected 'zeros' to evaluate it part by part")
+        # In double precision a convolution on the CPU gathers the neighbours of all pixels first.
+        gathered = self.kernel_size**self.ndim if self.bias.dtype == torch.float64 else 0
+        halo = (self.layers * (self.kernel_size // 2),) * self.ndim
+        return ReceptiveField(halo, grid=(1,) * self.ndim, live=(3 + gathered) * self.features + 8)
 
     @torch.no_grad()
     def lipschitz_bound(self) -> float:

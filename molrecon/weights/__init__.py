@@ -11,16 +11,25 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from molrecon.deep_equilibrium import DeepEquilibrium
 from molrecon.io import atomic_path
 from molrecon.mol import MOL
-from molrecon.networks import PlainNetwork, ResidualNetwork, ScoreNetwork, SpectralNetwork
+from molrecon.networks import PlainNetwork, ResidualNetwork, ScoreNetwork, SpectralNetwork, UNet
+from molrecon.unrolled.admm_net import ADMMNet
 from molrecon.unrolled.modl import MoDL
+from molrecon.unrolled.post_processing import PostProcessing
+from molrecon.unrolled.varnet import VarNet
 
 FOLDER = Path(__file__).parent
 DEFAULT_MODEL = "mol-brain-2d"
 
+Reconstructor = MOL | DeepEquilibrium | MoDL | ADMMNet | VarNet | PostProcessing
+
 _NETWORKS: dict[str, Callable[..., ScoreNetwork]] = {
-    network.__name__: network for network in (PlainNetwork, ResidualNetwork, SpectralNetwork)
+    network.__name__: network for network in (PlainNetwork, ResidualNetwork, SpectralNetwork, UNet)
+}
+_MODELS: dict[str, Callable[..., Reconstructor]] = {
+    model.__name__: model for model in (MOL, DeepEquilibrium, MoDL, ADMMNet, VarNet, PostProcessing)
 }
 
 
@@ -53,7 +62,7 @@ def load_model(name_or_path: str | Path = DEFAULT_MODEL) -> MOL:
 
     Raises:
         FileNotFoundError: no such model or file.
-        ValueError: the file is not a safetensors file of an equilibrium model of molrecon.
+        ValueError: the file is not a safetensors file of a monotone equilibrium model of molrecon.
     """
     model = load_reconstructor(name_or_path)
     if not isinstance(model, MOL):
@@ -61,28 +70,25 @@ def load_model(name_or_path: str | Path = DEFAULT_MODEL) -> MOL:
     return model
 
 
-def load_reconstructor(name_or_path: str | Path) -> MOL | MoDL:
-    """Return any packaged or saved reconstructor, equilibrium or unrolled, in evaluation mode; see `load_model`."""
+def load_reconstructor(name_or_path: str | Path) -> Reconstructor:
+    """Return any packaged or saved reconstructor in evaluation mode; see `load_model`."""
     path = weights_path(name_or_path)
     try:
         with safe_open(path, framework="pt") as stored:
             settings = json.loads((stored.metadata() or {})["molrecon"])
             state = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118
-        # Files of version 0.1 name neither class: they hold a MOL with a ResidualNetwork.
-        build = _NETWORKS[settings.get("network_class", ResidualNetwork.__name__)]
-        network, phase_reference = build(**settings["network"]), settings["phase_reference"]
-        model: MOL | MoDL
-        if "n_unrolls" in settings:
-            model = MoDL(network, n_unrolls=settings["n_unrolls"], phase_reference=phase_reference)
-        else:
-            model = MOL(network, phase_reference=phase_reference)
+        # Files of version 0.1 name neither class: they hold a MOL with a ResidualNetwork. Later ones of MoDL did not
+        # name it either, but their number of unrolls.
+        network = _NETWORKS[settings.pop("network_class", ResidualNetwork.__name__)](**settings.pop("network"))
+        guess = MoDL.__name__ if "n_unrolls" in settings else MOL.__name__
+        model = _MODELS[settings.pop("model_class", guess)](network, **settings)
         model.load_state_dict(state)
     except (SafetensorError, KeyError, TypeError, RuntimeError, ValueError) as error:
         raise ValueError(f"{path}: not a molrecon model ({error}), expected a file written by save_model") from error
     return model.eval()
 
 
-def save_model(model: MOL | MoDL, path: str | Path, card: dict[str, Any]) -> None:
+def save_model(model: Reconstructor, path: str | Path, card: dict[str, Any]) -> None:
     """Write the weights as safetensors, with what is needed to build the model, and the card beside it as JSON.
 
     Args:
@@ -100,10 +106,8 @@ def save_model(model: MOL | MoDL, path: str | Path, card: dict[str, Any]) -> Non
         raise TypeError(f"save_model: network is {type(network).__name__}, expected one of {', '.join(_NETWORKS)}")
     if path.suffix != ".safetensors":
         raise ValueError(f"save_model: {path}, expected a name that ends in .safetensors")
-    settings: dict[str, Any] = {"network_class": type(network).__name__, "network": network.settings()}
-    settings["phase_reference"] = model.phase_reference
-    if isinstance(model, MoDL):
-        settings["n_unrolls"] = model.n_unrolls
+    settings = {"network_class": type(network).__name__, "network": network.settings()}
+    settings |= {"model_class": type(model).__name__, **model.settings()}
     state = {key: value.detach().contiguous().cpu() for key, value in model.state_dict().items()}
     with atomic_path(path.with_suffix(".json")) as temporary:
         temporary.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")

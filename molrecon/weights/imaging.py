@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from molrecon.io import atomic_path
 from molrecon.unrolled.assembly import assemble, names
+from molrecon.unrolled.equilibrium_stage import EquilibriumStage
 from molrecon.unrolled.imager import MEASUREMENTS, BlockImager
 from molrecon.weights import available_models, weights_path
 from molrecon.weights.published_ista import load_published_imager
@@ -49,6 +50,10 @@ def save_imager(imager: BlockImager, path: str | Path, card: dict[str, Any], *, 
         raise ValueError(f"save_imager: {path}, expected a name that ends in .safetensors")
     host, data_step = names(imager.model)
     settings = {"host": host, "data_step": data_step, "n_stages": imager.model.host.n_stages}
+    if isinstance(imager.model, EquilibriumStage):
+        settings["equilibrium"] = True
+    else:
+        settings["repeats"] = imager.model.repeats
     kind = torch.float16 if half else torch.float32
     state = {key: value.detach().to(kind).contiguous().cpu() for key, value in imager.state_dict().items()}
     with atomic_path(path.with_suffix(".json")) as temporary:
@@ -71,7 +76,9 @@ def load_imager(name_or_path: str | Path) -> BlockImager:
     try:
         settings = _settings(path)["imager"]
         state = {key: value.float() for key, value in load_file(path).items()}
-        imager = BlockImager(assemble(**settings), torch.empty_like(state["phi"]))
+        at_equilibrium = settings.pop("equilibrium", False)
+        model = assemble(**settings)
+        imager = BlockImager(EquilibriumStage(model) if at_equilibrium else model, torch.empty_like(state["phi"]))
         imager.load_state_dict(state)
     except (SafetensorError, KeyError, TypeError, RuntimeError, ValueError) as error:
         raise ValueError(f"{path}: not an imager of molrecon ({error}), expected a file of save_imager") from error

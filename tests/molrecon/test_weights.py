@@ -14,10 +14,15 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from molrecon.deep_equilibrium import DeepEquilibrium
 from molrecon.mol import MOL
-from molrecon.networks import PlainNetwork, ResidualNetwork, ScoreNetwork, SpectralNetwork
+from molrecon.networks import PlainNetwork, ResidualNetwork, ScoreNetwork, SpectralNetwork, UNet
+from molrecon.unrolled.admm_net import ADMMNet
 from molrecon.unrolled.modl import MoDL
+from molrecon.unrolled.post_processing import PostProcessing
+from molrecon.unrolled.varnet import VarNet
 from molrecon.weights import (
+    Reconstructor,
     available_models,
     load_card,
     load_model,
@@ -27,7 +32,9 @@ from molrecon.weights import (
     weights_path,
 )
 from molrecon.weights.imaging import available_imagers
+from molrecon.weights.inpainting import available_inpainters
 from molrecon.weights.published import load_published_mol
+from molrecon.weights.sparse import available_code_networks
 from operators import Sense
 
 DATA = os.environ.get("MOLRECON_DATA")
@@ -44,13 +51,14 @@ def small_model(*, phase_reference: bool = True) -> MOL:
     return model.eval()
 
 
-def small_scan() -> tuple[Tensor, Sense]:
+def small_scan(ndim: int = 2) -> tuple[Tensor, Sense]:
     generator = torch.Generator().manual_seed(1)
-    maps = torch.randn(1, 4, 12, 10, dtype=torch.complex64, generator=generator)
+    shape = (12, 10) if ndim == 2 else (4, 12, 10)
+    maps = torch.randn(1, 4, *shape, dtype=torch.complex64, generator=generator)
     maps = maps / torch.linalg.vector_norm(maps, dim=1, keepdim=True)
-    mask = (torch.arange(10) % 2 == 0)[None, None]
+    mask = (torch.arange(10) % 2 == 0).view(1, *[1] * (ndim - 1), 10)
     operator = Sense(maps, mask)
-    return operator(torch.randn(1, 12, 10, dtype=torch.complex64, generator=generator)), operator
+    return operator(torch.randn(1, *shape, dtype=torch.complex64, generator=generator)), operator
 
 
 def reconstruct(model: MOL) -> Tensor:
@@ -163,26 +171,56 @@ def test_files_that_are_no_model(write: Any, tmp_path: Path) -> None:
         load_model(path)
 
 
-def test_other_reconstructors_round_trip(tmp_path: Path) -> None:
+def other_reconstructors() -> dict[str, Reconstructor]:
     plain = PlainNetwork(monotonicity=0.1, layers=3, features=4, skip=True)
-    unrolled, penalised = MoDL(plain, n_unrolls=3, data_weight=20.0), MOL(plain)
-    for name, model in (("unrolled", unrolled), ("penalised", penalised)):
-        save_model(model, tmp_path / f"{name}.safetensors", CARD)
-        again = load_reconstructor(tmp_path / f"{name}.safetensors")
-        assert type(again) is type(model)
-        assert not again.training
-        assert again.network.settings() == plain.settings()
-        for key, value in model.state_dict().items():
-            assert torch.equal(again.state_dict()[key], value)
-    spectral = MOL(SpectralNetwork(monotonicity=0.1, layers=2, features=4))
-    save_model(spectral, tmp_path / "spectral.safetensors", CARD)
-    assert load_model(tmp_path / "spectral.safetensors").certificate().kind == "certified"
-    loaded = load_reconstructor(tmp_path / "unrolled.safetensors")
-    assert isinstance(loaded, MoDL)
-    assert loaded.n_unrolls == 3
-    assert load_model(tmp_path / "penalised.safetensors").certificate().kind == "estimated"
-    with pytest.raises(ValueError, match=r"unrolled.safetensors: holds a MoDL, expected an equilibrium model"):
-        load_model(tmp_path / "unrolled.safetensors")
+    tempered = PlainNetwork(monotonicity=0.1, layers=3, features=4, spectral=True)
+    return {
+        "penalised": MOL(plain),
+        "spectral": MOL(SpectralNetwork(monotonicity=0.1, layers=2, features=4)),
+        "modl": MoDL(plain, n_unrolls=3, data_weight=20.0),
+        "admm-net": ADMMNet(plain, n_unrolls=4),
+        "varnet": VarNet(plain, n_unrolls=2, phase_reference=False),
+        "unet": PostProcessing(UNet(channels=(3, 4)), phase_reference=False),
+        "de-grad": DeepEquilibrium(plain, data_weight=3.0),
+        "de-prox": DeepEquilibrium(tempered, step="proximal", phase_reference=False),
+    }
+
+
+@pytest.mark.parametrize("name", other_reconstructors())
+def test_other_reconstructors_round_trip(name: str, tmp_path: Path) -> None:
+    model, path = other_reconstructors()[name].eval(), tmp_path / f"{name}.safetensors"
+    save_model(model, path, CARD)
+    again = load_reconstructor(path)
+    assert type(again) is type(model)
+    assert not again.training
+    assert again.settings() == model.settings()
+    assert again.network.settings() == model.network.settings()
+    for key, value in model.state_dict().items():
+        assert torch.equal(again.state_dict()[key], value)
+    kspace, operator = small_scan()
+    with torch.no_grad():
+        images = [m(kspace, operator, 0.01) for m in (model, again)]
+    first, second = (image if isinstance(image, Tensor) else image.value for image in images)
+    assert torch.equal(first, second)
+    if isinstance(model, MOL):
+        assert load_model(path).certificate().kind == ("certified" if name == "spectral" else "estimated")
+    else:
+        with pytest.raises(
+            ValueError, match=rf"{name}.safetensors: holds a {type(model).__name__}, expected an equilibrium model"
+        ):
+            load_model(path)
+
+
+@pytest.mark.parametrize("unrolled", [True, False])
+def test_files_without_the_name_of_a_class(unrolled: bool, tmp_path: Path) -> None:
+    strict = small_model()
+    model = MoDL(strict.network, n_unrolls=3) if unrolled else strict
+    settings = {"network": strict.network.settings(), **model.settings()}
+    path = tmp_path / "old.safetensors"
+    save_file(model.state_dict(), path, metadata={"molrecon": json.dumps(settings)})
+    again = load_reconstructor(path)
+    assert type(again) is type(model)
+    assert again.settings() == model.settings()
 
 
 def test_networks_of_others_are_not_saved(tmp_path: Path) -> None:
@@ -199,18 +237,20 @@ def test_networks_of_others_are_not_saved(tmp_path: Path) -> None:
         save_model(MOL(Foreign()), tmp_path / "foreign.safetensors", CARD)
 
 
-@pytest.mark.parametrize("name", sorted(set(available_models()) - set(available_imagers())))
+@pytest.mark.parametrize(
+    "name",
+    sorted({*available_models()} - {*available_imagers()} - {*available_code_networks()} - {*available_inpainters()}),
+)
 def test_packaged_models(name: str) -> None:
     model = load_reconstructor(name)
     assert all(torch.isfinite(value).all() for value in model.state_dict().values())
-    kspace, operator = small_scan()
+    kspace, operator = small_scan(model.network.ndim)
     with torch.no_grad():
         answer = model(kspace, operator)
     if isinstance(answer, Tensor):
         assert torch.isfinite(torch.view_as_real(answer)).all()
-    else:
+    elif isinstance(model, MOL):
         assert answer.converged.all()
-    if isinstance(model, MOL):
         assert model.certificate().kind == ("estimated" if "penalised" in name else "certified")
         assert model.certificate().lipschitz < 1
     card = load_card(name)

@@ -1,0 +1,159 @@
+"""What unrolled reconstructors share: conditioning, the units of the data, and the loop over their stages."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from molrecon.batched import per_sample
+from molrecon.conditioning import NOISE_COEFFICIENTS, Conditioning, condition, data_weight
+from molrecon.conjugate_gradient import solve_hermitian
+from molrecon.descent_checks import Disturb
+from molrecon.networks import ScoreNetwork
+from operators import LinearOperator
+
+INNER_TOL = 1e-2  # of the conjugate gradients, relative to the residual at the image they start from
+INNER_STEPS = 30
+
+
+class UnrolledReconstructor(nn.Module, ABC):
+    """A fixed number K of stages around one network, trained end to end.
+
+    Subclasses define `iterate`. The graph of all K stages is held for the gradient. Nothing is guaranteed about the
+    result.
+
+    Args:
+        network: the denoiser H, shared by the stages.
+        n_unrolls: K.
+        data_weight: lambda at the reference noise level.
+        phase_reference: show the network the image without its smooth phase (see `Conditioning`).
+
+    Attributes:
+        n_unrolls: stages that are run; may be set to fewer than K.
+
+    Shapes: k-space (batch, coil, *spatial), image (batch, *spatial), complex.
+
+    Raises:
+        ValueError: `n_unrolls` or `data_weight` that is not positive.
+    """
+
+    def __init__(self, network: ScoreNetwork, *, n_unrolls: int, data_weight: float, phase_reference: bool) -> None:
+        super().__init__()
+        if n_unrolls < 1 or data_weight <= 0:
+            raise ValueError(
+                f"{type(self).__name__}: got n_unrolls {n_unrolls} and data_weight {data_weight}, expected both to be"
+                " positive"
+            )
+        self.network = network
+        self.n_unrolls = n_unrolls
+        self.phase_reference = phase_reference
+        self.log_data_weight = nn.Parameter(torch.tensor([math.log(data_weight), *NOISE_COEFFICIENTS]))
+
+    def settings(self) -> dict[str, Any]:
+        """Return the constructor's arguments besides the network and what is learned."""
+        return {"n_unrolls": self.n_unrolls, "phase_reference": self.phase_reference}
+
+    @abstractmethod
+    def iterate(
+        self,
+        zero_filled: Tensor,
+        operator: LinearOperator,
+        weight: Tensor,
+        denoise: Callable[[Tensor], Tensor],
+        disturb: Disturb,
+    ) -> Iterator[Tensor]:
+        """Yield x_1 .. x_K in the units of the network; x_0 is `zero_filled`.
+
+        Args:
+            zero_filled: A^H b (batch, *spatial), divided by the scan's intensity.
+            operator: the acquisition A.
+            weight: lambda of each sample (batch, 1, ...).
+            denoise: H on complex images.
+            disturb: (k, x_k) -> the x_k that is yielded and that stage k + 1 starts from.
+        """
+
+    def forward(
+        self,
+        kspace: Tensor,
+        operator: LinearOperator,
+        noise_level: float | Tensor | None = None,
+        *,
+        conditioning: Conditioning | None = None,
+    ) -> Tensor:
+        """Return the image after the last stage, in the units of the data.
+
+        Args:
+            kspace: b (batch, coil, *spatial) complex; unsampled entries zero.
+            operator: the acquisition A.
+            noise_level: see `conditioning.condition`.
+            conditioning: given in place of what `condition` finds.
+
+        Raises:
+            TypeError: real k-space.
+        """
+        *_, image = self.stages(kspace, operator, noise_level, conditioning=conditioning)
+        return image
+
+    def stages(
+        self,
+        kspace: Tensor,
+        operator: LinearOperator,
+        noise_level: float | Tensor | None = None,
+        *,
+        conditioning: Conditioning | None = None,
+        disturb: Disturb | None = None,
+    ) -> Iterator[Tensor]:
+        """Yield x_1 .. x_K in the units of the data; the start is the zero-filled image.
+
+        Args:
+            kspace, operator, noise_level, conditioning: as of `forward`.
+            disturb: (k, x_k) -> image, for k = 1 .. K - 1; what it returns is what the next stage starts from, and what
+                is yielded.
+        """
+        known = known_or_found(self, kspace, operator, noise_level, conditioning)
+        scale = per_sample(known.scale, known.phase)
+        weight = per_sample(data_weight(self.log_data_weight, known.noise_level), known.phase)
+        zero_filled = operator.adjoint(kspace) / scale
+
+        def handed_on(stage: int, x: Tensor) -> Tensor:
+            return x if disturb is None or stage == self.n_unrolls else disturb(stage, x * scale) / scale
+
+        for x in self.iterate(zero_filled, operator, weight, known.denoiser(self.network), handed_on):
+            yield x * scale
+
+
+def known_or_found(
+    model: nn.Module,
+    kspace: Tensor,
+    operator: LinearOperator,
+    noise_level: float | Tensor | None,
+    conditioning: Conditioning | None,
+) -> Conditioning:
+    """Return the conditioning that is given, or else what `condition` finds for a model with `phase_reference`.
+
+    Raises:
+        TypeError: real k-space.
+    """
+    if not torch.is_complex(kspace):
+        raise TypeError(f"{type(model).__name__}: kspace has dtype {kspace.dtype}, expected a complex dtype")
+    if conditioning is not None:
+        return conditioning
+    return condition(kspace, operator, noise_level, phase_reference=bool(model.phase_reference))
+
+
+def data_consistent(image: Tensor, zero_filled: Tensor, operator: LinearOperator, weight: Tensor) -> Tensor:
+    """Return `(I + lambda A^H A)^-1 (image + lambda A^H b)`, the images (batch, *spatial).
+
+    Conjugate gradients started at the image, with the implicit gradient of the exact solution.
+    """
+
+    def regularised(x: Tensor) -> Tensor:
+        return x + weight * operator.normal(x)
+
+    residual = weight * (zero_filled - operator.normal(image))
+    return image + solve_hermitian(regularised, residual, tol=INNER_TOL, max_steps=INNER_STEPS).value
