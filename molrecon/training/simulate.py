@@ -68,7 +68,7 @@ def simulate_scan(image: np.ndarray, size: int, rng: np.random.Generator, coils:
         rng: source of all randomness.
         coils: coils of the scan; up to half of them may be silent (zero maps).
     """
-    x = _geometry(_contrast(image, rng), size, rng) * _smooth_phase(size, rng)
+    x = _geometry(augmented_contrast(image, rng), size, rng) * _smooth_phase(size, rng)
     active = int(rng.integers(max(4, coils // 2), coils + 1))
     field = _coil_fields(active, size, rng)
     noise_level = float(np.exp(rng.uniform(*np.log(NOISE_RANGE))))
@@ -96,8 +96,8 @@ def _calibrated(coil_images: Tensor, noise_level: float, width: int, rng: np.ran
     """Return the scan of these coil images in any units, the silent coils last; its maps see noise of their own."""
     size = coil_images.shape[-1]
     active = int(coil_images.abs().amax((1, 2)).count_nonzero())
-    coil_images = coil_images / _maximum(coil_images.abs().square().sum(0).sqrt())
-    noisy = coil_images[:active] + noise_level * _complex_noise((active, size, size), rng)
+    coil_images = coil_images / robust_maximum(coil_images.abs().square().sum(0).sqrt())
+    noisy = coil_images[:active] + noise_level * complex_noise((active, size, size), rng)
     centre = slice(size // 2 - width // 2, size // 2 - width // 2 + width)
     rows = slice(size // 2 - 16, size // 2 + 16)
     calibration = centred_fft(noisy, (-2, -1))[:, rows, centre]
@@ -114,11 +114,7 @@ def strip_problem(scan: Scan, rows: int, rng: np.random.Generator) -> Problem:
     in eight is undersampled along both axes instead, at random with a density that falls towards the edges.
     """
     size = scan.reference.shape[-1]
-    energy = scan.reference.abs().square().mean(1).unfold(0, rows, 1).mean(1)
-    # Strips of air teach nothing, and the logarithm of their tiny error would outweigh the rest.
-    shown = torch.nonzero(energy > 0.3 * scan.reference.abs().square().mean()).flatten()
-    first = int(shown[int(rng.integers(len(shown)))])
-    strip = slice(first, first + rows)
+    strip = draw_strip(scan.reference, rows, rng)
     maps, images = scan.sensitivity_maps[:, strip], scan.coil_images[:, strip]
     if rng.random() < 0.125:
         mask = _density_mask((rows, size), rng)[None]
@@ -127,9 +123,20 @@ def strip_problem(scan: Scan, rows: int, rng: np.random.Generator) -> Problem:
     operator = Sense(maps[None], mask)
     # Coils without a map stay silent: their noise would be pure loss.
     heard = (scan.sensitivity_maps.abs().amax((1, 2)) > 0)[:, None, None]
-    noisy = images + heard * scan.noise_level * _complex_noise(images.shape, rng)
+    noisy = images + heard * scan.noise_level * complex_noise(images.shape, rng)
     kspace = operator.sampling(centred_fft(noisy, (-2, -1))[None])
     return Problem(kspace, operator, scan.reference[None, strip], torch.tensor([scan.noise_level]))
+
+
+def draw_strip(reference: Tensor, rows: int, rng: np.random.Generator) -> slice:
+    """Return `rows` consecutive rows of an image (rows, cols) that is not zero, where it shows something.
+
+    Strips of air teach nothing, and the logarithm of their tiny error would outweigh the rest.
+    """
+    energy = reference.abs().square().mean(1).unfold(0, rows, 1).mean(1)
+    shown = torch.nonzero(energy > 0.3 * reference.abs().square().mean()).flatten()
+    first = int(shown[int(rng.integers(len(shown)))])
+    return slice(first, first + rows)
 
 
 def stack_problems(problems: list[Problem]) -> Problem:
@@ -140,6 +147,7 @@ def stack_problems(problems: list[Problem]) -> Problem:
         Sense(
             torch.cat([p.operator.sensitivity_maps for p in problems]),
             torch.cat([p.operator.sampling_mask.expand(shape) for p in problems]),
+            problems[0].operator.encoding.fourier_ndim,
         ),
         torch.cat([p.reference for p in problems]),
         torch.cat([p.noise_level for p in problems]),
@@ -148,14 +156,19 @@ def stack_problems(problems: list[Problem]) -> Problem:
 
 def magnitude_psnr(image: Tensor, reference: Tensor) -> float:
     """Return the PSNR in dB of the magnitudes of complex images (batch, *spatial), peak the reference's maximum."""
-    magnitudes = [x.detach().abs().cpu().numpy() for x in (reference, image)]
+    magnitudes = [x.detach().abs().flatten(0, -3).cpu().numpy() for x in (reference, image)]
     return psnr(magnitudes[0], magnitudes[1])
 
 
-def draw_mask(cols: int, rng: np.random.Generator) -> np.ndarray:
-    """Return a random or equispaced mask (cols,) of acceleration 3 to 8 with a centre of 5 to 14 %."""
-    acceleration = rng.uniform(3, 8)
-    center_fraction = min(rng.uniform(0.05, 0.14), 0.7 / acceleration)
+def draw_mask(
+    cols: int, rng: np.random.Generator, accelerations: tuple[float, float] = (3, 8), fewest_low: int = 0
+) -> np.ndarray:
+    """Return a random or equispaced mask (cols,) with a centre of 5 to 14 %, and of `fewest_low` lines at least.
+
+    accelerations: the range to draw from; the centre takes at most seven tenths of what the acceleration allows.
+    """
+    acceleration = rng.uniform(*accelerations)
+    center_fraction = min(max(rng.uniform(0.05, 0.14), fewest_low / cols), 0.7 / acceleration)
     seed = int(rng.integers(2**31))
     if rng.random() < 0.5:
         return random_mask(cols, acceleration, center_fraction, seed)
@@ -170,16 +183,23 @@ def _density_mask(shape: tuple[int, int], rng: np.random.Generator) -> Tensor:
     return torch.from_numpy(mask)
 
 
-def _maximum(magnitude: Tensor) -> Tensor:
+def robust_maximum(magnitude: Tensor) -> Tensor:
+    """Return the 99.5 % quantile of magnitudes of any shape, at least 1e-6."""
     return magnitude.flatten().kthvalue(round(0.995 * magnitude.numel())).values.clamp_min(1e-6)
 
 
-def _complex_noise(shape: tuple[int, ...] | torch.Size, rng: np.random.Generator) -> Tensor:
+def complex_noise(shape: tuple[int, ...] | torch.Size, rng: np.random.Generator) -> Tensor:
+    """Return complex64 white noise of unit variance, half of it in each part."""
     pair = rng.standard_normal((*shape, 2), dtype=np.float32) * np.float32(np.sqrt(0.5))
     return torch.view_as_complex(torch.from_numpy(pair))
 
 
-def _contrast(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def augmented_contrast(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return a complex image of any number of axes with another contrast, its phase kept; maximum about 1.
+
+    Half of them keep their own, but for the scale; the others get a power or a random curve of the magnitude. Three in
+    ten have a bright rim besides, as subcutaneous fat makes one.
+    """
     magnitude = np.abs(image)
     magnitude = magnitude / max(float(np.quantile(magnitude, 0.998)), 1e-6)
     unit = np.exp(1j * np.angle(image)).astype(np.complex64)
