@@ -22,6 +22,7 @@ from matplotlib.figure import Figure
 from molrecon.training.cs import benchmark_images
 from molrecon.unrolled.alignment import alignment
 from molrecon.unrolled.assembly import names
+from molrecon.unrolled.equilibrium_stage import EquilibriumStage
 from molrecon.unrolled.imager import BlockImager
 from molrecon.weights.imaging import load_imager
 from molrecon.weights.published_ista import load_published_imager
@@ -32,6 +33,8 @@ Curves = dict[str, tuple[np.ndarray, np.ndarray]]
 def mean_alignment(imager: BlockImager, images: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Return alignment before and after each stage's network, (stages,), means over images (rows, cols) uint8."""
     curves = []
+    if isinstance(imager.model, EquilibriumStage):
+        raise TypeError("mean_alignment: an imager at equilibrium, expected one of several stages")
     for image in images:
         x = torch.from_numpy(image)[None].float() / 255
         curves.append(alignment(imager.model, *imager.problem(imager.measure(x), (image.shape[0], image.shape[1]))))

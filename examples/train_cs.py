@@ -7,6 +7,10 @@ the same initial weights for the same seed. The run resumes from OUT/checkpoint.
 same run. At the end OUT holds HOST-STEP-RATIO.safetensors and its card. Scores are of validation images, never of test
 images: `examples/cs_benchmark.py --model OUT/HOST-STEP-RATIO.safetensors` gives those.
 
+--random-sensing trains one model for all ratios, as COAST was: every step has one of 25 matrices and one of five
+ratios. OUT then holds a file for every ratio, with the same weights and the matrix to score them with.
+--repeats K runs the stages K times with shared weights; --equilibrium solves a single stage to its fixed point.
+
 The published protocol is --steps 277800 --batch 64 --learning-rate 1e-4 --final-rate 1 (200 epochs); the defaults are
 for a small budget.
 """
@@ -16,24 +20,31 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
-from tqdm import tqdm
+from torch import Tensor
 
 from molrecon.training.cs import (
+    IMAGING_SETTINGS,
+    ImagingTask,
     initialisation_matrix,
     mean_score,
     second_moment,
     sensing_matrix,
-    train,
     training_blocks,
     validation_images,
 )
 from molrecon.training.files import log_to
-from molrecon.training.optimise import Schedule
+from molrecon.training.log import finish
+from molrecon.training.loop import train
+from molrecon.training.random_sensing import RATIOS, RandomSensingTask
 from molrecon.unrolled.assembly import DATA_STEPS, HOSTS, assemble
+from molrecon.unrolled.equilibrium_stage import EquilibriumStage
 from molrecon.unrolled.imager import MEASUREMENTS, BlockImager
+from molrecon.unrolled.stage import Unrolled
 from molrecon.weights.imaging import save_imager
 from molrecon.weights.published_ista import load_published_ista
 
@@ -50,11 +61,15 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--data-step", choices=DATA_STEPS, default="gin")
     parser.add_argument("--ratio", type=int, choices=MEASUREMENTS, default=25)
     parser.add_argument("--stages", type=int, help="default: the published number")
-    parser.add_argument("--steps", type=int, default=Schedule.steps)
+    parser.add_argument("--repeats", type=int, default=1, help="how often the stages are run, with shared weights")
+    parser.add_argument("--equilibrium", action="store_true", help="solve one stage to its fixed point")
+    parser.add_argument("--random-sensing", action="store_true", help="one model for all matrices and ratios")
+    parser.add_argument("--half", action="store_true", help="store weights and matrices in half precision")
+    parser.add_argument("--steps", type=int, default=IMAGING_SETTINGS.steps)
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--learning-rate", type=float, default=Schedule.learning_rate)
-    parser.add_argument("--final-rate", type=float, default=Schedule.final_rate)
-    parser.add_argument("--checkpoint-every", type=int, default=Schedule.checkpoint_every)
+    parser.add_argument("--learning-rate", type=float, default=IMAGING_SETTINGS.learning_rate)
+    parser.add_argument("--final-rate", type=float, default=IMAGING_SETTINGS.final_rate)
+    parser.add_argument("--checkpoint-every", type=int, default=IMAGING_SETTINGS.checkpoint_every)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--start-published",
@@ -64,50 +79,85 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args(argv)
-    if arguments.start_published and (arguments.host != "ista-net-plus" or arguments.stages):
+    if arguments.start_published and (arguments.host != "ista-net-plus" or arguments.stages or arguments.repeats > 1):
         parser.error("--start-published goes with ISTA-Net+ of the published number of stages only")
+    if arguments.equilibrium and (arguments.stages != 1 or arguments.repeats > 1 or arguments.random_sensing):
+        parser.error("--equilibrium goes with --stages 1 only")
     return arguments
 
 
-def run(arguments: argparse.Namespace) -> None:
-    """Train, and write model and card."""
-    torch.set_num_threads(arguments.threads)
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    blocks = training_blocks(arguments.data)
-    phi = sensing_matrix(arguments.data, arguments.ratio)
-    initialisation = torch.from_numpy(initialisation_matrix(phi, second_moment(blocks))).float()
+def build(arguments: argparse.Namespace) -> Unrolled:
+    """Return the stages before training."""
     if arguments.start_published:
         published = arguments.data / "published" / "ista_net_plus" / f"cs_ratio_{arguments.ratio}.pkl"
-        model = load_published_ista(published, arguments.data_step)
-    else:
-        model = assemble(arguments.host, arguments.data_step, n_stages=arguments.stages, seed=arguments.seed)
-    imager = BlockImager(model, torch.from_numpy(phi).float(), initialisation).to(arguments.device)
+        return load_published_ista(published, arguments.data_step)
+    return assemble(
+        arguments.host,
+        arguments.data_step,
+        n_stages=arguments.stages,
+        repeats=arguments.repeats,
+        seed=arguments.seed,
+    )
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Train, and write models and cards."""
+    torch.set_num_threads(arguments.threads)
+    blocks = training_blocks(arguments.data)
     images = validation_images(arguments.data)
-    schedule = Schedule(
+    stages = build(arguments).to(arguments.device)
+    model = EquilibriumStage(stages) if arguments.equilibrium else stages
+    settings = replace(
+        IMAGING_SETTINGS,
         steps=arguments.steps,
         learning_rate=arguments.learning_rate,
         final_rate=arguments.final_rate,
         checkpoint_every=arguments.checkpoint_every,
-    )
-    steps = train(
-        imager,
-        blocks,
-        schedule,
-        arguments.out / "checkpoint.pt",
-        batch=arguments.batch,
-        part=PART if arguments.device == "cpu" else arguments.batch,
         seed=arguments.seed,
-        validate=lambda trained: mean_score(trained, images[:QUICK_VALIDATION])[0],
     )
-    for _ in tqdm(steps, total=arguments.steps, desc="training", disable=None):
-        pass
+    part = PART if arguments.device == "cpu" else arguments.batch
+    some = images[:QUICK_VALIDATION]
+    if arguments.random_sensing:
+        imagers = {ratio: imager_for(model, arguments, ratio) for ratio in RATIOS}
+        coast = RandomSensingTask(stages, blocks, batch=arguments.batch, part=part, seed=arguments.seed)
+        steps = train(coast, settings, arguments.out, lambda _: mean_score(imagers[arguments.ratio], some)[0])
+    else:
+        initialisation = torch.from_numpy(initialisation_matrix(matrix(arguments), second_moment(blocks))).float()
+        imagers = {arguments.ratio: imager_for(model, arguments, arguments.ratio, initialisation)}
+        task = ImagingTask(imagers[arguments.ratio], blocks, batch=arguments.batch, part=part, seed=arguments.seed)
+        steps = train(task, settings, arguments.out, lambda imager: mean_score(imager, some)[0])
+    finish(steps, arguments.steps)
+    for ratio, imager in imagers.items():
+        save(imager, arguments, ratio, images)
+
+
+def matrix(arguments: argparse.Namespace, ratio: int | None = None) -> np.ndarray:
+    """Return Phi of a ratio, by default the one asked for."""
+    return sensing_matrix(arguments.data, ratio or arguments.ratio)
+
+
+def imager_for(
+    model: Unrolled | EquilibriumStage, arguments: argparse.Namespace, ratio: int, initialisation: Tensor | None = None
+) -> BlockImager:
+    """Return the imager of a ratio on the device."""
+    return BlockImager(model, torch.from_numpy(matrix(arguments, ratio)).float(), initialisation).to(arguments.device)
+
+
+def save(imager: BlockImager, arguments: argparse.Namespace, ratio: int, images: list[np.ndarray]) -> None:
+    """Score on the validation images, and write model and card."""
     psnr, ssim = mean_score(imager, images)
-    name = f"{arguments.host}-{arguments.data_step}-{arguments.ratio}"
+    name = f"{arguments.host}-{arguments.data_step}-{ratio}"
+    rows, columns = imager.phi.shape
+    kind = "its fixed point" if arguments.equilibrium else f"{imager.model.host.n_stages} stages"
+    if arguments.repeats > 1:
+        kind += f", {arguments.repeats} times with shared weights"
+    method = f"{arguments.host} with {arguments.data_step.upper()}, {kind}"
     card = {
         "name": name,
-        "model": f"{arguments.host} with {arguments.data_step.upper()}, block compressed sensing of photographs",
-        "measurements": f"{len(phi)} of {phi.shape[1]} numbers a 33 x 33 block ({arguments.ratio} %), orthonormal rows",
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "model": f"{method}, block compressed sensing of photographs",
+        "measurements": f"{rows} of {columns} numbers a 33 x 33 block ({ratio} %), orthonormal rows",
+        "trained_for": "25 other matrices, 10-50 %" if arguments.random_sensing else "this matrix",
+        "parameters": sum(parameter.numel() for parameter in imager.model.parameters()),
         "data": "88,912 blocks of the 91 images",
         "split": "validation: the last 40 images of train400",
         "start": "published ISTA-Net+ weights" if arguments.start_published else "random",
@@ -117,10 +167,11 @@ def run(arguments: argparse.Namespace) -> None:
         "final_rate": arguments.final_rate,
         "seed": arguments.seed,
         "scores": {"validation_psnr_db": round(psnr, 3), "validation_ssim": round(ssim, 4)},
+        "stored": "half precision" if arguments.half else "single precision",
         "licence": "data: none stated with the images",
         "intended_use": "research use",
     }
-    save_imager(imager, arguments.out / f"{name}.safetensors", card)
+    save_imager(imager, arguments.out / f"{name}.safetensors", card, half=arguments.half)
     logging.info("validation PSNR %.3f SSIM %.4f, %s", psnr, ssim, arguments.out / f"{name}.safetensors")
 
 

@@ -13,17 +13,20 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import final
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from molrecon.classical import CGSense
-from molrecon.training.cs import PENALTY_WEIGHT
+from molrecon.training.cs import IMAGING_SETTINGS, PENALTY_WEIGHT
 from molrecon.training.files import log_to
-from molrecon.training.fit import log_mse
-from molrecon.training.optimise import Schedule, optimise
+from molrecon.training.log import finish
+from molrecon.training.loop import Task, train
+from molrecon.training.losses import log_mse
 from molrecon.training.simulate import Problem, Scan, magnitude_psnr, simulate_scan, strip_problem
 from molrecon.training.sources import SIAT_TRAIN, SIAT_VALIDATION, siat_slices
 from molrecon.unrolled.assembly import DATA_STEPS, HOSTS, assemble
@@ -49,19 +52,24 @@ def mean_psnr(reconstruct: Callable[[Problem], Tensor], problems: Sequence[Probl
         return float(np.mean([magnitude_psnr(reconstruct(p), p.reference) for p in problems]))
 
 
-def validated(model: Unrolled, problems: Sequence[Problem]) -> float:
-    """Return the mean PSNR of a model in evaluation mode, and put it back into the mode it was in."""
-    was_training = model.training
-    model.eval()
-    score = mean_psnr(lambda p: model(p.kspace, p.operator), problems)
-    model.train(was_training)
-    return score
+def score(model: Unrolled, problems: Sequence[Problem]) -> float:
+    """Return the mean PSNR of a model in evaluation mode."""
+    return mean_psnr(lambda p: model(p.kspace, p.operator), problems)
 
 
-def loss(model: Unrolled, problem: Problem) -> Tensor:
-    """Return the logarithmic error of the last image plus 0.01 times the penalties of the stages."""
-    image, penalty = last_image(model.stages(problem.kspace, problem.operator))
-    return log_mse(image, problem.reference) + PENALTY_WEIGHT * penalty
+@final
+class GinTask(Task[Unrolled]):
+    """Strips of random scans, one a step: the logarithmic error of the last image, and 0.01 times all penalties."""
+
+    def __init__(self, model: Unrolled, scans: Sequence[Scan]) -> None:
+        self.model = model
+        self.scans = scans
+
+    def losses(self, step: int, rng: np.random.Generator) -> Iterator[Tensor]:
+        """Yield the loss of one strip."""
+        problem = strip_problem(self.scans[int(rng.integers(len(self.scans)))], STRIP, rng)
+        image, penalty = last_image(self.model.stages(problem.kspace, problem.operator))
+        yield log_mse(image, problem.reference) + PENALTY_WEIGHT * penalty
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -73,7 +81,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--data-step", choices=DATA_STEPS, default="gin")
     parser.add_argument("--stages", type=int, help="default: the published number")
     parser.add_argument("--steps", type=int, default=1500)
-    parser.add_argument("--learning-rate", type=float, default=Schedule.learning_rate)
+    parser.add_argument("--learning-rate", type=float, default=IMAGING_SETTINGS.learning_rate)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--scans", type=int, default=64, help="simulated scans to train on")
     parser.add_argument("--validation-scans", type=int, default=12)
@@ -84,21 +92,17 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def run(arguments: argparse.Namespace) -> dict[str, str | int | float]:
     """Train, and return what result.json holds."""
     torch.set_num_threads(arguments.threads)
-    arguments.out.mkdir(parents=True, exist_ok=True)
     scans = simulated(siat_slices(arguments.data, SIAT_TRAIN), arguments.scans, TRAINING_STREAM, arguments.seed)
     held_out = simulated(siat_slices(arguments.data, SIAT_VALIDATION), arguments.validation_scans, VALIDATION_STREAM, 0)
     problems = [
         strip_problem(scan, 2 * STRIP, np.random.default_rng([i, VALIDATION_STREAM])) for i, scan in enumerate(held_out)
     ]
     model = assemble(arguments.host, arguments.data_step, channels=2, n_stages=arguments.stages, seed=arguments.seed)
-
-    def losses(step: int) -> Iterator[Tensor]:
-        rng = np.random.default_rng([arguments.seed, step])
-        yield loss(model, strip_problem(scans[int(rng.integers(len(scans)))], STRIP, rng))
-
-    schedule = Schedule(steps=arguments.steps, learning_rate=arguments.learning_rate)
-    for _ in optimise(model, losses, schedule, arguments.out / "checkpoint.pt", lambda: validated(model, problems)):
-        pass
+    settings = replace(
+        IMAGING_SETTINGS, steps=arguments.steps, learning_rate=arguments.learning_rate, seed=arguments.seed
+    )
+    steps = train(GinTask(model, scans), settings, arguments.out, lambda m: score(m, problems))
+    finish(steps, arguments.steps)
     cg_sense = CGSense()
     result: dict[str, str | int | float] = {
         "host": arguments.host,
@@ -106,7 +110,7 @@ def run(arguments: argparse.Namespace) -> dict[str, str | int | float]:
         "seed": arguments.seed,
         "steps": arguments.steps,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "psnr": validated(model, problems),
+        "psnr": score(model, problems),
         "cg_sense_psnr": mean_psnr(lambda p: cg_sense(p.kspace, p.operator).value, problems),
     }
     (arguments.out / "result.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")

@@ -6,6 +6,7 @@
     molrecon certify MODEL [--data FILE]        what is guaranteed about a model, and a search for violations of it
     molrecon robustness INPUT --accel R ...     PSNR of perturbed data, random and worst-case, with what is guaranteed
     molrecon cs --image FILE --ratio R          compressed sensing of a photograph, simulated and reconstructed
+    molrecon train DATA... --out DIR            a reconstructor of your own, on fastMRI files or image stacks
     molrecon models                             the packaged models and their cards
 
 Exit codes:
@@ -13,6 +14,7 @@ Exit codes:
     2  usage: arguments that make no sense, an unknown model, a scan that is not fully sampled in `compare`
     3  unreadable input (of several inputs: all of them)
     4  some volumes failed; the others are reconstructed, and manifest.json in the output folder lists all of them
+       (of `train`: some files could not be used; it is trained on the others)
     5  everything is written, but some slice did not converge to the tolerance; the outputs say which
        (in `compare`, of the methods with an error bound; l1-wavelet runs a fixed number of iterations)
     6  `certify` or `robustness` saw a model break what it promises; the output says how
@@ -62,8 +64,10 @@ from molrecon.robustness import evaluate, select_slices, take_slices
 from molrecon.robustness_page import describe_robustness, robustness_figure, robustness_table
 from molrecon.sidecar import ModelSource, plain, write_json
 from molrecon.subjects import cg_sense_subject, model_subject, zero_filled_subject
-from molrecon.unrolled.modl import MoDL
-from molrecon.weights import available_models, load_card, load_reconstructor
+from molrecon.train_command import plan_training
+from molrecon.training.log import file_log
+from molrecon.training.processes import process_group, rank
+from molrecon.weights import Reconstructor, available_models, load_card, load_reconstructor
 from molrecon.weights.imaging import find_imager
 from operators.masks import equispaced_fraction_mask, file_seed, random_mask
 
@@ -315,8 +319,25 @@ def _cs(args: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def _load_any(name: str) -> MOL | MoDL:
+def _load_any(name: str) -> Reconstructor:
     return load_certifiable(name) if Path(name).suffix in PUBLISHED_SUFFIXES else load_reconstructor(name)
+
+
+def _train(args: argparse.Namespace) -> int:
+    with _usage():
+        args.out.mkdir(parents=True, exist_ok=True)
+    with process_group(args.device) as device, file_log(args.out):
+        with _usage():
+            plan = plan_training(args, device)
+            steps = plan.start()
+        message = plan.finish(steps)
+        if rank() > 0:
+            return EXIT_OK
+    unusable = plan.unusable()
+    for line in unusable:
+        print(f"molrecon: unusable: {line}", file=sys.stderr)
+    print(message)
+    return EXIT_FAILED if unusable else EXIT_OK
 
 
 def _models(args: argparse.Namespace) -> int:
@@ -359,6 +380,7 @@ _COMMANDS = {
     "certify": _certify,
     "robustness": _robustness,
     "cs": _cs,
+    "train": _train,
     "models": _models,
 }
 

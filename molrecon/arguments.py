@@ -7,9 +7,11 @@ from importlib import metadata
 
 import torch
 
+from molrecon.argument_types import at_least_one, count, device, fraction, not_negative, positive, seed
 from molrecon.classical import CGSense, L1Wavelet
 from molrecon.pipeline import DEFAULT_BATCH_SIZE
 from molrecon.robustness import DRAWS, LEVELS, STEPS
+from molrecon.train_command import add_train_arguments
 from molrecon.unrolled.imager import MEASUREMENTS
 from molrecon.weights import DEFAULT_MODEL
 from molrecon.weights.imaging import DEFAULT_IMAGER
@@ -78,6 +80,18 @@ def build_parser(description: str) -> argparse.ArgumentParser:
             " channel apart; reconstruct it from the measurements alone, save it, and print PSNR and SSIM.",
         )
     )
+    train = commands.add_parser(
+        "train",
+        help="train a reconstructor of your own",
+        description="Train a reconstructor on fastMRI files (undersampled anew for every problem), or on image stacks"
+        " with simulated coils. The folder receives NAME.safetensors and its card NAME.json, log.csv, train.log and"
+        " checkpoint.pt, from which the same command goes on where it was stopped. Several GPUs or processes:"
+        " torchrun --nproc-per-node N -m molrecon train ... Exit code 4: trained, but some of the files could not be"
+        " used; they are listed.",
+    )
+    add_train_arguments(train)
+    _add_device(train)
+    _add_verbose(train)
     models = commands.add_parser("models", help="list the packaged models", description="List the packaged models.")
     _add_verbose(models)
     return parser
@@ -165,10 +179,10 @@ def _add_robustness(parser: argparse.ArgumentParser) -> None:
         help=f"sizes |d| / |b|, comma-separated; 0 is always there (default: {','.join(map('{:g}'.format, LEVELS))})",
     )
     parser.add_argument(
-        "--steps", type=_count, default=STEPS, metavar="N", help="of the ascent, a level (default: %(default)s)"
+        "--steps", type=count, default=STEPS, metavar="N", help="of the ascent, a level (default: %(default)s)"
     )
     parser.add_argument(
-        "--draws", type=_count, default=DRAWS, metavar="N", help="of noise, a level (default: %(default)s)"
+        "--draws", type=count, default=DRAWS, metavar="N", help="of noise, a level (default: %(default)s)"
     )
     parser.add_argument(
         "--slices", type=_slices, metavar="LIST", help="comma-separated, from 0 (default: all that hold data)"
@@ -205,7 +219,7 @@ def _add_cs(parser: argparse.ArgumentParser) -> None:
 
 def _add_undersampling(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("input", metavar="INPUT", help="a fully sampled scan")
-    parser.add_argument("--accel", type=_at_least_one, default=4.0, metavar="R", help="acceleration (default: 4)")
+    parser.add_argument("--accel", type=at_least_one, default=4.0, metavar="R", help="acceleration (default: 4)")
     parser.add_argument(
         "--mask",
         choices=("random", "equispaced"),
@@ -213,18 +227,18 @@ def _add_undersampling(parser: argparse.ArgumentParser) -> None:
         help="fastMRI's kinds of mask (default: %(default)s)",
     )
     parser.add_argument(
-        "--center-fraction", type=_fraction, default=0.08, metavar="f", help="share of central columns (default: 0.08)"
+        "--center-fraction", type=fraction, default=0.08, metavar="f", help="share of central columns (default: 0.08)"
     )
     parser.add_argument(
         "--noise",
-        type=_not_negative,
+        type=not_negative,
         default=0.0,
         metavar="SIGMA",
         help="standard deviation of the complex noise that is added, relative to the maximum of the image (root sum of"
         " squares of the coils); default: 0",
     )
     parser.add_argument(
-        "--seed", type=_seed, metavar="S", help="of mask and noise (default: from the file's name, as fastMRI does)"
+        "--seed", type=seed, metavar="S", help="of mask and noise (default: from the file's name, as fastMRI does)"
     )
 
 
@@ -238,7 +252,7 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--noise-level",
-        type=_not_negative,
+        type=not_negative,
         metavar="SIGMA",
         help="complex noise standard deviation of a k-space sample, in the units of the input (default: estimated)",
     )
@@ -253,12 +267,12 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     )
     _add_device(parser)
     parser.add_argument(
-        "--tol", type=_positive, metavar="T", help="relative error bound to reach (default: the model's)"
+        "--tol", type=positive, metavar="T", help="relative error bound to reach (default: the model's)"
     )
-    parser.add_argument("--max-steps", type=_count, metavar="N", help="most iterations a slice (default: the model's)")
+    parser.add_argument("--max-steps", type=count, metavar="N", help="most iterations a slice (default: the model's)")
     parser.add_argument(
         "--batch-size",
-        type=_count,
+        type=count,
         default=DEFAULT_BATCH_SIZE,
         metavar="N",
         help="slices at a time (default: %(default)s)",
@@ -279,7 +293,7 @@ def _add_verbose(parser: argparse.ArgumentParser) -> None:
 def _add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device",
-        type=_device,
+        type=device,
         default="cuda" if torch.cuda.is_available() else "cpu",
         metavar="D",
         help="cpu, cuda, cuda:1, ... (default here: %(default)s)",
@@ -290,66 +304,19 @@ def _add_cg_regularisation(parser: argparse.ArgumentParser, best: bool) -> None:
     also = ", or best: the one with the highest PSNR against the reference" if best else ""
     parser.add_argument(
         "--cg-regularisation",
-        type=_positive_or_best if best else _positive,
+        type=_positive_or_best if best else positive,
         default=CGSense().regularisation,
         metavar="W",
         help=f"weight of CG-SENSE's Tikhonov term{also} (default: %(default)s)",
     )
 
 
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r}, expected a number") from None
-
-
-def _not_negative(text: str) -> float:
-    value = _number(text)
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text}, expected a number that is not negative")
-    return value
-
-
-def _positive(text: str) -> float:
-    value = _number(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text}, expected a positive number")
-    return value
-
-
-def _at_least_one(text: str) -> float:
-    value = _number(text)
-    if not 1 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text}, expected 1 or more")
-    return value
-
-
-def _fraction(text: str) -> float:
-    value = _number(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text}, expected 0 to 1")
-    return value
-
-
-def _count(text: str) -> int:
-    if not (text.isdecimal() and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"{text}, expected a whole number of 1 or more")
-    return int(text)
-
-
-def _seed(text: str) -> int:
-    if not (text.isdecimal() and int(text) < 2**32):
-        raise argparse.ArgumentTypeError(f"{text}, expected a whole number from 0 to 2^32 - 1")
-    return int(text)
-
-
 def _positive_or_best(text: str) -> float | None:
-    return None if text == "best" else _positive(text)
+    return None if text == "best" else positive(text)
 
 
 def _levels(text: str) -> list[float]:
-    return [_not_negative(part) for part in text.split(",")]
+    return [not_negative(part) for part in text.split(",")]
 
 
 def _slices(text: str) -> list[int]:
@@ -365,15 +332,6 @@ def _methods(text: str) -> list[str]:
     if unknown:
         raise argparse.ArgumentTypeError(f"{', '.join(map(repr, unknown))}, expected some of {', '.join(METHODS)}")
     return names
-
-
-def _device(text: str) -> torch.device:
-    try:
-        device = torch.device(text)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:  # torch without CUDA raises AssertionError
-        raise argparse.ArgumentTypeError(f"{text!r} cannot be used here ({str(error).splitlines()[0]})") from None
-    return device
 
 
 def _version() -> str:

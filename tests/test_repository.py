@@ -101,7 +101,8 @@ def test_one_version() -> None:
 def test_every_requirement_is_constrained() -> None:
     options = setup_cfg()
     extras = options["options.extras_require"]
-    wanted = f"{options['options']['install_requires']}\n{extras['test']}\n{extras['dev']}".split("\n")
+    lists = [options["options"]["install_requires"], *(extras[name] for name in ("test", "dev", "train"))]
+    wanted = "\n".join(lists).split("\n")
     constraints = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pinned = {line.split("==")[0] for line in constraints}
     names = {line.split(";")[0].replace("==", ">=").split(">=")[0].strip() for line in wanted} - {""}

@@ -1,1 +1,1 @@
-"""Training: data, losses and the fit loop."""
+"""Training: data, losses and the loop."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from molrecon.unrolled.coast import COAST
 from molrecon.unrolled.dpc_dun import DPCDUN
+from molrecon.unrolled.equilibrium_stage import EquilibriumStage
 from molrecon.unrolled.gradient import GDM, GIN, DataStep
 from molrecon.unrolled.ista_net_plus import ISTANetPlus
 from molrecon.unrolled.stage import Host, Unrolled
@@ -18,7 +19,9 @@ HOSTS: dict[str, type[ISTANetPlus] | type[COAST] | type[DPCDUN]] = {
 DATA_STEPS: dict[str, type[GDM] | type[GIN]] = {"gdm": GDM, "gin": GIN}
 
 
-def assemble(host: str, data_step: str, *, channels: int = 1, n_stages: int | None = None, seed: int = 0) -> Unrolled:
+def assemble(
+    host: str, data_step: str, *, channels: int = 1, n_stages: int | None = None, repeats: int = 1, seed: int = 0
+) -> Unrolled:
     """Return an untrained model.
 
     Args:
@@ -26,6 +29,7 @@ def assemble(host: str, data_step: str, *, channels: int = 1, n_stages: int | No
         data_step: one of DATA_STEPS.
         channels: 1 for real and 2 for complex images.
         n_stages: the published number when None.
+        repeats: how often all of them are run.
         seed: of the initial weights, which are the same for both data steps.
 
     Raises:
@@ -39,10 +43,10 @@ def assemble(host: str, data_step: str, *, channels: int = 1, n_stages: int | No
     step = DATA_STEPS[data_step]
     more = {} if n_stages is None else {"n_stages": n_stages}
     network = HOSTS[host](channels=channels, copies=step.copies, seed=seed, **more)
-    return Unrolled(network, step(network.n_stages))
+    return Unrolled(network, step(network.n_stages), repeats)
 
 
-def names(model: Unrolled) -> tuple[str, str]:
+def names(model: Unrolled | EquilibriumStage) -> tuple[str, str]:
     """Return the names of a model's host and data step."""
     return _name(HOSTS, model.host), _name(DATA_STEPS, model.data_step)
 

@@ -7,6 +7,7 @@ from typing import final
 
 from torch import Tensor, nn
 
+from molrecon.unrolled.equilibrium_stage import EquilibriumStage
 from molrecon.unrolled.stage import Unrolled
 from operators import Blocks, Dense, Flatten, LinearOperator
 
@@ -22,7 +23,7 @@ class BlockImager(nn.Module):
     published test programs do. A host that sees the whole image gets the padded one; any other gets each block apart.
 
     Args:
-        model: for real images.
+        model: for real images, unrolled or at equilibrium.
         phi: (M, N), N = 33 x 33, float32.
         initialisation: (N, M): x_0 = Q y, block by block; Phi^T when None.
 
@@ -33,7 +34,7 @@ class BlockImager(nn.Module):
     phi: Tensor
     initialisation: Tensor
 
-    def __init__(self, model: Unrolled, phi: Tensor, initialisation: Tensor | None = None) -> None:
+    def __init__(self, model: Unrolled | EquilibriumStage, phi: Tensor, initialisation: Tensor | None = None) -> None:
         super().__init__()
         if phi.ndim != 2 or phi.shape[1] != BLOCK_SIZE**2:
             raise ValueError(f"BlockImager: Phi {tuple(phi.shape)}, expected (measurements, {BLOCK_SIZE**2})")
@@ -52,7 +53,8 @@ class BlockImager(nn.Module):
 
     def forward(self, measurements: Tensor, spatial: tuple[int, int]) -> Tensor:
         """Return the images (batch, *spatial), in [0, 1], of their measurements (batch, blocks, M)."""
-        image = self.model(*self.problem(measurements, spatial))
+        answer = self.model(*self.problem(measurements, spatial))
+        image = answer if isinstance(answer, Tensor) else answer.value
         if self.model.host.whole_image:
             image = image[:, : spatial[0], : spatial[1]]
         else:

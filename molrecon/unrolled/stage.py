@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from molrecon.conditioning import from_channels, to_channels
+from molrecon.descent_checks import Disturb
 from molrecon.unrolled.gradient import DataStep
 from operators import LinearOperator
 
@@ -77,18 +78,24 @@ class Unrolled(nn.Module):
     Args:
         host: the stages' networks, built for as many copies of the image as the data step gives.
         data_step: GDM or GIN for as many stages.
+        repeats: how often all stages are run in turn; a host of one stage that is run K times is a network of K stages
+            with shared weights.
 
     Shapes: measurements as A returns them, image (batch, rows, cols) as A takes it, real for hosts of one channel and
     complex for hosts of two. Intensities should be of order 1.
 
     Raises:
+        ValueError: `repeats` that is not positive.
         TypeError: a complex image for a host of one channel, a real one for a host of two.
     """
 
-    def __init__(self, host: Host, data_step: DataStep) -> None:
+    def __init__(self, host: Host, data_step: DataStep, repeats: int = 1) -> None:
         super().__init__()
+        if repeats < 1:
+            raise ValueError(f"Unrolled: got repeats {repeats}, expected a positive number")
         self.host = host
         self.data_step = data_step
+        self.repeats = repeats
         # Convolutions of 32 channels took half the time on a processor so. It changes strides, not numbers.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -103,8 +110,21 @@ class Unrolled(nn.Module):
         *_, last = self.stages(measurements, operator, start)
         return last.image
 
-    def stages(self, measurements: Tensor, operator: LinearOperator, start: Tensor | None = None) -> Iterator[Stage]:
-        """Yield the stages in turn; arguments as of `forward`."""
+    def stages(
+        self,
+        measurements: Tensor,
+        operator: LinearOperator,
+        start: Tensor | None = None,
+        *,
+        disturb: Disturb | None = None,
+    ) -> Iterator[Stage]:
+        """Yield the stages in turn.
+
+        Args:
+            measurements, operator, start: as of `forward`.
+            disturb: (stage number from 1, its image) -> image, for all stages but the last; what it returns is what the
+                next stage starts from, and the image of the stage that is yielded.
+        """
         back_projection = operator.adjoint(measurements)
         image = back_projection if start is None else start
         if image.is_complex() != (self.host.channels == 2):
@@ -114,12 +134,15 @@ class Unrolled(nn.Module):
             )
         share = measured_share(measurements, operator, image)
         carry = self.host.begin(_channels(image), share)
-        for k in range(self.host.n_stages):
+        order = list(range(self.host.n_stages)) * self.repeats
+        for number, k in enumerate(order, 1):
             gradient = operator.normal(image) - back_projection
             inputs, base = self.data_step(k, _channels(image), _channels(gradient), share)
             answer = self.host.refine(k, inputs, carry)
             carry = answer.carry
             image = _image(base + answer.change)
+            if disturb is not None and number < len(order):
+                image = disturb(number, image)
             yield Stage(image, _image(base), answer.penalty)
 
 

@@ -55,6 +55,21 @@ def test_training_resumes_and_its_models_are_scored(
     assert all(len(curves["after"]) == 1 for curves in json.loads(scores.read_text()).values())
 
 
+def test_shared_weights_and_equilibria_are_trained_and_scored(
+    data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train = ["--data", data, "--ratio", "50", "--stages", "1", "--steps", "1", "--batch", "2", "--device", "cpu"]
+    models = []
+    for name, options in (("shared", ["--repeats", "2"]), ("equilibrium", ["--equilibrium", "--half"])):
+        train_cs.run(train_cs.parse([*train, "--out", str(tmp_path / name), *options, *ONE_THREAD]))
+        models += ["--model", str(tmp_path / name / "ista-net-plus-gin-50.safetensors")]
+    assert "fixed point" in load_card(models[3])["model"] and load_card(models[3])["stored"] == "half precision"
+    cs_benchmark.main(["--data", data, *models, "--set", "set11", *ONE_THREAD])
+    assert capsys.readouterr().out.count("set11") == 2
+    with pytest.raises(SystemExit):
+        train_cs.parse([*train[:4], "--out", str(tmp_path), "--equilibrium"])
+
+
 @pytest.mark.skipif("MOLRECON_DATA" not in os.environ, reason="MOLRECON_DATA is not set: no published weights here")
 def test_published_weights(tmp_path: Path, data: str) -> None:
     (Path(data) / "published").symlink_to(Path(os.environ["MOLRECON_DATA"]) / "published")

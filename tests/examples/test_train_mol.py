@@ -19,6 +19,7 @@ SCRIPT = Path(__file__).parents[2] / "examples" / "train_mol.py"
 def test_train_mol_writes_a_certified_model_and_resumes(tmp_path: Path) -> None:
     command = [sys.executable, str(SCRIPT), "--data", str(DATA), "--out", str(tmp_path), "--name", "tiny"]
     command += ["--first-scans", "2", "--channels", "2", "--features", "4", "--levels", "2", "--threads", "1"]
+    command += ["--validation-problems", "1"]
     for steps in ("2", "3"):
         subprocess.run([*command, "--steps", steps], check=True, capture_output=True, text=True)
     assert "resumed at step 2" in (tmp_path / "train.log").read_text(encoding="utf-8")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import torch
 from molrecon.io.images import read_image, write_image
 from molrecon.io.matlab import read_matrix
 from molrecon.training import cs
-from molrecon.training.optimise import Schedule
+from molrecon.training.loop import train
 from molrecon.unrolled.assembly import assemble
 from molrecon.unrolled.imager import BlockImager
 from molrecon.weights.published_ista import load_published_imager, load_published_ista, load_published_mri
@@ -75,17 +76,9 @@ def test_sensing_matrices(tmp_path: Path) -> None:
         cs.sensing_matrix(tmp_path, 7)
 
 
-def test_learning_rate() -> None:
-    schedule = Schedule(steps=100, learning_rate=1.0, warmup=10, final_rate=0.1)
-    assert schedule.rate(0) == pytest.approx(0.1, rel=1e-3)
-    assert schedule.rate(50) == pytest.approx(0.55)
-    assert schedule.rate(99) == pytest.approx(0.1, rel=0.01)
-    assert Schedule(final_rate=1.0, warmup=1).rate(1234) == Schedule().learning_rate
-
-
 def test_training_learns_and_resumes_as_if_never_stopped(tmp_path: Path) -> None:
     blocks = smooth_blocks(24)
-    schedule = Schedule(steps=8, warmup=1, learning_rate=3e-3, checkpoint_every=4)
+    settings = replace(cs.IMAGING_SETTINGS, steps=8, warmup=1, learning_rate=3e-3, checkpoint_every=4)
     scores: list[float] = []
 
     def validate(trained: BlockImager) -> float:
@@ -93,18 +86,18 @@ def test_training_learns_and_resumes_as_if_never_stopped(tmp_path: Path) -> None
         return scores[-1]
 
     def run(trained: BlockImager, name: str) -> Iterator[int]:
-        return cs.train(trained, blocks, schedule, tmp_path / name, batch=8, part=4, validate=validate)
+        return train(cs.ImagingTask(trained, blocks, batch=8, part=4), settings, tmp_path / name, validate)
 
     whole, stopped = imager(), imager()
     validate(whole)
-    assert list(run(whole, "a.pt")) == list(range(1, 9))
+    assert list(run(whole, "a")) == list(range(1, 9))
     assert not whole.model.training and scores[-1] > scores[0] + 2
-    for done in run(stopped, "b.pt"):
+    for done in run(stopped, "b"):
         if done == 5:
             break
     again = imager(seed=9)
-    assert next(iter(run(again, "b.pt"))) == 5
-    for _ in run(again, "b.pt"):
+    assert next(iter(run(again, "b"))) == 5
+    for _ in run(again, "b"):
         pass
     for key, value in whole.state_dict().items():
         torch.testing.assert_close(again.state_dict()[key], value, rtol=0, atol=0, msg=key)

@@ -5,15 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 
 from molrecon.mol import MOL
 from molrecon.networks import PlainNetwork
-from molrecon.training.fit import FitSettings, fit
+from molrecon.training.loop import TrainSettings, train
 from molrecon.training.penalty import BARRIER_WIDTH, log_barrier, stretch
+from molrecon.training.reconstruction import ReconstructionSettings, ReconstructionTask
 from molrecon.training.simulate import Problem, simulate_scan, strip_problem
-from molrecon.unrolled.modl import MoDL
 
 
 def test_estimate_of_a_linear_map_is_its_norm() -> None:
@@ -52,31 +51,14 @@ def make_problem(rng: np.random.Generator, step: int = 0) -> Problem:
     return strip_problem(simulate_scan(image, 32, rng, coils=4), 8, rng)
 
 
-@pytest.mark.parametrize("unrolled", [False, True])
-def test_plain_networks_train(unrolled: bool, tmp_path: Path) -> None:
-    network = PlainNetwork(monotonicity=0.05, layers=2, features=4, skip=True)
-    model = MoDL(network, n_unrolls=3) if unrolled else MOL(network)
-    settings = FitSettings(steps=4, warmup=1, pool=2, visits=2, checkpoint_every=2, early_unrolls=2)
-    before = {key: value.clone() for key, value in model.state_dict().items()}
-    assert list(fit(model, make_problem, settings, tmp_path / "fit.pt")) == [1, 2, 3, 4]
-    assert not model.training
-    assert model.network.monotonicity == 0.05
-    if isinstance(model, MoDL):
-        assert model.n_unrolls == 3
-    for key, value in model.state_dict().items():
-        assert torch.isfinite(value).all()
-        assert not torch.equal(value, before[key]), f"{key} was not trained"
-
-
 def test_penalty_lowers_the_constant(tmp_path: Path) -> None:
     def trained(penalty: float) -> float:
         model = MOL(PlainNetwork(monotonicity=0.2, layers=2, features=4, skip=True))
         with torch.no_grad():
             model.network.get_parameter("convolutions.1.weight").add_(0.3)
-        settings = FitSettings(
-            steps=12, warmup=1, pool=1, visits=99, learning_rate=1e-2, ema=0.1, early_share=0, penalty=penalty
-        )
-        list(fit(model, make_problem, settings, tmp_path / f"{penalty}.pt"))
+        settings = TrainSettings(steps=12, warmup=1, learning_rate=1e-2, ema=0.1)
+        own = ReconstructionSettings(pool=1, visits=99, early_share=0, penalty=penalty)
+        list(train(ReconstructionTask(model, make_problem, own), settings, tmp_path / str(penalty)))
         generator = torch.Generator().manual_seed(0)
         image = torch.rand(1, 2, 16, 16, generator=generator)
         denoise = model.network.denoiser(torch.tensor([0.01]))

@@ -1,18 +1,12 @@
-"""Training: simulated scans are what they say, and a few steps leave a model that can be saved and resumed."""
+"""Training data: simulated scans are what they say."""
 
 from __future__ import annotations
-
-import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from molrecon.mol import MOL
-from molrecon.networks import ResidualNetwork
-from molrecon.training.fit import FitSettings, Reconstructor, fit, log_mse
 from molrecon.training.simulate import Problem, Scan, draw_mask, simulate_scan, stack_problems, strip_problem
 
 SIZE, ROWS = 48, 8
@@ -109,88 +103,3 @@ def test_masks() -> None:
         assert mask.dtype == bool
         assert mask[126:130].all()
         assert 2.2 < 256 / mask.sum() < 11
-
-
-def test_log_mse() -> None:
-    reference = torch.tensor([[[1.0 + 0j, 2.0]], [[0.0, 3j]]])
-    image = torch.tensor([[[1.5 + 0j, 2.0]], [[0.0, -3j]]])
-    # First sample: complex and magnitude error 0.25 / 2 each; second: 36 / 2, and none of magnitude.
-    expected = (math.log(0.25 + 1e-8) + math.log(18 + 1e-8)) / 2
-    assert float(log_mse(image, reference)) == pytest.approx(expected, rel=1e-6)
-    assert float(log_mse(reference, reference)) == pytest.approx(math.log(1e-8), rel=1e-6)
-
-
-def tiny_model() -> MOL:
-    return MOL(ResidualNetwork(channels=2, features=4, levels=2, cycles=1))
-
-
-SETTINGS = FitSettings(steps=6, warmup=2, pool=2, visits=2, checkpoint_every=2)
-
-
-def test_fit(tmp_path: Path) -> None:
-    model, checkpoint = tiny_model(), tmp_path / "fit.pt"
-    before = {key: value.clone() for key, value in model.state_dict().items()}
-    monotonicity = model.network.monotonicity
-    scores: list[Reconstructor] = []
-
-    def validate(scored: Reconstructor) -> float:
-        assert not scored.training
-        scores.append(scored)
-        return 0.0
-
-    assert list(fit(model, make_problem, SETTINGS, checkpoint, validate)) == [1, 2, 3, 4, 5, 6]
-    assert len(scores) == 3
-    assert not model.training
-    assert model.network.monotonicity == monotonicity
-    # The loose goals of training end with it.
-    assert (model.tol, model.backward_tol) == (tiny_model().tol, tiny_model().backward_tol)
-    for key, value in model.state_dict().items():
-        assert torch.isfinite(value).all()
-        assert not torch.equal(value, before[key]), f"{key} was not trained"
-    assert model.certificate().kind == "certified"
-    assert torch.load(checkpoint, weights_only=True)["step"] == 6
-    assert [path.name for path in tmp_path.iterdir()] == ["fit.pt"]
-
-
-def test_fit_resumes(tmp_path: Path) -> None:
-    checkpoint = tmp_path / "fit.pt"
-    interrupted = fit(tiny_model(), make_problem, SETTINGS, checkpoint)
-    assert [next(interrupted) for _ in range(3)] == [1, 2, 3]
-    stored = torch.load(checkpoint, weights_only=True)
-    assert stored["step"] == 2
-    model = tiny_model()
-    assert list(fit(model, make_problem, SETTINGS, checkpoint)) == [3, 4, 5, 6]
-    assert all(torch.isfinite(value).all() for value in model.state_dict().values())
-    # A finished training only hands out its averaged weights.
-    whole = tiny_model()
-    list(fit(whole, make_problem, SETTINGS, tmp_path / "whole.pt"))
-    for a, b in zip(whole.state_dict().values(), model.state_dict().values(), strict=True):
-        assert torch.equal(a, b)  # to the bit
-    finished = tiny_model()
-    assert not list(fit(finished, make_problem, SETTINGS, checkpoint))
-    for key, value in finished.state_dict().items():
-        assert torch.equal(value, model.state_dict()[key])
-    assert not finished.training
-
-
-def test_fit_follows_the_seed(tmp_path: Path) -> None:
-    models = [tiny_model() for _ in range(2)]
-    for i, model in enumerate(models):
-        list(fit(model, make_problem, FitSettings(steps=2, warmup=1, pool=1), tmp_path / f"{i}.pt"))
-    for a, b in zip(models[0].state_dict().values(), models[1].state_dict().values(), strict=True):
-        assert torch.equal(a, b)
-
-
-def test_training_lowers_the_loss(tmp_path: Path) -> None:
-    problem = make_problem(np.random.default_rng(1))
-    settings = FitSettings(steps=25, warmup=1, pool=1, visits=1000, learning_rate=1e-2, ema=0.5, early_share=0)
-    model = tiny_model()
-
-    def loss(scored: MOL) -> float:
-        with torch.no_grad():
-            solution = scored(problem.kspace, problem.operator, problem.noise_level)
-        return float(log_mse(solution.value, problem.reference))
-
-    before = loss(model.eval())
-    list(fit(model, lambda rng, step: problem, settings, tmp_path / "fit.pt"))
-    assert loss(model) < before - 0.05

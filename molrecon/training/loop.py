@@ -1,0 +1,319 @@
+"""The one training loop: Adam, a cosine schedule, averaged weights, early stopping, resumable to the bit."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar, final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from molrecon.training.files import write_checkpoint
+from molrecon.training.log import TrainingLog
+from molrecon.training.processes import (
+    average_gradients,
+    gather_states,
+    process_count,
+    rank,
+    share_number,
+    share_weights,
+)
+
+logger = logging.getLogger(__name__)
+
+M = TypeVar("M", bound=nn.Module)
+
+CHECKPOINT_FILE = "checkpoint.pt"
+
+
+@final
+@dataclass(frozen=True)
+class TrainSettings:
+    """How long and how fast to train.
+
+    Attributes:
+        steps: optimiser steps of the whole schedule.
+        learning_rate: peak of Adam's rate; a task may give groups of parameters a multiple of it.
+        warmup: steps of linear increase.
+        final_rate: what a cosine decays the rate to, relative to the peak; 1 for a constant rate.
+        decay_start: step at which the cosine begins; the end of the warmup when None.
+        betas: of Adam.
+        seed: of every draw.
+        ema: decay of the exponential moving average of the weights that the model ends with; 0 for none.
+        clip: largest norm of the gradient, None for any.
+        checkpoint_every: steps between checkpoints, each with a validation.
+        log_every: steps between rows of the log.
+        patience: stop after so many validations in a row without a new best score, and end with the weights of the
+            best; None: never stop early, end with the last.
+    """
+
+    steps: int = 4000
+    learning_rate: float = 2e-3
+    warmup: int = 100
+    final_rate: float = 0.01
+    decay_start: int | None = None
+    betas: tuple[float, float] = (0.9, 0.98)
+    seed: int = 0
+    ema: float = 0.998
+    clip: float | None = 1.0
+    checkpoint_every: int = 500
+    log_every: int = 50
+    patience: int | None = None
+
+    def rate(self, step: int, factor: float = 1.0) -> float:
+        """Return the learning rate of step 0, 1, ... for a group of parameters with this factor."""
+        start = self.warmup if self.decay_start is None else self.decay_start
+        progress = max(0, step - start) / max(1, self.steps - start)
+        cosine = 0.5 * (1 + math.cos(math.pi * progress))
+        rising = min(1.0, (step + 1) / max(1, self.warmup))
+        return self.learning_rate * factor * rising * (self.final_rate + (1 - self.final_rate) * cosine)
+
+    def rng(self, step: int) -> np.random.Generator:
+        """Return the source of all randomness of a step; every process has a stream of its own."""
+        return np.random.default_rng([self.seed, step, rank()] if rank() else [self.seed, step])
+
+
+class Task(ABC, Generic[M]):
+    """What is trained, and on what: the part of a training that the loop does not know.
+
+    Attributes:
+        model: its parameters are trained in place.
+    """
+
+    model: M
+
+    @abstractmethod
+    def losses(self, step: int, rng: np.random.Generator) -> Iterator[Tensor]:
+        """Yield the terms of the loss of a step, which are differentiated one by one and released.
+
+        What is drawn must depend on the step and `rng` alone, or on what `state` returns: then a run that is resumed
+        is the run that was never stopped.
+        """
+
+    def groups(self) -> list[dict[str, Any]]:
+        """Return Adam's groups: "params", and "factor", their multiple of the learning rate."""
+        return [{"params": list(self.model.parameters()), "factor": 1.0}]
+
+    def begin(self, step: int, steps: int) -> None:
+        """Prepare the model for step number `step` of `steps`: curricula belong here."""
+
+    def end(self) -> None:
+        """Put back what `begin` changed: called before every validation and at the end."""
+
+    def after_step(self, step: int) -> None:
+        """Do what an optimiser step needs afterwards, such as a projection."""
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint must hold beside weights and optimiser, such that torch.load can read it."""
+        return {}
+
+    def load_state(self, state: dict[str, Any], rng: Callable[[int], np.random.Generator]) -> None:
+        """Take back what `state` returned; `rng` gives the source of randomness of an earlier step."""
+
+    def log(self) -> dict[str, float | None]:
+        """Return the task's own columns, means since the last call; the same names every time."""
+        return {}
+
+
+def train(
+    task: Task[M],
+    settings: TrainSettings,
+    folder: Path,
+    validate: Callable[[M], float] | None = None,
+    *,
+    tensorboard: bool = False,
+) -> Iterator[int]:
+    """Return an iterator that trains in place and yields the number of finished steps.
+
+    At the end the model is in evaluation mode and holds the averaged weights (see `TrainSettings`). The run resumes
+    from FOLDER/checkpoint.pt where that exists, and continues to the bit. FOLDER/log.csv holds the columns step, loss
+    (mean since the row before), rate, seconds (a step), validation, and the task's own.
+
+    In several processes (see `process_group`) every one draws its own problems, gradients are averaged, so that the
+    batch is that of all of them, and process 0 alone writes and validates. FOLDER must be the same folder for all.
+
+    Args:
+        task: what to train, and on what.
+        settings: see `TrainSettings`.
+        folder: for the checkpoint and the log; made where it is missing.
+        validate: scores the model at checkpoints, more is better. The model then holds the averaged weights, in
+            evaluation mode and as it will be handed out. Its data should be none of the training's, nor of a test's.
+        tensorboard: write the log for TensorBoard as well, to FOLDER/tensorboard.
+
+    Raises:
+        ValueError: patience without validation, or a checkpoint of another model or number of processes.
+        ImportError: TensorBoard is asked for and not installed.
+        FloatingPointError: the loss or its gradient is not finite any more.
+    """
+    if settings.patience is not None and (validate is None or settings.patience < 1):
+        raise ValueError(
+            f"train: patience {settings.patience} with{'out' if validate is None else ''} validation, expected it to be"
+            " positive, and a validation"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    return _steps(_Run(task, settings, folder / CHECKPOINT_FILE, validate), folder, tensorboard)
+
+
+def _steps(run: _Run[M], folder: Path, tensorboard: bool) -> Iterator[int]:
+    log = TrainingLog(folder, run.step, tensorboard) if rank() == 0 else None
+    losses: list[float] = []
+    started = time.perf_counter()
+    try:
+        while not run.finished():
+            run.model.train()
+            losses.append(run.advance())
+            at_checkpoint = run.step % run.settings.checkpoint_every == 0 or run.step == run.settings.steps
+            if at_checkpoint or run.step % run.settings.log_every == 0:
+                row = {
+                    "loss": float(np.mean(losses)),
+                    "rate": run.settings.rate(run.step - 1),
+                    "seconds": (time.perf_counter() - started) / len(losses),
+                }
+                own = run.task.log()
+                score = run.check_point() if at_checkpoint else None
+                if log is not None:
+                    log.write(run.step, {**row, "validation": score, **own})
+                losses, started = [], time.perf_counter()
+            yield run.step
+        run.hand_out()
+    finally:
+        run.task.end()
+        run.model.eval()
+        if log is not None:
+            log.close()
+
+
+@final
+class _Run(Generic[M]):
+    """A training between two steps: all that a checkpoint holds."""
+
+    def __init__(
+        self, task: Task[M], settings: TrainSettings, checkpoint: Path, validate: Callable[[M], float] | None
+    ) -> None:
+        self.task = task
+        self.model = task.model
+        self.settings = settings
+        self.checkpoint = checkpoint
+        self.validate = validate
+        self.device = next(self.model.parameters()).device
+        self.optimiser = torch.optim.Adam(task.groups(), lr=settings.learning_rate, betas=settings.betas)
+        self.step = 0
+        self.best: dict[str, Tensor] | None = None
+        self.best_score = -math.inf
+        self.misses = 0
+        share_weights(self.model)
+        self.average = self._copy() if settings.ema else None
+        if checkpoint.is_file():
+            self._resume()
+
+    def finished(self) -> bool:
+        patience = self.settings.patience
+        return self.step >= self.settings.steps or (patience is not None and self.misses >= patience)
+
+    def advance(self) -> float:
+        """Take a step and return its loss."""
+        step, settings = self.step, self.settings
+        self.task.begin(step, settings.steps)
+        for group in self.optimiser.param_groups:
+            group["lr"] = settings.rate(step, group["factor"])
+        self.optimiser.zero_grad()
+        total = 0.0
+        for loss in self.task.losses(step, settings.rng(step)):
+            loss.backward()
+            total += float(loss.detach())
+        average_gradients(self.model.parameters())
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip or math.inf)
+        if not (math.isfinite(total) and bool(torch.isfinite(norm))):
+            raise FloatingPointError(
+                f"train: loss {total} and gradient norm {float(norm)} at step {step}, expected finite numbers; a"
+                " smaller learning rate may help"
+            )
+        self.optimiser.step()
+        self.task.after_step(step)
+        self._update_average(step)
+        self.step += 1
+        return total
+
+    def _update_average(self, step: int) -> None:
+        if self.average is None:
+            return
+        # The first weights are forgotten soon.
+        decay = min(self.settings.ema, (1 + step) / (10 + step))
+        for key, value in self.model.state_dict().items():
+            if value.is_floating_point() or value.is_complex():
+                self.average[key].lerp_(value, 1 - decay)
+            else:
+                self.average[key].copy_(value)
+
+    def check_point(self) -> float | None:
+        """Validate, write the checkpoint, and return the score."""
+        score = None
+        if self.validate is not None:
+            score = share_number(self._score() if rank() == 0 else 0.0, self.device)
+            self.misses = 0 if score > self.best_score else self.misses + 1
+            if score > self.best_score:
+                self.best_score = score
+                weights = self.model.state_dict() if self.average is None else self.average
+                self.best = {key: value.clone() for key, value in weights.items()}
+        tasks = gather_states(self.task.state(), self.device)
+        if rank() == 0:
+            state = {"model": self.model.state_dict(), "optimiser": self.optimiser.state_dict(), "tasks": tasks}
+            state |= {name: getattr(self, name) for name in ("step", "average", "best", "best_score", "misses")}
+            write_checkpoint({**state, "settings": asdict(self.settings)}, self.checkpoint)
+        return score
+
+    def hand_out(self) -> None:
+        """Give the model the weights that it ends with."""
+        weights = self.average if self.settings.patience is None or self.best is None else self.best
+        if weights is not None:
+            self.model.load_state_dict(weights)
+
+    def _resume(self) -> None:
+        try:
+            state = torch.load(self.checkpoint, weights_only=True, map_location=self.device)
+            self.model.load_state_dict(state["model"])
+            self.optimiser.load_state_dict(state["optimiser"])
+        except Exception as error:  # torch.load raises many kinds, one for every way a file can be wrong
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise ValueError(
+                f"{self.checkpoint}: not a checkpoint of this training ({reason}), expected one, or another folder"
+            ) from error
+        if len(state["tasks"]) != process_count():
+            raise ValueError(
+                f"{self.checkpoint}: written by {len(state['tasks'])} processes, expected as many as there are,"
+                f" {process_count()}"
+            )
+        for name in ("step", "average", "best", "best_score", "misses"):
+            setattr(self, name, state[name])
+        self.average = (self.average or self._copy()) if self.settings.ema else None
+        if not self.finished():
+            self.task.load_state(state["tasks"][rank()], self.settings.rng)
+        logger.info("resumed at step %d", self.step)
+        for name, now in asdict(self.settings).items():
+            before = state["settings"].get(name)
+            if now != before:
+                logger.warning("%s was %s until step %d and is %s now", name, before, self.step, now)
+
+    def _score(self) -> float:
+        """Return the score of the averaged weights; the model has its own again afterwards."""
+        if self.validate is None:
+            raise RuntimeError("train: nothing to validate with")
+        own = self._copy()
+        if self.average is not None:
+            self.model.load_state_dict(self.average)
+        self.task.end()
+        self.model.eval()
+        with torch.no_grad():
+            score = self.validate(self.model)
+        self.model.load_state_dict(own)
+        return score
+
+    def _copy(self) -> dict[str, Tensor]:
+        return {key: value.clone() for key, value in self.model.state_dict().items()}

@@ -1,0 +1,64 @@
+"""The reconstructors that can be trained here, by name, with equal numbers of parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from molrecon.deep_equilibrium import DeepEquilibrium
+from molrecon.mol import MOL
+from molrecon.networks import PlainNetwork, ResidualNetwork, ScoreNetwork, UNet
+from molrecon.unrolled.admm_net import ADMMNet
+from molrecon.unrolled.modl import MoDL
+from molrecon.unrolled.post_processing import PostProcessing
+from molrecon.unrolled.varnet import VarNet
+from molrecon.weights import Reconstructor
+
+PLAIN_FEATURES = 39  # of the plain network: as many parameters as the strict one
+MONOTONICITY = 0.01
+PROXIMAL_MONOTONICITY = 0.05  # of DE-PROX: with 0.01 its iteration, H alone where nothing is measured, broke down
+DESCRIPTIONS = {
+    "mol": "MOL, strictly monotone residual network",
+    "mol-penalised": "MOL, plain network of 5 layers with a Lipschitz penalty, approximately monotone",
+    "modl": "MoDL, plain network of 5 layers, 10 unrolls with shared weights",
+    "admm-net": "ADMM-Net, plain network of 5 layers, 10 unrolls with shared weights",
+    "varnet": "Variational network, plain network of 5 layers, 10 gradient steps with shared weights",
+    "unet": "U-Net of 3 levels on the zero-filled image, no data consistency",
+    "de-grad": "DE-GRAD, plain network of 5 layers, deep equilibrium of a gradient step, nothing guaranteed",
+    "de-prox": "DE-PROX, plain network of 5 layers, deep equilibrium of a proximal gradient step, nothing guaranteed",
+}
+
+
+def build(name: str, *, seed: int = 0, channels: int = 8, features: int = 32, levels: int = 5) -> Reconstructor:
+    """Return an untrained 2D reconstructor of about 43,000 parameters.
+
+    Args:
+        name: one of DESCRIPTIONS.
+        seed: of the initial weights.
+        channels, features, levels: of the strict network, see `ResidualNetwork`; the others have one size.
+
+    Raises:
+        ValueError: another name.
+    """
+    if name not in DESCRIPTIONS:
+        raise ValueError(f"build: model {name!r}, expected one of {', '.join(DESCRIPTIONS)}")
+    if name == "mol":
+        strict = ResidualNetwork(
+            monotonicity=MONOTONICITY, channels=channels, features=features, levels=levels, seed=seed
+        )
+        return MOL(strict)
+    if name == "unet":
+        return PostProcessing(UNet(monotonicity=MONOTONICITY, seed=seed))
+    # Penalised, the plain network is H, as MOL's is; elsewhere it corrects its input, as MoDL's does.
+    # An equilibrium that is not monotone may have no fixed point to train at, unless the filters are held back.
+    plain = PlainNetwork(
+        monotonicity=PROXIMAL_MONOTONICITY if name == "de-prox" else MONOTONICITY,
+        features=PLAIN_FEATURES,
+        skip=name != "mol-penalised",
+        spectral=name in ("de-grad", "de-prox"),
+        seed=seed,
+    )
+    if name in ("de-grad", "de-prox"):
+        return DeepEquilibrium(plain, step="gradient" if name == "de-grad" else "proximal")
+    kinds: dict[str, Callable[[ScoreNetwork], Reconstructor]]
+    kinds = {"mol-penalised": MOL, "modl": MoDL, "admm-net": ADMMNet, "varnet": VarNet}
+    return kinds[name](plain)

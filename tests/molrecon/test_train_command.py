@@ -1,0 +1,104 @@
+"""`molrecon train` from files to a model that loads, and what it says of what it cannot use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from molrecon import train_command
+from molrecon.__main__ import main
+from molrecon.io.phantom import make_sample_volume
+from molrecon.training.log import read_log
+from molrecon.unrolled.post_processing import PostProcessing
+from molrecon.unrolled.varnet import VarNet
+from molrecon.weights import load_card, load_reconstructor
+
+FEW_STEPS = ["--steps", "2", "--batch", "1", "--rows", "8", "--device", "cpu"]
+
+
+@pytest.fixture(autouse=True)
+def few_validation_problems(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train_command, "VALIDATION_PROBLEMS", 2)
+
+
+@pytest.fixture
+def stack(tmp_path: Path) -> str:
+    y, x = np.mgrid[-1:1:40j, -1:1:36j]
+    slices = [(np.hypot(x, y) < 0.9 - 0.02 * i) + 0.5 * (np.hypot(x - 0.2, y) < 0.3) for i in range(8)]
+    np.save(tmp_path / "head.npy", np.array(slices, np.float32))
+    return str(tmp_path / "head.npy")
+
+
+def test_stack_to_model_and_on(stack: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run"
+    command = ["train", stack, "--out", str(out), "--model", "varnet", "--size", "32", "--loss", "l1", *FEW_STEPS]
+    assert main([*command, "--precision", "mixed", "--patience", "1", "--tensorboard"]) == 0
+    told = capsys.readouterr()
+    assert "2 steps, validation psnr db" in told.out and str(out / "varnet.safetensors") in told.out
+    assert isinstance(load_reconstructor(out / "varnet.safetensors"), VarNet)
+    card = load_card(out / "varnet.safetensors")
+    assert card["steps"] == 2 and card["loss"] == "l1" and card["precision"] == "mixed" and card["processes"] == 1
+    assert "head.npy" in card["data"] and set(card["scores"]) == {"validation_psnr_db"}
+    assert {path.name for path in out.iterdir()} == {
+        *("varnet.safetensors", "varnet.json", "checkpoint.pt", "log.csv", "train.log", "tensorboard")
+    }
+    assert main([*command[:-6], "--steps", "3", *command[-4:], "--learning-rate", "1e-3", "--name", "mine"]) == 0
+    assert "mine.safetensors" in capsys.readouterr().out
+    text = (out / "train.log").read_text(encoding="utf-8")
+    assert "resumed at step 2" in text and "learning_rate was 0.002 until step 2 and is 0.001 now" in text
+    assert [row["step"] for row in read_log(out)] == ["2", "3"]
+    assert main([*command, "--model", "modl"]) == 2
+    assert "checkpoint.pt: not a checkpoint of this training" in capsys.readouterr().err
+
+
+def test_fastmri_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sample = make_sample_volume(tmp_path / "data" / "a.h5", slices=1, coils=4, shape=(32, 56))
+    (tmp_path / "data" / "b.h5").write_bytes(sample.read_bytes())
+    (tmp_path / "data" / "broken.h5").write_bytes(sample.read_bytes()[:1000])
+    command = ["train", str(tmp_path / "data"), "--model", "unet", *FEW_STEPS]
+    assert main([*command, "--out", str(tmp_path / "full")]) == 4
+    told = capsys.readouterr()
+    assert "2 steps, validation psnr" in told.out and "broken.h5" in told.err
+    assert isinstance(load_reconstructor(tmp_path / "full" / "unet.safetensors"), PostProcessing)
+    assert "1 files or slices unusable" in load_card(tmp_path / "full" / "unet.safetensors")["data"]
+    (tmp_path / "data" / "broken.h5").unlink()
+    for name in ("a.h5", "b.h5"):
+        with h5py.File(tmp_path / "data" / name, "r+") as file:
+            columns = np.arange(56)
+            file["kspace"][...] = np.where((columns % 3 == 0) | (abs(columns - 28) < 7), file["kspace"][()], 0)
+    assert main([*command, "--self-supervised", "--out", str(tmp_path / "blind")]) == 0
+    assert "2 steps, withheld loss" in capsys.readouterr().out
+    card = load_card(tmp_path / "blind" / "unet.safetensors")
+    assert card["loss"] == "withheld samples (SSDU)" and set(card["scores"]) == {"withheld_loss"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--model", "de-grad", "--precision", "mixed"], 2, "bfloat16 rounds by 2^-8"),
+        (["--self-supervised", "--loss", "ssim"], 2, "--loss ssim with --self-supervised"),
+        (["--size", "32", "--rows", "20"], 2, "size of at least 32 and twice the rows"),
+        (["--validation", "nowhere"], 3, "nowhere: found no such file"),
+    ],
+)
+def test_what_makes_no_sense(
+    stack: str, tmp_path: Path, arguments: list[str], code: int, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", stack, "--out", str(tmp_path / "run"), *arguments]) == code
+    assert message in capsys.readouterr().err
+
+
+def test_other_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = ["--out", str(tmp_path / "run")]
+    assert main(["train", str(tmp_path / "nowhere"), *out]) == 3
+    assert "nowhere: found no such file or folder" in capsys.readouterr().err
+    (tmp_path / "a.h5").write_bytes(b"x")
+    assert main(["train", str(tmp_path / "a.h5"), *out]) == 2
+    assert "expected one folder of them" in capsys.readouterr().err
+    assert main(["train", str(tmp_path), *out]) == 3
+    assert "none of them usable (a.h5" in capsys.readouterr().err
+    assert not torch.distributed.is_initialized()
