@@ -13,6 +13,10 @@ from molrecon.unrolled.imager import MEASUREMENTS
 BLOCKS = np.random.default_rng(0).integers(0, 256, (8, 1089), np.uint8)
 
 
+def parts(task: RandomSensingTask, step: int) -> list[float]:
+    return [float(loss.detach()) for loss in task.losses(step, np.random.default_rng(step))]
+
+
 def test_every_step_has_a_matrix_and_a_ratio_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("molrecon.training.random_sensing.MATRICES", 3)
     task = RandomSensingTask(assemble("coast", "gin", n_stages=1), BLOCKS, batch=4, part=2)
@@ -24,10 +28,10 @@ def test_every_step_has_a_matrix_and_a_ratio_of_its_own(monkeypatch: pytest.Monk
         return original(measurements, operator)  # type: ignore[arg-type]
 
     monkeypatch.setattr(task.model, "stages", seen)
-    losses = [[float(loss) for loss in task.losses(step, np.random.default_rng(step))] for step in range(12)]
-    assert all(len(parts) == 2 and all(np.isfinite(parts)) for parts in losses)
+    losses = [parts(task, step) for step in range(12)]
+    assert all(len(terms) == 2 and all(np.isfinite(terms)) for terms in losses)
     assert set(rows) <= {MEASUREMENTS[ratio] for ratio in RATIOS} and len(set(rows)) > 2
-    assert losses[5] == [float(loss) for loss in task.losses(5, np.random.default_rng(5))]
+    assert losses[5] == parts(task, 5)
     gram = task.matrices[0] @ task.matrices[0].mT
     torch.testing.assert_close(gram, torch.eye(len(gram)), rtol=0, atol=1e-5)
     assert MATRICES == 25 and len(task.matrices) == 3
