@@ -31,11 +31,15 @@ class Conditioning:
         scale: (batch,) intensity by which data are divided, in the units of the image.
         noise_level: (batch,) standard deviation of the complex noise of a coil's sample, divided by `scale`.
         phase: (batch, *spatial) unit complex numbers; the network sees the image without this smooth phase.
+        mixed: compute the network's convolutions in bfloat16, for the training of unrolled networks. Otherwise they
+            are computed in the network's precision, under somebody's autocast as well: the rounding of an equilibrium
+            is part of its error bound.
     """
 
     scale: Tensor
     noise_level: Tensor
     phase: Tensor
+    mixed: bool = False
 
     def denoiser(self, network: ScoreNetwork) -> Callable[[Tensor], Tensor]:
         """Return the network's H on complex images (batch, *spatial) of this scan, divided by `scale`."""
@@ -43,7 +47,10 @@ class Conditioning:
         without_phase = self.phase.conj().resolve_conj()
 
         def denoise(x: Tensor) -> Tensor:
-            return from_channels(channels_denoiser(to_channels(x * without_phase))) * self.phase
+            channels = to_channels(x * without_phase)
+            with torch.autocast(channels.device.type, torch.bfloat16, enabled=self.mixed):
+                denoised = channels_denoiser(channels)
+            return from_channels(denoised.to(channels.dtype)) * self.phase
 
         return denoise
 

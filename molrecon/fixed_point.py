@@ -81,10 +81,10 @@ def solve_fixed_point(
         if step > max_steps or not bool(active.any()):
             break
         # Frozen samples ask nothing more of the inner solver, and cannot hand it values that are not finite.
-        r = torch.where(per_sample(active, r), r, 0)
+        r = _chosen(active, r, r.new_zeros(()))
         update = precondition(r) if window else careful(r)
         candidate = memory.extrapolate(x, update) if window else x + update
-        candidate = torch.where(per_sample(active, x), candidate, x)
+        candidate = _chosen(active, candidate, x)
         new_r = residual(candidate)
         new_size = norm(new_r)
         if window:
@@ -98,7 +98,7 @@ def solve_fixed_point(
         n_steps += active
         current = bound(x, size)
         better = active & (size < best_size)
-        best = torch.where(per_sample(better, x), x, best)
+        best = _chosen(better, x, best)
         best_size = torch.where(better, size, best_size)
         best_bound = torch.where(better, current, best_bound)
         best_step = torch.where(better, step, best_step)
@@ -111,6 +111,14 @@ def solve_fixed_point(
         n_steps=n_steps,
         stalled=stalled,
     )
+
+
+def _chosen(samples: Tensor, value: Tensor, other: Tensor) -> Tensor:
+    """Return `value` for the marked samples (batch,) bool and `other` for the rest; no copy where all agree."""
+    marked = samples.tolist()
+    if all(marked):
+        return value
+    return torch.where(per_sample(samples, value), value, other) if any(marked) else other
 
 
 class _Memory:

@@ -122,10 +122,13 @@ class Sense(LinearOperator):
         self.sensitivity.check_image(x)
         return encoded(self.encoding, self.sensitivity_maps, x, weight)
 
-    def adjoint(self, y: Tensor) -> Tensor:
-        """Return `S^H F^H M y`: k-space (batch, coil, *spatial) to image (batch, *spatial)."""
+    def adjoint(self, y: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """Return `S^H F^H M y`: k-space (batch, coil, *spatial) to image (batch, *spatial).
+
+        With `dtype` it is `adjoint(y.to(dtype))`, but only a few coils at a time are held in that precision.
+        """
         check_kspace("Sense", y, self.sensitivity_maps, "(batch, coil, *spatial)")
-        return decoded(self.encoding, self.sensitivity_maps, y, combine)
+        return decoded(self.encoding, self.sensitivity_maps, y, combine, dtype)
 
     def normal(self, x: Tensor) -> Tensor:
         """Return `A^H A x` through FFTs along the undersampled axes only; image to image."""
@@ -144,7 +147,7 @@ def encoded(encoding: SampledFourier, maps: Tensor, x: Tensor, weight: Callable[
     """Return `M F weight(maps, x)`, a few coils at a time so that the copies of the transform stay small."""
     axis = -encoding.ndim - 1
     coil = maps.shape[axis]
-    count = _coils_at_a_time(x)
+    count = _coils_at_a_time(x, x.dtype)
     if count >= coil:
         return encoding(weight(maps, x))
     groups = (encoding(weight(part(maps, axis, start, count), x)) for start in range(0, coil, count))
@@ -158,14 +161,26 @@ def encoded(encoding: SampledFourier, maps: Tensor, x: Tensor, weight: Callable[
     return kspace
 
 
-def decoded(encoding: SampledFourier, maps: Tensor, y: Tensor, combine: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    """Return `combine(maps, F^H M y)`, the adjoint of `encoded`, a few coils at a time."""
+def decoded(
+    encoding: SampledFourier,
+    maps: Tensor,
+    y: Tensor,
+    combine: Callable[[Tensor, Tensor], Tensor],
+    dtype: torch.dtype | None = None,
+) -> Tensor:
+    """Return `combine(maps, F^H M y)`, the adjoint of `encoded`, a few coils at a time, each of them as `dtype`."""
     axis = -encoding.ndim - 1
     coil = maps.shape[axis]
-    count = _coils_at_a_time(y[:, 0])
-    image = combine(part(maps, axis, 0, count), encoding.adjoint(part(y, 1, 0, count)))
+    dtype = dtype or y.dtype
+    count = _coils_at_a_time(y[:, 0], dtype)
+
+    def group(start: int) -> Tensor:
+        coil_images = encoding.adjoint(part(y, 1, start, count).to(dtype))
+        return combine(part(maps, axis, start, count), coil_images)
+
+    image = group(0)
     for start in range(count, coil, count):
-        image = image + combine(part(maps, axis, start, count), encoding.adjoint(part(y, 1, start, count)))
+        image = image + group(start)
     return image
 
 
@@ -210,8 +225,20 @@ def chunked_normal(
         )
     image = x.new_empty(x.shape, dtype=torch.promote_types(x.dtype, maps.dtype))
 
-    def leaf(out: Tensor, x: Tensor, maps: Tensor, weights: Tensor) -> Tensor:
+    def coils(out: Tensor, x: Tensor, maps: Tensor, weights: Tensor) -> Tensor:
         return combine_conjugate(maps, encoding.project_conjugate(weight(maps, x), weights), out)
+
+    def leaf(out: Tensor, x: Tensor, maps: Tensor, weights: Tensor) -> Tensor:
+        # Volumes that are undersampled along all axes cannot be cut: what is left is a few coils at a time.
+        count = max(1, DEVICE_CHUNK_BYTES // (out.numel() * out.element_size()))
+        if count >= coil:
+            return coils(out, x, maps, weights)
+        axis = -encoding.ndim - 1
+        group = torch.empty_like(out)
+        coils(out, x, part(maps, axis, 0, count), weights)
+        for start in range(count, coil, count):
+            out.add_(coils(group, x, part(maps, axis, start, count), weights))
+        return out
 
     chunk((image, x, maps, encoding.conjugating_weights(image.dtype)), axes, leaf, False)
     return image.conj_physical_()
@@ -247,6 +274,6 @@ def check_kspace(who: str, kspace: Tensor, sensitivity_maps: Tensor, layout: str
         )
 
 
-def _coils_at_a_time(one_coil: Tensor) -> int:
+def _coils_at_a_time(one_coil: Tensor, dtype: torch.dtype) -> int:
     limit = COIL_BYTES if one_coil.device.type == "cpu" else DEVICE_CHUNK_BYTES
-    return max(1, limit // max(1, one_coil.numel() * one_coil.element_size()))
+    return max(1, limit // max(1, one_coil.numel() * dtype.itemsize))

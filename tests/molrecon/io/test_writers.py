@@ -37,6 +37,19 @@ def test_nifti_of_unknown_voxel_size(tmp_path):
     assert header["descrip"].item() == b"orientation unknown, voxel size unknown"
 
 
+def test_nifti_of_a_series(tmp_path):
+    series = np.stack([IMAGE, IMAGE + 1, IMAGE + 2])
+    write_nifti(tmp_path / "a.nii.gz", series, (0.5, 0.75, 4.0), 0.25)
+    image = nibabel.Nifti1Image.from_filename(tmp_path / "a.nii.gz")
+    assert image.shape == (7, 5, 2, 3)
+    np.testing.assert_array_equal(np.asarray(image.dataobj).T, series)
+    assert image.header.get_zooms() == (0.75, 0.5, 4.0, 0.25)
+    assert image.header.get_xyzt_units() == ("mm", "sec")
+    for wrong, seconds in ((series, None), (IMAGE, 0.25), (series, 0.0)):
+        with pytest.raises(ValueError, match="write_nifti"):
+            write_nifti(tmp_path / "b.nii", wrong, None, seconds)
+
+
 def test_submission_round_trip(tmp_path):
     write_submission(tmp_path / "file1.h5", IMAGE)
     with h5py.File(tmp_path / "file1.h5") as file:
