@@ -320,7 +320,9 @@ def _cs(args: argparse.Namespace) -> int:
 
 
 def _load_any(name: str) -> Reconstructor:
-    return load_certifiable(name) if Path(name).suffix in PUBLISHED_SUFFIXES else load_reconstructor(name)
+    if Path(name).suffix in PUBLISHED_SUFFIXES:
+        return load_certifiable(name)
+    return load_reconstructor(name).requires_grad_(False)  # see load_certifiable
 
 
 def _train(args: argparse.Namespace) -> int:

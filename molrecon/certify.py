@@ -49,13 +49,15 @@ class Problem:
 def load_certifiable(name_or_path: str | Path) -> MOL:
     """Return a packaged model, a safetensors file's, or published MOL weights (.pth.tar, .pth, .pt).
 
+    Its weights ask for no gradient: what follows from them alone is then computed once, however often the checks
+    differentiate with respect to images and data.
+
     Raises:
         FileNotFoundError: no such model or file.
         ValueError: the file holds something else, such as an unrolled model, which has no equilibrium.
     """
-    if Path(name_or_path).suffix in PUBLISHED_SUFFIXES:
-        return load_published_mol(name_or_path)
-    return load_model(name_or_path)
+    published = Path(name_or_path).suffix in PUBLISHED_SUFFIXES
+    return (load_published_mol(name_or_path) if published else load_model(name_or_path)).requires_grad_(False)
 
 
 def sample_problem(ndim: int = 2, seed: int = 0) -> Problem:

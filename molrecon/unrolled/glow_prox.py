@@ -136,7 +136,28 @@ def _glow_block(channels: int, features: int) -> GlowBlock:
             " pip install 'molrecon[inpainting]' brings"
         ) from error
     # With use_lu normflows calls torch.lu, which torch is going to remove.
-    return GlowBlock(channels, features, split_mode="channel", use_lu=False)
+    block = GlowBlock(channels, features, split_mode="channel", use_lu=False)
+    coupling = block.flows[0].flows[1]
+    coupling.param_map = _BoundedScales(coupling.param_map)
+    return block
+
+
+@final
+class _BoundedScales(nn.Module):
+    """The network of a coupling, with its log-odds of scales s mapped to `2 tanh(s / 2)`.
+
+    Glow's scales `sigmoid(s + 2)` may come as near zero as they like, and `decode` divides by them: on images unlike
+    those of the training the layers overflowed. Here they lie in (1/2, 0.983).
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return shifts and log-odds, alternating along the channels as `normflows.flows.AffineCoupling` reads them."""
+        shifts, odds = self.network(x).unflatten(1, (-1, 2)).unbind(2)
+        return torch.stack([shifts, 2 * torch.tanh(odds / 2)], 2).flatten(1, 2)
 
 
 @final

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 import torch
@@ -56,6 +56,22 @@ def test_decode_is_the_inverse_of_encode(channels: int, levels: int) -> None:
         torch.testing.assert_close(again, z + 0.3, atol=1e-4, rtol=0)
     flow, image = flow.double(), image.double()
     torch.testing.assert_close(flow.decode(flow.encode(image)), image, atol=1e-12, rtol=0)
+
+
+def test_decode_cannot_overflow() -> None:
+    flow = stirred(Glow(1, levels=2, blocks=2, features=8, seed=0), 2.0)
+    blocks: list[Any] = list(flow.blocks)
+    with torch.no_grad():
+        for block in blocks:  # as at the start, but for the couplings' scales
+            block.flows[-1].s.zero_()
+            block.flows[1].W.copy_(torch.eye(len(block.flows[1].W)))
+            last = block.flows[0].flows[1].param_map.network.net[-1]
+            last.weight[0::2] = 0
+            last.bias[0::2] = 0
+    latents = flow.encode(100 * random_images(2, 1, 8, 8))
+    largest = max(float(z.detach().abs().max()) for z in latents)
+    # Four couplings, each of which at most doubles; the shifts of ActNorm are of order 2.
+    assert float(flow.decode([-z for z in latents]).detach().abs().max()) <= 2**4 * (largest + 40)
 
 
 def test_the_data_step_moves_known_pixels_to_the_measurements() -> None:
