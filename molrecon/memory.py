@@ -28,7 +28,7 @@ NETWORK_SHARE = 0.6  # of an iteration's time
 SINGLE_PRECISION_COST = 4.0  # it stops short of the tolerance of a strongly weighted data term: the last resort
 PARTS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 32)  # of an axis
 MOST_WORK = 30.0  # pixels computed for one of the image: with smaller tiles nobody waits for the result
-LEFT_OVER_BYTES = 256 * 1024**2  # what the C library keeps of freed tensors under 32 MiB, at most
+LEFT_OVER_BYTES = 320 * 1024**2  # what the C library keeps of freed tensors under 32 MiB, at most
 PROGRAM_BYTES = 400 * 1024**2  # Python, torch and the libraries' own buffers
 
 
@@ -192,7 +192,7 @@ def _solve_items(pixels: int, patch: int, live: int, element: int, window: int, 
     # and either the network's image on its way in and out, or the sum of the residual's terms.
     images = 6 * wide + 3 * narrow + max(2 * narrow, 4 * wide - network)
     history = 2 * window * narrow
-    left_over = min(images + history + network, LEFT_OVER_BYTES)
+    left_over = min(3 * (images + history + network) // 2, LEFT_OVER_BYTES)
     return {"images": images, "history": history, "network": network, "allocator": left_over}
 
 
