@@ -35,7 +35,7 @@ from molrecon.metrics import nmse, psnr, ssim
 from molrecon.preparation import prepare
 from molrecon.training.simulate import Problem, plain_scan
 from molrecon.training.sources import SIAT_TRAIN, SIAT_VALIDATION, siat_slices
-from molrecon.weights import load_reconstructor
+from molrecon.weights import available_models, load_reconstructor
 from operators import Sense, centred_fft, estimate_noise_level, random_mask
 
 Method = Callable[[Problem], Tensor]
@@ -133,6 +133,9 @@ def learned_methods(weights: Path | None) -> dict[str, tuple[Method, int]]:
     methods = {}
     for title, name in LEARNED.items():
         file = None if weights is None else weights / f"{name}.safetensors"
+        if (file is None or not file.is_file()) and name not in available_models():
+            print(f"{title}: no weights {name}, packaged or in --weights; it is left out")
+            continue
         model = load_reconstructor(file if file is not None and file.is_file() else name)
         methods[title] = learned(model), sum(p.numel() for p in model.parameters())
     return methods
