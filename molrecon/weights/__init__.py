@@ -8,17 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-
 from molrecon.deep_equilibrium import DeepEquilibrium
-from molrecon.io import atomic_path
 from molrecon.mol import MOL
 from molrecon.networks import PlainNetwork, ResidualNetwork, ScoreNetwork, SpectralNetwork, UNet
 from molrecon.unrolled.admm_net import ADMMNet
 from molrecon.unrolled.modl import MoDL
 from molrecon.unrolled.post_processing import PostProcessing
 from molrecon.unrolled.varnet import VarNet
+from molrecon.weights.stored import UNFIT, read_settings, read_weights, write_weights
 
 FOLDER = Path(__file__).parent
 DEFAULT_MODEL = "mol-brain-2d"
@@ -33,9 +30,10 @@ _MODELS: dict[str, Callable[..., Reconstructor]] = {
 }
 
 
-def available_models() -> list[str]:
-    """Return the names of the packaged models."""
-    return sorted(path.stem for path in FOLDER.glob("*.safetensors"))
+def available_models(kind: str | None = None) -> list[str]:
+    """Return the names of the packaged models: all, or those whose settings have the key `kind`."""
+    paths = sorted(FOLDER.glob("*.safetensors"))
+    return [path.stem for path in paths if kind is None or kind in read_settings(path)]
 
 
 def weights_path(name_or_path: str | Path) -> Path:
@@ -74,16 +72,14 @@ def load_reconstructor(name_or_path: str | Path) -> Reconstructor:
     """Return any packaged or saved reconstructor in evaluation mode; see `load_model`."""
     path = weights_path(name_or_path)
     try:
-        with safe_open(path, framework="pt") as stored:
-            settings = json.loads((stored.metadata() or {})["molrecon"])
-            state = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118
+        settings = read_settings(path)
         # Files of version 0.1 name neither class: they hold a MOL with a ResidualNetwork. Later ones of MoDL did not
         # name it either, but their number of unrolls.
         network = _NETWORKS[settings.pop("network_class", ResidualNetwork.__name__)](**settings.pop("network"))
         guess = MoDL.__name__ if "n_unrolls" in settings else MOL.__name__
         model = _MODELS[settings.pop("model_class", guess)](network, **settings)
-        model.load_state_dict(state)
-    except (SafetensorError, KeyError, TypeError, RuntimeError, ValueError) as error:
+        model.load_state_dict(read_weights(path))
+    except UNFIT as error:
         raise ValueError(f"{path}: not a molrecon model ({error}), expected a file written by save_model") from error
     return model.eval()
 
@@ -100,19 +96,12 @@ def save_model(model: Reconstructor, path: str | Path, card: dict[str, Any]) -> 
         TypeError: a network of another package, which could not be built again from the file.
         ValueError: another ending of the name.
     """
-    path = Path(path)
     network = model.network
     if type(network).__name__ not in _NETWORKS:
         raise TypeError(f"save_model: network is {type(network).__name__}, expected one of {', '.join(_NETWORKS)}")
-    if path.suffix != ".safetensors":
-        raise ValueError(f"save_model: {path}, expected a name that ends in .safetensors")
     settings = {"network_class": type(network).__name__, "network": network.settings()}
     settings |= {"model_class": type(model).__name__, **model.settings()}
-    state = {key: value.detach().contiguous().cpu() for key, value in model.state_dict().items()}
-    with atomic_path(path.with_suffix(".json")) as temporary:
-        temporary.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
-    with atomic_path(path) as temporary:
-        save_file(state, temporary, metadata={"molrecon": json.dumps(settings)})
+    write_weights(path, model.state_dict(), settings, card)
 
 
 def load_card(name_or_path: str | Path = DEFAULT_MODEL) -> dict[str, Any]:

@@ -2,33 +2,25 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
 
-from molrecon.io import atomic_path
 from molrecon.unrolled.assembly import assemble, names
 from molrecon.unrolled.equilibrium_stage import EquilibriumStage
 from molrecon.unrolled.imager import MEASUREMENTS, BlockImager
 from molrecon.weights import available_models, weights_path
 from molrecon.weights.published_ista import load_published_imager
+from molrecon.weights.stored import UNFIT, read_settings, read_weights, write_weights
 
+_KEY = "imager"  # of the settings in a file's header
 DEFAULT_IMAGER = "ista-net-plus-gin"  # followed by the ratio in the names of the files
 
 
 def available_imagers() -> list[str]:
     """Return the names of the packaged imagers."""
-    return [name for name in available_models() if "imager" in _settings(weights_path(name))]
-
-
-def _settings(path: Path) -> dict[str, Any]:
-    with safe_open(path, framework="pt") as stored:
-        settings: dict[str, Any] = json.loads((stored.metadata() or {})["molrecon"])
-    return settings
+    return available_models(_KEY)
 
 
 def save_imager(imager: BlockImager, path: str | Path, card: dict[str, Any], *, half: bool = False) -> None:
@@ -45,9 +37,6 @@ def save_imager(imager: BlockImager, path: str | Path, card: dict[str, Any], *, 
         TypeError: another host or data step.
         ValueError: another ending of the name.
     """
-    path = Path(path)
-    if path.suffix != ".safetensors":
-        raise ValueError(f"save_imager: {path}, expected a name that ends in .safetensors")
     host, data_step = names(imager.model)
     settings = {"host": host, "data_step": data_step, "n_stages": imager.model.host.n_stages}
     if isinstance(imager.model, EquilibriumStage):
@@ -55,11 +44,8 @@ def save_imager(imager: BlockImager, path: str | Path, card: dict[str, Any], *, 
     else:
         settings["repeats"] = imager.model.repeats
     kind = torch.float16 if half else torch.float32
-    state = {key: value.detach().to(kind).contiguous().cpu() for key, value in imager.state_dict().items()}
-    with atomic_path(path.with_suffix(".json")) as temporary:
-        temporary.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
-    with atomic_path(path) as temporary:
-        save_file(state, temporary, metadata={"molrecon": json.dumps({"imager": settings})})
+    state = {key: value.to(kind) for key, value in imager.state_dict().items()}
+    write_weights(path, state, {_KEY: settings}, card)
 
 
 def load_imager(name_or_path: str | Path) -> BlockImager:
@@ -74,13 +60,13 @@ def load_imager(name_or_path: str | Path) -> BlockImager:
     """
     path = weights_path(name_or_path)
     try:
-        settings = _settings(path)["imager"]
-        state = {key: value.float() for key, value in load_file(path).items()}
+        settings = read_settings(path)[_KEY]
+        state = read_weights(path)
         at_equilibrium = settings.pop("equilibrium", False)
         model = assemble(**settings)
         imager = BlockImager(EquilibriumStage(model) if at_equilibrium else model, torch.empty_like(state["phi"]))
         imager.load_state_dict(state)
-    except (SafetensorError, KeyError, TypeError, RuntimeError, ValueError) as error:
+    except UNFIT as error:
         raise ValueError(f"{path}: not an imager of molrecon ({error}), expected a file of save_imager") from error
     return imager.eval()
 
