@@ -8,7 +8,9 @@ noise is 1 % of the image maximum, masks are random with 8 % (4x) or 4 % (8x) of
 scale and phase come from the undersampled data. The reference is the noise-free coil combination with the same maps.
 The weights of CG-SENSE and L1-wavelet are those that are best on training slices, for each acceleration.
 
-The table has mean and spread (standard deviation) over slices, or over five masks of the brain.
+The table has mean and spread (standard deviation) over slices, or over five masks of the brain. Training memory is the
+peak of one training step on the first SIAT slice, beside model and data (resident set of this process, or CUDA's
+statistics).
 """
 
 from __future__ import annotations
@@ -25,17 +27,19 @@ import numpy as np
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from molrecon.classical import CGSense, L1Wavelet, zero_filled
 from molrecon.compare import undersample
+from molrecon.conditioning import condition
 from molrecon.io import read_npy
 from molrecon.metrics import nmse, psnr, ssim
 from molrecon.preparation import prepare
+from molrecon.training.memory import training_memory
 from molrecon.training.simulate import Problem, plain_scan
 from molrecon.training.sources import SIAT_TRAIN, SIAT_VALIDATION, siat_slices
-from molrecon.weights import available_models, load_reconstructor
+from molrecon.weights import Reconstructor, available_models, load_reconstructor
 from operators import Sense, centred_fft, estimate_noise_level, random_mask
 
 Method = Callable[[Problem], Tensor]
@@ -94,7 +98,7 @@ def brain_problem(data: Path, seed: int) -> Problem:
     return Problem(scan.kspace, scan.operator(slice(None)), reference, torch.tensor([scan.noise_level]))
 
 
-def learned(model: nn.Module) -> Method:
+def learned(model: Reconstructor) -> Method:
     """Return a trained reconstructor as a method; equilibrium ones return a Solution."""
 
     def reconstruct(problem: Problem) -> Tensor:
@@ -128,17 +132,23 @@ def classical_methods(tuning: Sequence[Problem]) -> dict[str, Method]:
     }
 
 
-def learned_methods(weights: Path | None) -> dict[str, tuple[Method, int]]:
-    """Return the learned methods that have weights, with their numbers of parameters."""
-    methods = {}
+def learned_models(weights: Path | None) -> dict[str, Reconstructor]:
+    """Return the reconstructors that have weights."""
+    models = {}
     for title, name in LEARNED.items():
         file = None if weights is None else weights / f"{name}.safetensors"
         if (file is None or not file.is_file()) and name not in available_models():
             print(f"{title}: no weights {name}, packaged or in --weights; it is left out")
             continue
-        model = load_reconstructor(file if file is not None and file.is_file() else name)
-        methods[title] = learned(model), sum(p.numel() for p in model.parameters())
-    return methods
+        models[title] = load_reconstructor(file if file is not None and file.is_file() else name)
+    return models
+
+
+def megabytes(model: Reconstructor, problem: Problem) -> float | None:
+    """Return the memory of one training step; the second one's, since a first one loads code and keeps buffers."""
+    known = condition(problem.kspace, problem.operator, problem.noise_level)
+    used = [training_memory(model, problem.kspace, problem.operator, known) for _ in range(2)][-1]
+    return None if used is None else used / 1e6
 
 
 def problem_sets(data: Path, slices: int, brain_masks: int) -> dict[str, tuple[list[Problem], list[Problem]]]:
@@ -193,29 +203,38 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Print the tables; write JSON and figure."""
     arguments = parse(argv)
     torch.set_num_threads(arguments.threads)
-    networks = learned_methods(arguments.weights)
+    models = learned_models(arguments.weights)
+    sets = problem_sets(arguments.data, arguments.slices, arguments.brain_masks)
+    example = next(iter(sets.values()))[0][0]
+    cost = {
+        name: (sum(p.numel() for p in model.parameters()), megabytes(model, example)) for name, model in models.items()
+    }
     pictures: dict[str, dict[str, np.ndarray]] = {}
     references: dict[str, np.ndarray] = {}
-    summary: dict[str, dict[str, dict[str, list[float]]]] = {}
-    for title, (problems, tuning) in problem_sets(arguments.data, arguments.slices, arguments.brain_masks).items():
-        methods = classical_methods(tuning) | {name: method for name, (method, _) in networks.items()}
+    scores: dict[str, dict[str, dict[str, list[float]]]] = {}
+    for title, (problems, tuning) in sets.items():
+        methods = classical_methods(tuning) | {name: learned(model) for name, model in models.items()}
         shown = len(problems) // 2
-        references[title], pictures[title], summary[title] = problems[shown].reference[0].abs().numpy(), {}, {}
+        references[title], pictures[title], scores[title] = problems[shown].reference[0].abs().numpy(), {}, {}
         print(f"\n{title}, {len(problems)} images\n")
-        print("| method | PSNR, dB | SSIM | NMSE | seconds | parameters |\n|---|---|---|---|---|---|")
+        print(
+            "| method | PSNR, dB | SSIM | NMSE | seconds | training, MB | parameters |\n|---|---|---|---|---|---|---|"
+        )
         for name, method in methods.items():
             answers = [scored(method, p) for p in tqdm(problems, desc=f"{title}: {name}", disable=None, leave=False)]
             values = np.array([[s.psnr, s.ssim, s.nmse, s.seconds] for s, _ in answers])
             pictures[title][name] = answers[shown][1]
             mean, spread = values.mean(0), values.std(0)
-            summary[title][name] = {"mean": mean.tolist(), "spread": spread.tolist()}
-            size = f"{networks[name][1]:,}" if name in networks else ""
+            scores[title][name] = {"mean": mean.tolist(), "spread": spread.tolist()}
+            size, used = cost.get(name, (0, None))
             print(
                 f"| {name} | {mean[0]:.2f} ± {spread[0]:.2f} | {mean[1]:.4f} ± {spread[1]:.4f} |"
-                f" {mean[2]:.4f} ± {spread[2]:.4f} | {mean[3]:.2f} | {size} |",
+                f" {mean[2]:.4f} ± {spread[2]:.4f} | {mean[3]:.2f} | {'' if used is None else f'{used:.0f}'} |"
+                f" {f'{size:,}' if size else ''} |",
                 flush=True,
             )
     if arguments.json:
+        summary = {"scores": scores, "parameters and training memory, MB": cost}
         arguments.json.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     if arguments.figure:
         draw(pictures, references, arguments.figure)
