@@ -127,6 +127,7 @@ class ResidualNetwork(ScoreNetwork):
             self.log_q = nn.Parameter(torch.zeros(n_layers, features))
         self._normalised = Remembered(_normalised)
         self._steps = Remembered(_steps)
+        self._bound = Remembered(_norm_bounds)
 
     def settings(self) -> dict[str, Any]:
         """Return the arguments that build a network of this shape."""
@@ -201,9 +202,7 @@ class ResidualNetwork(ScoreNetwork):
         if self.layer == "sll":
             finite = all(bool(parameter.isfinite().all()) for parameter in self.parameters())
             return 1 - self.monotonicity if finite else math.nan
-        norm = torch.ones(len(self.weight), dtype=torch.float64, device=self.weight.device)
-        for kernels in self.applied_kernels():
-            norm = norm * certified_norm_bound(kernels.detach(), kernels.ndim - 3)
+        (norm,) = self._bound(*self.applied_kernels())
         return (1 - self.monotonicity) * float(convex_potential_lipschitz(norm).prod())
 
     def denoiser(self, noise_level: Tensor) -> Callable[[Tensor], Tensor]:
@@ -252,6 +251,13 @@ class ResidualNetwork(ScoreNetwork):
 
 def _normalised(*kernels: Tensor) -> list[Tensor]:
     return [normalised_kernels(k, k.ndim - 3) for k in kernels]
+
+
+def _norm_bounds(*kernels: Tensor) -> list[Tensor]:
+    norm = torch.ones(len(kernels[0]), dtype=torch.float64, device=kernels[0].device)
+    for k in kernels:
+        norm = norm * certified_norm_bound(k, k.ndim - 3)
+    return [norm]
 
 
 def _steps(log_q: Tensor, weight: Tensor, temporal: Tensor | None = None) -> list[Tensor]:

@@ -82,6 +82,7 @@ class SpectralNetwork(ScoreNetwork):
         self.log_threshold = nn.Parameter(torch.full((layers - 1, features), math.log(noise / (layers - 1))))
         self.noise_power = nn.Parameter(torch.ones(layers - 1, features))
         self._normalised = Remembered(self._normalise)
+        self._bounds = Remembered(_norm_bounds)
 
     def settings(self) -> dict[str, Any]:
         """Return the arguments that build a network of this shape."""
@@ -128,8 +129,8 @@ class SpectralNetwork(ScoreNetwork):
 
         It is that of the map with the numbers of the network's own precision, before the rounding of its evaluation.
         """
-        norms = [float(certified_norm_bound(kernel.detach()[None], self.ndim)) for kernel in self.applied_kernels()]
-        return (1 - self.monotonicity) * math.prod(max(norm, 1.0) for norm in norms)  # NaN stays NaN
+        norms = self._bounds(*self.applied_kernels())
+        return (1 - self.monotonicity) * math.prod(max(float(norm), 1.0) for norm in norms)  # NaN stays NaN
 
     def denoiser(self, noise_level: Tensor) -> Callable[[Tensor], Tensor]:
         """Return H at given noise levels (batch,); what does not depend on the image is computed here, once."""
@@ -170,3 +171,7 @@ def _initial_weights(channels: list[int], size: tuple[int, ...], seed: int) -> l
     for weight in weights[1:-1]:
         weight.flatten(2)[:, :, taps // 2] += torch.eye(features)
     return weights
+
+
+def _norm_bounds(*kernels: Tensor) -> list[Tensor]:
+    return [certified_norm_bound(kernel[None], kernel.ndim - 2) for kernel in kernels]

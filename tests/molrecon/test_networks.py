@@ -329,11 +329,11 @@ def test_remembered_normalisation(kind: str, ndim: int) -> None:
     network = build_network(np.random.default_rng(3), 3 if kind.startswith("separable") else ndim, kind)
     x = torch.randn(2, 2, *(3, 6, 5)[-network.ndim :], generator=torch.Generator().manual_seed(0))
 
-    def fresh() -> Tensor:
+    def fresh() -> tuple[Tensor, float]:
         again = type(network)(**network.settings()).to(next(network.parameters()).dtype).eval()
         again.load_state_dict(network.state_dict())
         with torch.no_grad():
-            return again.denoiser(NOISE)(x.to(next(again.parameters()).dtype))
+            return again.denoiser(NOISE)(x.to(next(again.parameters()).dtype)), again.lipschitz_bound()
 
     def now() -> Tensor:
         return network.denoiser(NOISE)(x.to(next(network.parameters()).dtype))
@@ -363,7 +363,9 @@ def test_remembered_normalisation(kind: str, ndim: int) -> None:
         edit()
         with torch.no_grad():
             after = now()
-        assert torch.equal(after, fresh())
+        image, bound = fresh()
+        assert torch.equal(after, image)
+        assert network.lipschitz_bound() == bound == network.lipschitz_bound()
         assert after.dtype != before.dtype or not torch.equal(after, before)
         before = after
     assert torch.equal(before, first)
