@@ -151,19 +151,22 @@ def megabytes(model: Reconstructor, problem: Problem) -> float | None:
     return None if used is None else used / 1e6
 
 
-def problem_sets(data: Path, slices: int, brain_masks: int) -> dict[str, tuple[list[Problem], list[Problem]]]:
-    """Return by name of the set the problems to score and those to tune the untrained methods on."""
+def problem_sets(data: Path, slices: int, brain_masks: int) -> dict[str, tuple[list[Problem], int]]:
+    """Return by name of the set its problems and their acceleration."""
     validation = siat_slices(data, SIAT_VALIDATION)[:slices]
-    training = siat_slices(data, SIAT_TRAIN)
-    sets = {}
-    for acceleration in CENTER_FRACTION:
-        scores = [siat_problem(image, acceleration, [acceleration, i]) for i, image in enumerate(validation)]
-        tuning = [siat_problem(training[i], acceleration, [acceleration, 10**6 + i]) for i in TUNING_SLICES]
-        sets[f"SIAT {acceleration}x"] = scores, tuning
+    sets = {
+        f"SIAT {a}x": ([siat_problem(image, a, [a, i]) for i, image in enumerate(validation)], a)
+        for a in CENTER_FRACTION
+    }
     if brain_masks:
-        # The brain has no partner to tune on: it takes the weights of the SIAT slices at the same acceleration.
-        sets["brain 4x"] = [brain_problem(data, seed) for seed in range(brain_masks)], sets["SIAT 4x"][1]
+        sets["brain 4x"] = [brain_problem(data, seed) for seed in range(brain_masks)], 4
     return sets
+
+
+def tuning_problems(data: Path, acceleration: int) -> list[Problem]:
+    """Return training slices to choose weights on; the brain, which has no partner to tune on, takes those of SIAT."""
+    training = siat_slices(data, SIAT_TRAIN)
+    return [siat_problem(training[i], acceleration, [acceleration, 10**6 + i]) for i in TUNING_SLICES]
 
 
 def draw(pictures: dict[str, dict[str, np.ndarray]], references: dict[str, np.ndarray], path: Path) -> None:
@@ -212,8 +215,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     pictures: dict[str, dict[str, np.ndarray]] = {}
     references: dict[str, np.ndarray] = {}
     scores: dict[str, dict[str, dict[str, list[float]]]] = {}
-    for title, (problems, tuning) in sets.items():
-        methods = classical_methods(tuning) | {name: learned(model) for name, model in models.items()}
+    classical = {a: classical_methods(tuning_problems(arguments.data, a)) for a in CENTER_FRACTION}
+    for title, (problems, acceleration) in sets.items():
+        methods = classical[acceleration] | {name: learned(model) for name, model in models.items()}
         shown = len(problems) // 2
         references[title], pictures[title], scores[title] = problems[shown].reference[0].abs().numpy(), {}, {}
         print(f"\n{title}, {len(problems)} images\n")
