@@ -53,6 +53,7 @@ def draw(curves: Curves, path: Path) -> None:
         axes.semilogy(stages, before, "o:", color=points.get_color(), fillstyle="none", label=f"{name}, before")
     axes.set_xlabel("stage")
     axes.set_ylabel("|Phi u - y| / |y|")
+    axes.set_ylim(bottom=1e-3)  # x_0 of the block models meets the measurements to rounding, far below
     axes.legend(fontsize=8)
     figure.savefig(path, dpi=110)
 
