@@ -49,6 +49,8 @@ Network = tuple[CodeNetwork, Tensor]  # and its dictionary
 
 CODES, PATCHES = 1000, 300
 BENCHMARK_REGULARISATION = 0.2  # mu of ISTA and FISTA: the best of a few for sixteen iterations
+DISTANCE = "distance to the lasso's optimum, patches"
+AT_START = 1e-3  # dB of a distance relative to itself, mean over seeds in rounded numbers
 PIXELS = (WINDOW // REDUCTION) ** 2
 
 
@@ -89,23 +91,23 @@ def arms(path: Path) -> Curves:
     """Return the mean distance by layer in dB of the arms of a summary that `run_arms` wrote, on unseen problems."""
     summary = json.loads(path.read_text(encoding="utf-8"))
     return {
-        f"{arm}, mean of {len(found['conditions']['unseen']['distance'][0]['each'])} seeds": 20
+        f"{arm}, {len(found['conditions']['unseen']['distance'][0]['each'])} seeds": 20
         * np.log10([distance["mean"] for distance in found["conditions"]["unseen"]["distance"]])
         for arm, found in summary.items()
     }
 
 
 def draw(panels: Mapping[str, Curves], path: Path) -> None:
-    """Write a figure of any sets of curves side by side, one line a curve; curves of L + 1 numbers start at layer 0."""
+    """Write a figure of any sets of curves side by side, one line a curve; curves from 0 dB start at layer 0."""
     figure = Figure(figsize=(5.2 * len(panels), 4.2), layout="constrained")
     FigureCanvasAgg(figure)
     for axes, (title, curves) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
         for name, decibels in curves.items():
-            first = 0 if decibels[0] == 0 else 1
+            first = 0 if abs(decibels[0]) < AT_START else 1
             axes.plot(np.arange(first, first + len(decibels)), decibels, ".-", label=name)
         axes.set(title=title, xlabel="layer", ylabel="dB")
         axes.grid(alpha=0.3)
-        axes.legend(fontsize=8)
+        axes.legend(fontsize=7)
     figure.savefig(path, dpi=110)
 
 
@@ -147,11 +149,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         pooled, mean = benchmark(chosen, snr)
         panels[title] = pooled
         show(title, pooled, mean)
-    curves = patches(of_patches, arguments.data)
+    panels[DISTANCE] = patches(of_patches, arguments.data)
+    show(DISTANCE, panels[DISTANCE])
     for path in arguments.arms:
-        curves |= arms(path)
-    panels["distance to the lasso's optimum, patches"] = curves
-    show("distance to the lasso's optimum, patches", curves)
+        title = f"{path.parent.name}, mean over seeds"
+        panels[title] = arms(path)
+        show(title, panels[title])
     if arguments.json:
         content = {title: {name: c.round(3).tolist() for name, c in curves.items()} for title, curves in panels.items()}
         arguments.json.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

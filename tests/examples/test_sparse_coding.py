@@ -33,9 +33,10 @@ def test_training_and_table(
     arguments = [item for model in models for item in ("--model", str(model))]
     sparse_coding.main([*arguments, "--arms", str(summary), "--figure", str(figure), "--json", str(table)])
     printed = capsys.readouterr().out
-    assert "constrained, mean of 3 seeds" in printed and "20 dB SNR" in printed and figure.is_file()
+    assert "constrained, 3 seeds" in printed and "20 dB SNR" in printed and figure.is_file()
     curves = json.loads(table.read_text())
     assert curves["NMSE (pooled), no noise"].keys() >= {"ISTA", "FISTA", "alista/alista"}
     distances = curves["distance to the lasso's optimum, patches"]
-    assert distances["constrained, mean of 3 seeds"] == pytest.approx([0, -6.021, -20])
+    of_arms = curves[f"{tmp_path.name}, mean over seeds"]
+    assert of_arms["constrained, 3 seeds"] == pytest.approx([0, -6.021, -20])
     assert distances["FISTA"][-1] < distances["ISTA"][-1] < 0
