@@ -33,7 +33,10 @@ def read(paths: list[Path]) -> dict[tuple[Cell, int], dict[str, Score]]:
         for result in content.get("results", [content]):
             seed = int(load_card(result["model"]).get("seed", 0))
             score = {key: float(result[key]) for key in ("psnr", "ssim", "parameters")}
-            found[(result["host"], result["set"], int(result["ratio"])), seed][result["data_step"]] = score
+            cell, step = (result["host"], result["set"], int(result["ratio"])), result["data_step"]
+            if step in found[cell, seed]:
+                raise ValueError(f"{path}: a second {step} of {cell}, seed {seed}, expected one way of training")
+            found[cell, seed][step] = score
     return found
 
 
