@@ -136,11 +136,12 @@ def learned_models(weights: Path | None) -> dict[str, Reconstructor]:
     """Return the reconstructors that have weights."""
     models = {}
     for title, name in LEARNED.items():
-        file = None if weights is None else weights / f"{name}.safetensors"
-        if (file is None or not file.is_file()) and name not in available_models():
+        if weights is not None and (file := weights / f"{name}.safetensors").is_file():
+            models[title] = load_reconstructor(file)
+        elif name in available_models():
+            models[title] = load_reconstructor(name)
+        else:
             print(f"{title}: no weights {name}, packaged or in --weights; it is left out")
-            continue
-        models[title] = load_reconstructor(file if file is not None and file.is_file() else name)
     return models
 
 
