@@ -3,7 +3,7 @@
     python examples/reconstruct_3d.py [--out DIR] [--model NAME_OR_FILE] [--memory 2GiB]
 
 The sample: the analytic head, 12 coils with known receive fields, k-space of which one in six (slice, column) lines is
-measured (variable-density Poisson disc), the rows read out, noise of 0.01 of the fat's intensity. The 3D model sees
+measured (variable-density Poisson disc), the rows read out, noise of 0.01 of the brightest voxels. The 3D model sees
 the volume as (row, slice, column), the readout first, so that the data consistency falls apart into independent
 rows. Written: DIR/volume.nii.gz with voxel sizes and DIR/reconstruct_3d.png: one plane of each orientation by
 reference, zero-filled, CG-SENSE and MOL, and the error of MOL five times enlarged.
@@ -14,22 +14,20 @@ reference, zero-filled, CG-SENSE and MOL, and the error of MOL five times enlarg
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from torch import Tensor
 
-from molrecon.classical import CGSense, zero_filled
+from molrecon.compare import side_by_side
 from molrecon.io import write_nifti
 from molrecon.io.phantom import coil_maps, phantom_volume, voxel_size
 from molrecon.memory import fit_to_memory, plan_memory
-from molrecon.metrics import psnr, ssim
+from molrecon.training.simulate import Problem, measured
 from molrecon.weights import load_model
-from operators import Sense, poisson_disc_mask
+from operators import poisson_disc_mask
 
 MODEL = "mol-brain-3d"
 SHAPE = (36, 96, 84)  # slices, rows, columns
@@ -39,73 +37,34 @@ TOL = 1e-3
 ERROR_GAIN = 5
 
 
-@dataclass(frozen=True)
-class Sample:
-    """A simulated scan; images are (row, slice, column).
-
-    Attributes:
-        kspace: (1, coil, row, slice, column), unsampled entries zero.
-        operator: A.
-        reference: (row, slice, column) complex.
-        noise_level: standard deviation of the complex noise.
-        voxel_size: (row, column, slice) in mm.
-    """
-
-    kspace: Tensor
-    operator: Sense
-    reference: Tensor
-    noise_level: float
-    voxel_size: tuple[float, float, float]
-
-
-def make_sample(shape: tuple[int, int, int] = SHAPE, seed: int = 0) -> Sample:
-    """Return a head scan of (slices, rows, columns)."""
+def make_sample(shape: tuple[int, int, int] = SHAPE, seed: int = 0) -> Problem:
+    """Return a head scan of (slices, rows, columns) as (row, slice, column)."""
     slices, rows, cols = shape
-    image = torch.from_numpy(phantom_volume(slices, (rows, cols), seed)).transpose(0, 1)
-    maps = torch.from_numpy(coil_maps(slices, COILS, (rows, cols), seed)).permute(1, 2, 0, 3)
-    combined = torch.linalg.vector_norm(maps, dim=0)
-    reference = image * combined
+    image = phantom_volume(slices, (rows, cols), seed).swapaxes(0, 1)
+    fields = coil_maps(slices, COILS, (rows, cols), seed).transpose(1, 2, 0, 3)
     mask = poisson_disc_mask((slices, cols), ACCELERATION, seed, CALIBRATION)
-    operator = Sense((maps / combined)[None].contiguous(), torch.from_numpy(mask)[None, None])
-    kspace = operator(reference[None])
-    noise = torch.randn(kspace.shape, dtype=kspace.dtype, generator=torch.Generator().manual_seed(seed))
-    kspace = operator.sampling(kspace + NOISE * noise)
-    return Sample(kspace, operator, reference, NOISE, voxel_size(slices, (rows, cols)))
+    return measured(image, fields, torch.from_numpy(mask)[None, None], 3, NOISE, np.random.default_rng(seed))
 
 
-@torch.no_grad()
 def run(out: Path, model: str, memory: str | None = None, shape: tuple[int, int, int] = SHAPE) -> dict[str, np.ndarray]:
     """Reconstruct the sample, print how it went, write volume and picture; return magnitudes (slice, row, column)."""
-    sample = make_sample(shape)
+    problem, spacing = make_sample(shape), voxel_size(shape[0], shape[1:])
     mol = load_model(model)
     mol.tol = TOL
+    _, coils, *spatial = problem.kspace.shape
     if memory is not None:
-        plan = plan_memory(memory, mol.network, sample.reference.shape, sample.kspace.shape[1], window=mol.window)
+        plan = plan_memory(memory, mol.network, spatial, coils, window=mol.window)
         print(f"memory: {plan.describe()}")
         mol = fit_to_memory(mol, plan)
-    solution = mol(sample.kspace, sample.operator, sample.noise_level)
-    images = {
-        "reference": sample.reference,
-        "zero-filled": zero_filled(sample.kspace, sample.operator)[0],
-        "CG-SENSE": CGSense(CG_WEIGHT)(sample.kspace, sample.operator).value[0],
-        "MOL": solution.value[0],
-    }
-    magnitudes = {name: image.abs().transpose(0, 1).contiguous().numpy() for name, image in images.items()}
-    reference = magnitudes["reference"]
-    sampled = 1 / float(sample.operator.sampling_mask.float().mean())
-    print(f"{' x '.join(map(str, reference.shape))} voxels, {sample.kspace.shape[1]} coils, {sampled:.1f} times fewer")
-    for name, image in magnitudes.items():
-        if name != "reference":
-            print(f"{name:<12} PSNR {psnr(reference, image):.2f} dB  SSIM {ssim(reference, image):.4f}")
-    print(
-        f"MOL is within {float(solution.error_bound):.1e} of its exact equilibrium"
-        f" ({mol.certificate().kind}) after {int(solution.n_steps)} iterations"
-    )
+    result = side_by_side(problem, mol, CG_WEIGHT, axes=(1, 0, 2))
+    sampled = 1 / float(problem.operator.sampling_mask.float().mean())
+    print(f"{' x '.join(map(str, shape))} voxels, {coils} coils, {sampled:.1f} times fewer")
+    print(*result.lines(), sep="\n")
     out.mkdir(parents=True, exist_ok=True)
-    write_nifti(out / "volume.nii.gz", magnitudes["MOL"], sample.voxel_size)
-    draw(magnitudes, sample.voxel_size, out / "reconstruct_3d.png")
+    write_nifti(out / "volume.nii.gz", result.magnitudes["MOL"], spacing)
+    draw(result.magnitudes, spacing, out / "reconstruct_3d.png")
     print(f"written: {out / 'volume.nii.gz'}, {out / 'reconstruct_3d.png'}")
-    return magnitudes
+    return result.magnitudes
 
 
 def draw(magnitudes: dict[str, np.ndarray], spacing: tuple[float, float, float], path: Path) -> None:

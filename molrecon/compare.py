@@ -1,4 +1,4 @@
-"""Methods side by side on a fully sampled scan that is undersampled after the fact."""
+"""Methods side by side: on a fully sampled scan that is undersampled after the fact, and on a simulated one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from molrecon.metrics import nmse, psnr, ssim
 from molrecon.mol import MOL
 from molrecon.pipeline import DEFAULT_BATCH_SIZE, Method, Reconstruction, solve_slices
 from molrecon.preparation import PreparedVolume
-from molrecon.solution import explicit_solution
+from molrecon.solution import Solution, explicit_solution
+from molrecon.training.simulate import Problem
 from operators import centred_ifft, crop_readout
 
 CG_GRID = tuple(10 ** (k / 4) for k in range(-16, 1))  # of weights relative to the largest eigenvalue of A^H A
@@ -50,6 +51,57 @@ class Outcome:
     score: Score
     image: np.ndarray
     regularisation: float | None
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class SideBySide:
+    """What methods made of one simulated problem.
+
+    Attributes:
+        magnitudes: "reference", "zero-filled", "CG-SENSE", "MOL"; (n, rows, cols) float32 each.
+        solution: of MOL.
+        certificate: its kind.
+    """
+
+    magnitudes: dict[str, np.ndarray]
+    solution: Solution
+    certificate: str
+
+    def lines(self) -> list[str]:
+        """Return PSNR and SSIM of every method, and how far MOL is from its equilibrium, a line each."""
+        reference = self.magnitudes["reference"]
+        scores = [
+            f"{name:<12} PSNR {psnr(reference, image):.2f} dB  SSIM {ssim(reference, image):.4f}"
+            for name, image in self.magnitudes.items()
+            if name != "reference"
+        ]
+        bound, steps = float(self.solution.error_bound), int(self.solution.n_steps)
+        return [
+            *scores,
+            f"MOL is within {bound:.1e} of its exact equilibrium ({self.certificate}) after {steps} iterations",
+        ]
+
+
+@torch.no_grad()
+def side_by_side(problem: Problem, mol: MOL, cg_weight: float, axes: tuple[int, int, int] = (0, 1, 2)) -> SideBySide:
+    """Return zero-filling, CG-SENSE and MOL on a problem of one volume or series.
+
+    Args:
+        problem: a batch of 1 with three axes.
+        mol: at its own tolerance.
+        cg_weight: of CG-SENSE.
+        axes: order in which the images' axes are returned; SSIM is of the planes along the first.
+    """
+    solution = mol(problem.kspace, problem.operator, problem.noise_level)
+    images = {
+        "reference": problem.reference,
+        "zero-filled": zero_filled(problem.kspace, problem.operator),
+        "CG-SENSE": CGSense(cg_weight)(problem.kspace, problem.operator).value,
+        "MOL": solution.value,
+    }
+    magnitudes = {name: image[0].abs().permute(axes).contiguous().numpy() for name, image in images.items()}
+    return SideBySide(magnitudes, solution, mol.certificate().kind)
 
 
 def undersample(volume: RawVolume, sampling_mask: np.ndarray, noise_level: float, seed: Sequence[int]) -> RawVolume:

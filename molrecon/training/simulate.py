@@ -71,7 +71,7 @@ def simulate_scan(image: np.ndarray, size: int, rng: np.random.Generator, coils:
     x = _geometry(augmented_contrast(image, rng), size, rng) * _smooth_phase(size, rng)
     active = int(rng.integers(max(4, coils // 2), coils + 1))
     field = _coil_fields(active, size, rng)
-    noise_level = float(np.exp(rng.uniform(*np.log(NOISE_RANGE))))
+    noise_level = draw_noise_level(rng)
     scan = np.zeros((coils, size, size), np.complex64)
     scan[:active] = field * x
     width = int(rng.integers(16, 33))
@@ -181,6 +181,37 @@ def _density_mask(shape: tuple[int, int], rng: np.random.Generator) -> Tensor:
     mask = rng.random(shape) < density * (np.prod(shape) / rng.uniform(4, 9) / density.sum())
     mask |= (y < 0.25) & (x < 24 / shape[1])
     return torch.from_numpy(mask)
+
+
+def draw_noise_level(rng: np.random.Generator) -> float:
+    """Return a level of NOISE_RANGE, uniform in its logarithm."""
+    return float(np.exp(rng.uniform(*np.log(NOISE_RANGE))))
+
+
+def measured(
+    image: np.ndarray, fields: np.ndarray, mask: Tensor, fourier_ndim: int, noise_level: float, rng: np.random.Generator
+) -> Problem:
+    """Return the measurement of an object through known receive fields; the batch is 1.
+
+    The maps are the fields over their root-sum-of-squares, and the reference is the object times that, scaled such
+    that the 99.5 % quantile of its magnitudes is 1.
+
+    Args:
+        image: (*spatial) complex, the object.
+        fields: (coil, *spatial) complex.
+        mask: broadcastable to (1, *spatial) bool.
+        fourier_ndim: how many of the last axes are measured in k-space.
+        noise_level: standard deviation of the complex noise in the units of the reference.
+        rng: source of the noise.
+    """
+    combined = np.sqrt((np.abs(fields) ** 2).sum(0))
+    maps = torch.from_numpy((fields / combined).astype(np.complex64))[None]
+    reference = torch.from_numpy((image * combined).astype(np.complex64))[None]
+    reference = reference / robust_maximum(reference.abs())
+    operator = Sense(maps, mask, fourier_ndim)
+    kspace = operator(reference)
+    kspace = operator.sampling(kspace + noise_level * complex_noise(kspace.shape, rng))
+    return Problem(kspace, operator, reference, torch.tensor([noise_level]))
 
 
 def robust_maximum(magnitude: Tensor) -> Tensor:

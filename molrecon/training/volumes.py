@@ -12,8 +12,8 @@ import torch.nn.functional as nnf
 from torch import Tensor
 
 from molrecon.io.coils import draw_loops, receive_field
-from molrecon.training.simulate import NOISE_RANGE, Problem, augmented_contrast, complex_noise, robust_maximum
-from operators import Sense, center_mask, golden_kt_mask, kt_interleaved_mask, poisson_disc_mask, variable_density_mask
+from molrecon.training.simulate import Problem, augmented_contrast, draw_noise_level, measured
+from operators import center_mask, golden_kt_mask, kt_interleaved_mask, poisson_disc_mask, variable_density_mask
 
 MOST_DRAWS = 20  # of a crop that shows enough
 
@@ -68,7 +68,7 @@ def slab_problem(
     millimetres = np.stack(np.meshgrid(*[view * axis for axis in axes], indexing="ij")).astype(np.float32)
     fields = _fields(coils, rng.permutation(millimetres.reshape(3, -1)), rng).reshape(coils, *shape)
     image = magnitude * np.exp(1j * _phase(axes, rng))
-    return _measured(image, fields, torch.from_numpy(mask)[None], 3, rng)
+    return measured(image, fields, torch.from_numpy(mask)[None], 3, draw_noise_level(rng), rng)
 
 
 def window_problem(
@@ -113,7 +113,7 @@ def window_problem(
     points = np.concatenate([rng.permutation(points), np.zeros((1, rows * cols), np.float32)])
     fields = _fields(coils, points, rng).reshape(coils, 1, rows, cols)
     phase = _phase([np.linspace(-1, 1, frames) * rng.uniform(0, 0.3), down, across], rng)
-    return _measured(magnitude * np.exp(1j * phase), fields, mask, 2, rng)
+    return measured(magnitude * np.exp(1j * phase), fields, mask, 2, draw_noise_level(rng), rng)
 
 
 def plane_mask(shape: tuple[int, int], acceleration: float, rng: np.random.Generator) -> np.ndarray:
@@ -221,17 +221,3 @@ def _fields(coils: int, points: np.ndarray, rng: np.random.Generator) -> np.ndar
     turned = np.stack([c * points[0] - s * points[1], s * points[0] + c * points[1], points[2]])
     loops = draw_loops(coils, 0.0, rng)
     return np.stack([gain * receive_field(corners.astype(np.float32), turned) for gain, corners in loops])
-
-
-def _measured(
-    image: np.ndarray, fields: np.ndarray, mask: Tensor, fourier_ndim: int, rng: np.random.Generator
-) -> Problem:
-    combined = np.sqrt((np.abs(fields) ** 2).sum(0))
-    maps = torch.from_numpy((fields / combined).astype(np.complex64))[None]
-    reference = torch.from_numpy((image * combined).astype(np.complex64))[None]
-    reference = reference / robust_maximum(reference.abs())
-    noise_level = float(np.exp(rng.uniform(*np.log(NOISE_RANGE))))
-    operator = Sense(maps, mask, fourier_ndim)
-    kspace = operator(reference)
-    kspace = operator.sampling(kspace + noise_level * complex_noise(kspace.shape, rng))
-    return Problem(kspace, operator, reference, torch.tensor([noise_level]))
