@@ -43,6 +43,7 @@ from molrecon.training.loop import train
 from molrecon.training.random_sensing import RATIOS, RandomSensingTask
 from molrecon.unrolled.assembly import DATA_STEPS, HOSTS, assemble
 from molrecon.unrolled.equilibrium_stage import EquilibriumStage
+from molrecon.unrolled.gradient import GRADIENT_SCALE
 from molrecon.unrolled.imager import MEASUREMENTS, BlockImager
 from molrecon.unrolled.stage import Unrolled
 from molrecon.weights.imaging import save_imager
@@ -59,6 +60,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--host", choices=HOSTS, default="ista-net-plus")
     parser.add_argument("--data-step", choices=DATA_STEPS, default="gin")
+    parser.add_argument("--gradient-scale", type=float, default=GRADIENT_SCALE, help="of GIN (default: %(default)g)")
     parser.add_argument("--ratio", type=int, choices=MEASUREMENTS, default=25)
     parser.add_argument("--stages", type=int, help="default: the published number")
     parser.add_argument("--repeats", type=int, default=1, help="how often the stages are run, with shared weights")
@@ -90,12 +92,13 @@ def build(arguments: argparse.Namespace) -> Unrolled:
     """Return the stages before training."""
     if arguments.start_published:
         published = arguments.data / "published" / "ista_net_plus" / f"cs_ratio_{arguments.ratio}.pkl"
-        return load_published_ista(published, arguments.data_step)
+        return load_published_ista(published, arguments.data_step, arguments.gradient_scale)
     return assemble(
         arguments.host,
         arguments.data_step,
         n_stages=arguments.stages,
         repeats=arguments.repeats,
+        gradient_scale=arguments.gradient_scale,
         seed=arguments.seed,
     )
 
@@ -166,6 +169,7 @@ def save(imager: BlockImager, arguments: argparse.Namespace, ratio: int, images:
         "learning_rate": arguments.learning_rate,
         "final_rate": arguments.final_rate,
         "seed": arguments.seed,
+        **({"gradient_scale": arguments.gradient_scale} if arguments.data_step == "gin" else {}),
         "scores": {"validation_psnr_db": round(psnr, 3), "validation_ssim": round(ssim, 4)},
         "stored": "half precision" if arguments.half else "single precision",
         "licence": "data: none stated with the images",

@@ -79,6 +79,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--host", choices=HOSTS, default="ista-net-plus")
     parser.add_argument("--data-step", choices=DATA_STEPS, default="gin")
+    parser.add_argument("--gradient-scale", type=float, default=1.0, help="of GIN (default: %(default)g)")
     parser.add_argument("--stages", type=int, help="default: the published number")
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--learning-rate", type=float, default=IMAGING_SETTINGS.learning_rate)
@@ -97,7 +98,14 @@ def run(arguments: argparse.Namespace) -> dict[str, str | int | float]:
     problems = [
         strip_problem(scan, 2 * STRIP, np.random.default_rng([i, VALIDATION_STREAM])) for i, scan in enumerate(held_out)
     ]
-    model = assemble(arguments.host, arguments.data_step, channels=2, n_stages=arguments.stages, seed=arguments.seed)
+    model = assemble(
+        arguments.host,
+        arguments.data_step,
+        channels=2,
+        n_stages=arguments.stages,
+        gradient_scale=arguments.gradient_scale,
+        seed=arguments.seed,
+    )
     settings = replace(
         IMAGING_SETTINGS, steps=arguments.steps, learning_rate=arguments.learning_rate, seed=arguments.seed
     )

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from molrecon.unrolled.coast import COAST
 from molrecon.unrolled.dpc_dun import DPCDUN
 from molrecon.unrolled.equilibrium_stage import EquilibriumStage
-from molrecon.unrolled.gradient import GDM, GIN, DataStep
+from molrecon.unrolled.gradient import GDM, GIN, GRADIENT_SCALE, DataStep
 from molrecon.unrolled.ista_net_plus import ISTANetPlus
 from molrecon.unrolled.stage import Host, Unrolled
 
@@ -20,7 +20,14 @@ DATA_STEPS: dict[str, type[GDM] | type[GIN]] = {"gdm": GDM, "gin": GIN}
 
 
 def assemble(
-    host: str, data_step: str, *, channels: int = 1, n_stages: int | None = None, repeats: int = 1, seed: int = 0
+    host: str,
+    data_step: str,
+    *,
+    channels: int = 1,
+    n_stages: int | None = None,
+    repeats: int = 1,
+    gradient_scale: float = GRADIENT_SCALE,
+    seed: int = 0,
 ) -> Unrolled:
     """Return an untrained model.
 
@@ -30,6 +37,7 @@ def assemble(
         channels: 1 for real and 2 for complex images.
         n_stages: the published number when None.
         repeats: how often all of them are run.
+        gradient_scale: of GIN; GDM has none.
         seed: of the initial weights, which are the same for both data steps.
 
     Raises:
@@ -40,10 +48,11 @@ def assemble(
             f"assemble: host {host!r} and data step {data_step!r}, expected one of {', '.join(HOSTS)} and one of"
             f" {', '.join(DATA_STEPS)}"
         )
-    step = DATA_STEPS[data_step]
+    kind = DATA_STEPS[data_step]
     more = {} if n_stages is None else {"n_stages": n_stages}
-    network = HOSTS[host](channels=channels, copies=step.copies, seed=seed, **more)
-    return Unrolled(network, step(network.n_stages), repeats)
+    network = HOSTS[host](channels=channels, copies=kind.copies, seed=seed, **more)
+    step = GIN(network.n_stages, gradient_scale) if kind is GIN else GDM(network.n_stages)
+    return Unrolled(network, step, repeats)
 
 
 def names(model: Unrolled | EquilibriumStage) -> tuple[str, str]:

@@ -18,7 +18,8 @@ class COAST(Host):
     """Stage `N(x) = tail(R_3 R_2 R_1 head(x))`, `R(u) = u + s conv(relu(conv(u)))`, 3x3 convolutions with bias.
 
     The scales s = W c + v of the 32 features follow the sampling ratio c (measured numbers over pixels); W and v are
-    shared by all residual blocks of all stages.
+    shared by all residual blocks of all stages. Tails start at zero, so that an untrained model is gradient descent:
+    from random tails, twenty stages add up to noise that takes a training's first hundreds of steps to unlearn.
 
     Args:
         channels: 1 for real and 2 for complex images.
@@ -60,6 +61,9 @@ class _Network(nn.Module):
         self.first = nn.ModuleList(seeded_convolution(FEATURES, FEATURES, generator) for _ in range(BLOCKS))
         self.second = nn.ModuleList(seeded_convolution(FEATURES, FEATURES, generator) for _ in range(BLOCKS))
         self.tail = seeded_convolution(FEATURES, channels, generator)
+        with torch.no_grad():
+            for parameter in self.tail.parameters():
+                parameter.zero_()
 
     def forward(self, inputs: Tensor, scale: Tensor) -> Tensor:
         u = self.head(inputs)

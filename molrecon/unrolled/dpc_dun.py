@@ -19,7 +19,7 @@ class DPCDUN(Host):
     """Stage `(x, z) + G(R_2 R_1 D(x, z))`, `R(u) = u + conv(relu(conv(u)))`; the memory z goes from stage to stage.
 
     Image and memory z have 32 channels together; z_0 is a convolution of x_0. D and G are 3x3 convolutions without
-    bias, the others have one.
+    bias, the others have one. G starts at zero: an untrained model is gradient descent, see `COAST`.
 
     This is the path of the published network on which every gate is open. Its gates choose, for each image, which
     modules to skip in favour of speed; they need 9,932 of the 65,357 parameters of a stage and leave 1,385,935 of
@@ -59,9 +59,9 @@ class DPCDUN(Host):
 class _Network(nn.Module):
     def __init__(self, channels: int, copies: int, generator: torch.Generator) -> None:
         super().__init__()
-        filters = [nn.init.xavier_normal_(torch.empty(FEATURES, FEATURES, 3, 3), generator=generator) for _ in range(2)]
-        self.conv_d = nn.Parameter(widened(filters[0], channels, copies))
-        self.conv_g = nn.Parameter(filters[1])
+        filters = nn.init.xavier_normal_(torch.empty(FEATURES, FEATURES, 3, 3), generator=generator)
+        self.conv_d = nn.Parameter(widened(filters, channels, copies))
+        self.conv_g = nn.Parameter(torch.zeros(FEATURES, FEATURES, 3, 3))
         self.first = nn.ModuleList(seeded_convolution(FEATURES, FEATURES, generator) for _ in range(BLOCKS))
         self.second = nn.ModuleList(seeded_convolution(FEATURES, FEATURES, generator) for _ in range(BLOCKS))
 

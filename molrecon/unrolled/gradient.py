@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from typing import final
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 FIRST_STEP = 0.5  # rho of every stage before training
+GRADIENT_SCALE = 30.0  # errors of block sensing are some 0.03 of an image of order one
 
 
 class DataStep(nn.Module, ABC):
@@ -65,17 +67,35 @@ class GIN(DataStep):
     unbiased, noisy image of the error `x_k - x`, its unmeasured part included, which the network sees beside r_k and
     weighs as it likes; from r_k alone it could not tell. Filters for g_k start at zero, where this is GDM.
 
-    Only the abstract of the source is public: the way in is ours, the one of six that did best on held-out images when
-    training went on from the published weights of ISTA-Net+. The others were (r_k, g_k) and (r_k, g_k / |g_k|) with
-    the output added to r_k, and (x_k, g_k), (x_k, rho_k g_k) and (x_k, g_k / |g_k|) with the output added to x_k, which
-    fell behind GDM in a short training from scratch.
+    The scale s decides how large the network sees the error. At s = 1, beside an image of order one, the filters for it
+    hardly move in a short training from scratch; where errors are large (undersampled MRI), or weights are trained
+    already, s = 30 makes the first steps unstable.
+
+    Only the abstract of the source is public: the way in is ours, chosen on held-out images. Validation PSNR of
+    ISTA-Net+ at 30 %, 200 steps from scratch at rate 1e-3 (GDM 27.14 dB): (r_k, s g_k / c) with s = 1, 8, 30, 100 has
+    27.14, 27.16, 27.30, 27.19; (r_k, g_k over its root mean square) 27.12; (x_k, 30 g_k / c) with the output added to
+    x_k, no step outside of the network, 27.18. With s = 1, (r_k, g_k), (r_k, g_k / |g_k|), (x_k, g_k),
+    (x_k, rho_k g_k) and (x_k, g_k / |g_k|) had been no better than GDM.
+
+    Args:
+        n_stages: number of stages.
+        scale: s.
+
+    Raises:
+        ValueError: a scale that is not a positive number.
 
     Source: Listen to your gradients, Pattern Recognition Letters 192, 2025 (abstract).
     """
 
     copies = 2
 
+    def __init__(self, n_stages: int, scale: float = GRADIENT_SCALE) -> None:
+        super().__init__(n_stages)
+        if not 0 < scale < math.inf:
+            raise ValueError(f"GIN: got scale {scale}, expected a positive number")
+        self.scale = scale
+
     def forward(self, stage: int, image: Tensor, gradient: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
-        """Return ((r_k, g_k / c), r_k)."""
+        """Return ((r_k, s g_k / c), r_k)."""
         descended = self.descend(stage, image, gradient)
-        return torch.cat([descended, gradient / share[..., None, None]], 1), descended
+        return torch.cat([descended, self.scale / share[..., None, None] * gradient], 1), descended

@@ -9,6 +9,7 @@ import torch
 
 from molrecon.unrolled.assembly import assemble, names
 from molrecon.unrolled.equilibrium_stage import EquilibriumStage
+from molrecon.unrolled.gradient import GIN
 from molrecon.unrolled.imager import MEASUREMENTS, BlockImager
 from molrecon.weights import available_models, weights_path
 from molrecon.weights.published_ista import load_published_imager
@@ -39,6 +40,8 @@ def save_imager(imager: BlockImager, path: str | Path, card: dict[str, Any], *, 
     """
     host, data_step = names(imager.model)
     settings = {"host": host, "data_step": data_step, "n_stages": imager.model.host.n_stages}
+    if isinstance(imager.model.data_step, GIN):
+        settings["gradient_scale"] = imager.model.data_step.scale
     if isinstance(imager.model, EquilibriumStage):
         settings["equilibrium"] = True
     else:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from molrecon.io.matlab import read_matrix
 from molrecon.unrolled.assembly import assemble
+from molrecon.unrolled.gradient import GRADIENT_SCALE
 from molrecon.unrolled.imager import BlockImager
 from molrecon.unrolled.stage import Unrolled, widened
 
@@ -53,7 +54,7 @@ def load_published_mri(folder: str | Path, ratio: int) -> tuple[Unrolled, Tensor
     return load_published_ista(folder / f"mri_ratio_{ratio}.pkl").eval(), torch.fft.fftshift(mask)[None]
 
 
-def load_published_ista(path: str | Path, data_step: str = "gdm") -> Unrolled:
+def load_published_ista(path: str | Path, data_step: str = "gdm", gradient_scale: float = GRADIENT_SCALE) -> Unrolled:
     """Return ISTA-Net+ with the weights of one published file; errors as of `load_published_imager`.
 
     With the data step "gin" the filters for the gradient are zero: the same function, from which training can go on.
@@ -61,7 +62,7 @@ def load_published_ista(path: str | Path, data_step: str = "gdm") -> Unrolled:
     try:
         stored = torch.load(path, weights_only=True, map_location="cpu")
         n_stages = sum(key.endswith("lambda_step") for key in stored)
-        model = assemble("ista-net-plus", data_step, n_stages=n_stages)
+        model = assemble("ista-net-plus", data_step, n_stages=n_stages, gradient_scale=gradient_scale)
         state = {"data_step.step": torch.cat([stored[f"module.fcs.{k}.lambda_step"] for k in range(n_stages)])}
         for k in range(n_stages):
             for theirs, ours in NAMES.items():

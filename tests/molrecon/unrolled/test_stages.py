@@ -38,6 +38,15 @@ def n_parameters(model: torch.nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
+def with_last_filters(model: Unrolled) -> Unrolled:
+    """Return the model with other filters where those of residual hosts are zero before training."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "tail.weight" in name or "conv_g" in name:
+                parameter.uniform_(-0.1, 0.1, generator=generator(5))
+    return model
+
+
 class Nothing(Host):
     """A host whose networks change nothing, so that GDM is gradient descent."""
 
@@ -59,7 +68,7 @@ def test_sizes_are_the_published_ones(host: str) -> None:
 
 @pytest.mark.parametrize("host", HOSTS)
 def test_gin_starts_as_gdm_and_learns_from_the_gradient(host: str) -> None:
-    gdm, gin = (assemble(host, step, n_stages=2, seed=3).eval() for step in ("gdm", "gin"))
+    gdm, gin = (with_last_filters(assemble(host, step, n_stages=2, seed=3)).eval() for step in ("gdm", "gin"))
     operator = Dense(orthonormal_matrix(20, 36, seed=1).float()) @ Flatten((6, 6))
     measurements = operator(rand(2, 6, 6, seed=2))
     start = rand(2, 6, 6, seed=3)
@@ -68,6 +77,14 @@ def test_gin_starts_as_gdm_and_learns_from_the_gradient(host: str) -> None:
     got.square().sum().backward()
     first = next(p for name, p in gin.named_parameters() if "conv_d" in name or "head.weight" in name)
     assert first.grad is not None and bool((first.grad[:, 1] != 0).any())
+
+
+@pytest.mark.parametrize("host", ["coast", "dpc-dun"])
+def test_residual_hosts_start_as_gradient_descent(host: str) -> None:
+    operator = Dense(orthonormal_matrix(20, 36, seed=1).float()) @ Flatten((6, 6))
+    measurements, start = operator(rand(2, 6, 6, seed=2)), rand(2, 6, 6, seed=3)
+    expected = Unrolled(Nothing(1, 2), GDM(2))(measurements, operator, start)
+    torch.testing.assert_close(assemble(host, "gdm", n_stages=2)(measurements, operator, start), expected)
 
 
 @pytest.mark.parametrize("data_step", ["gdm", "gin"])
@@ -159,6 +176,8 @@ def test_imager_pads_as_the_published_programs(host: str, whole: bool) -> None:
 def test_errors() -> None:
     with pytest.raises(ValueError, match="host 'u-net' and data step 'gdm', expected one of ista-net-plus"):
         assemble("u-net", "gdm")
+    with pytest.raises(ValueError, match="GIN: got scale 0, expected a positive number"):
+        assemble("coast", "gin", gradient_scale=0)
     with pytest.raises(TypeError, match="Nothing"):
         names(Unrolled(Nothing(1, 1), GDM(1)))
     model = assemble("ista-net-plus", "gdm", n_stages=1)

@@ -17,7 +17,11 @@ from molrecon.weights.imaging import available_imagers, load_imager, save_imager
 def imager(host: str = "ista-net-plus") -> BlockImager:
     generator = torch.Generator().manual_seed(1)
     phi = torch.randn(7, 1089, generator=generator)
-    return BlockImager(assemble(host, "gin", n_stages=2, seed=3), phi, torch.randn(1089, 7, generator=generator)).eval()
+    model = assemble(host, "gin", n_stages=2, gradient_scale=3.0, seed=3)
+    with torch.no_grad():
+        for parameter in model.parameters():  # some are zero before training
+            parameter += 0.01 * torch.randn(parameter.shape, generator=generator)
+    return BlockImager(model, phi, torch.randn(1089, 7, generator=generator)).eval()
 
 
 @pytest.mark.parametrize("host", HOSTS)
