@@ -32,6 +32,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -119,6 +120,17 @@ def _usage() -> Iterator[None]:
         raise _UsageError(str(error)) from error
 
 
+def _tell(args: argparse.Namespace, content: dict[str, Any], text: str) -> None:
+    """Print the text and write the content where `--json` says, or print the content alone for `--json -`."""
+    if args.json == "-":
+        print(json.dumps(plain(content), indent=2, allow_nan=False))
+        return
+    print(text)
+    if args.json is not None:
+        with _usage():
+            write_json(args.json, content)
+
+
 def _demo(args: argparse.Namespace) -> int:
     out = Path(args.out)
     model, source = _load(args)
@@ -192,14 +204,8 @@ def _compare(args: argparse.Namespace) -> int:
     )
     outcomes = {name: _run_method(name, comparison, model, args) for name in args.methods}
     content = {"input": str(args.input), "methods": {name: asdict(outcome.score) for name, outcome in outcomes.items()}}
-    if args.json == "-":
-        print(json.dumps(plain(content), indent=2, allow_nan=False))
-    else:
-        print(f"{mask.sum()} of {mask.size} columns measured, noise level {prepared.noise_level:.3g}")
-        print(_table(outcomes))
-        if args.json is not None:
-            with _usage():
-                write_json(args.json, content)
+    measured = f"{mask.sum()} of {mask.size} columns measured, noise level {prepared.noise_level:.3g}"
+    _tell(args, content, f"{measured}\n{_table(outcomes)}")
     scores = [outcome.score for outcome in outcomes.values()]
     missed = any(score.error_bound is not None and not score.converged for score in scores)
     return EXIT_NOT_CONVERGED if missed else EXIT_OK
@@ -241,13 +247,7 @@ def _certify(args: argparse.Namespace) -> int:
             maps = None if args.maps == "espirit" else read_maps(args.maps)
             problem = volume_problem(read_volume(args.data), maps, args.noise_level, args.device)
         findings = certify(model, problem)
-    if args.json == "-":
-        print(json.dumps(plain(as_dict(findings)), indent=2, allow_nan=False))
-    else:
-        print(describe(findings))
-        if args.json is not None:
-            with _usage():
-                write_json(args.json, as_dict(findings))
+    _tell(args, as_dict(findings), describe(findings))
     if findings.violations:
         return EXIT_VIOLATED
     return EXIT_OK if findings.converged else EXIT_NOT_CONVERGED
@@ -281,15 +281,10 @@ def _robustness(args: argparse.Namespace) -> int:
             progress=True,
         )
     content = {"input": str(args.input), "slices": slices, "cg_regularisation": weight, **describe_robustness(result)}
-    if args.json == "-":
-        print(json.dumps(plain(content), indent=2, allow_nan=False))
-    else:
-        print(robustness_table(result))
-    with _usage():
-        if args.json not in (None, "-"):
-            write_json(args.json, content)
-        if args.figure is not None:
-            title = f"{Path(args.input).name}, slice {slices[result.shown_slice]}, R = {args.accel:g}"
+    _tell(args, content, robustness_table(result))
+    if args.figure is not None:
+        title = f"{Path(args.input).name}, slice {slices[result.shown_slice]}, R = {args.accel:g}"
+        with _usage():
             write_png(args.figure, robustness_figure(result, title))
     if any(curve.violations for curve in result.curves.values()):
         return EXIT_VIOLATED
@@ -306,16 +301,10 @@ def _cs(args: argparse.Namespace) -> int:
         write_image(out, result.image)
     content = {"image": args.image, "out": str(out), "ratio": args.ratio, "model": args.model}
     content.update(psnr=result.psnr, ssim=result.ssim, pixels=image.size, measurements=result.measurements)
-    if args.json == "-":
-        print(json.dumps(plain(content), indent=2, allow_nan=False))
-        return EXIT_OK
     rows, cols = image.shape[:2]
     kind = "grey" if image.ndim == 2 else "colour"
-    print(f"{rows} x {cols} {kind}, {result.measurements} numbers measured of {image.size}")
-    print(f"PSNR {result.psnr:.2f} dB, SSIM {result.ssim:.4f}: {out}")
-    if args.json is not None:
-        with _usage():
-            write_json(args.json, content)
+    measured = f"{rows} x {cols} {kind}, {result.measurements} numbers measured of {image.size}"
+    _tell(args, content, f"{measured}\nPSNR {result.psnr:.2f} dB, SSIM {result.ssim:.4f}: {out}")
     return EXIT_OK
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from molrecon.io import UnreadableInput
 from molrecon.preparation import CROP, THRESHOLD
-from molrecon.training.fastmri_files import FastMRIFile, reason, scan_folder
+from molrecon.training.fastmri_files import FastMRIFile, fully_sampled, reason, scan_folder
 from molrecon.training.fastmri_slices import Kept, Slice, load_slice
 from molrecon.training.simulate import NOISE_RANGE, Problem, complex_noise, draw_mask, draw_strip, stack_problems
 from operators import Sense, calibration_region, centred_fft, espirit_maps
@@ -50,7 +50,8 @@ class FastMRIFolder:
         accelerations: the range to draw from, narrowed where few columns leave too few central ones.
         noise_range: of the total noise level, relative to the image maximum.
         as_measured: take undersampled files as well, each with its own columns and noise, and references of NaN: for
-            self-supervised training. A validation folder still has to be fully sampled.
+            self-supervised training. Fully sampled files among them are undersampled anew, since samples that are all
+            measured leave none to be judged by. A validation folder still has to be fully sampled.
         cache_bytes: memory for slices and maps that are kept; the least recently used are dropped.
         seed: of the noise in calibration data and of the validation problems.
         device: where maps are estimated and problems go.
@@ -186,7 +187,7 @@ class FastMRIFolder:
         one = self._slice(number)
         cols = one.coil_images.shape[-1]
         columns, level = one.columns, one.noise_level
-        retrospective = number in self._retrospective
+        retrospective = number in self._retrospective or fully_sampled(columns)
         if retrospective:
             columns = columns & draw_mask(cols, rng, (self.accelerations[0], self._highest(cols)), FEWEST_LOW)
             lowest = max(level, self.noise_range[0])

@@ -18,6 +18,7 @@ from molrecon.io import UnreadableInput
 from molrecon.io.phantom import make_sample_volume
 from molrecon.training.fastmri_folder import FastMRIFolder
 from molrecon.training.fastmri_slices import Kept
+from molrecon.training.self_supervised import split
 from molrecon.training.simulate import Problem
 
 SHAPE = (48, 56)
@@ -232,6 +233,15 @@ def test_as_measured(folder: Path, sample: bytes) -> None:
         validation.mkdir()
         edited(validation / "file1.h5", sample, replaced(undersampled))
         FastMRIFolder(folder, validation, rows=12, as_measured=True)
+
+
+def test_fully_sampled_files_among_measured_ones_can_be_parted(folder: Path) -> None:
+    rng = np.random.default_rng(0)
+    problem = FastMRIFolder(folder, rows=12, as_measured=True).draw(rng, 0)
+    assert int(problem.operator.sampling_mask.sum()) < SHAPE[1] / 2
+    given, loss = split(problem, rng)
+    assert given.operator.sampling_mask.sum() < problem.operator.sampling_mask.sum()
+    assert torch.isfinite(loss(problem.reference))
 
 
 def test_kept_values_stay_within_the_limit() -> None:
