@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from molrecon.io import atomic_path
@@ -40,7 +40,8 @@ def write_weights(
     with atomic_path(path.with_suffix(".json")) as temporary:
         temporary.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
     with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata={_HEADER: json.dumps(settings)})
+        # Not save_file: its files are their owner's alone, whatever the umask.
+        temporary.write_bytes(save(tensors, metadata={_HEADER: json.dumps(settings)}))
 
 
 def read_settings(path: Path) -> dict[str, Any]:

@@ -30,6 +30,7 @@ def test_round_trip(host: str, tmp_path: Path) -> None:
     save_imager(saved, path, {"seed": 3})
     loaded = load_imager(path)
     assert names(loaded.model) == (host, "gin") and not loaded.training and load_card(path) == {"seed": 3}
+    assert path.stat().st_mode == path.with_suffix(".json").stat().st_mode
     image = torch.rand(1, 20, 40, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         torch.testing.assert_close(
