@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from molrecon.training.cs import benchmark_images
 from molrecon.unrolled.alignment import alignment
@@ -44,7 +45,7 @@ def mean_alignment(imager: BlockImager, images: Sequence[np.ndarray]) -> tuple[n
 
 def draw(curves: Curves, path: Path) -> None:
     """Write one line a model: every stage is a point before its network and one after it."""
-    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    figure = Figure(figsize=(7, 4.8), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     for name, (before, after) in curves.items():
@@ -54,7 +55,8 @@ def draw(curves: Curves, path: Path) -> None:
     axes.set_xlabel("stage")
     axes.set_ylabel("|Phi u - y| / |y|")
     axes.set_ylim(bottom=1e-3)  # x_0 of the block models meets the measurements to rounding, far below
-    axes.legend(fontsize=8)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    figure.legend(loc="outside upper center", ncols=2, fontsize=8)
     figure.savefig(path, dpi=110)
 
 

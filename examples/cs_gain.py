@@ -56,13 +56,16 @@ def draw(table: dict[Cell, np.ndarray], path: Path) -> None:
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     lines: dict[tuple[str, int], list[tuple[float, float, float]]] = defaultdict(list)
-    for (_, name, ratio), values in table.items():
-        lines[name, ratio].append((values[0, 3] / 1e6, values[:, 1].mean(), values[:, 1].std()))
+    hosts: dict[str, float] = {}
+    for (host, name, ratio), values in table.items():
+        hosts[host] = values[0, 3] / 1e6
+        lines[name, ratio].append((hosts[host], values[:, 1].mean(), values[:, 1].std()))
     for (name, ratio), points in lines.items():
         size, gain, spread = zip(*sorted(points), strict=True)
         axes.errorbar(size, gain, spread, fmt="o-", capsize=3, label=f"{name} {ratio} %")
     axes.axhline(0, color="gray", linewidth=0.8)
-    axes.set_xlabel("parameters of the host, millions")
+    axes.set_xticks(list(hosts.values()), [f"{host}\n{size:.2f}" for host, size in hosts.items()])
+    axes.set_xlabel("host, millions of parameters")
     axes.set_ylabel("PSNR of GIN minus GDM, dB")
     axes.legend(fontsize=8)
     figure.savefig(path, dpi=110)
