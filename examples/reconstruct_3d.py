@@ -43,7 +43,7 @@ def make_sample(shape: tuple[int, int, int] = SHAPE, seed: int = 0) -> Problem:
     image = phantom_volume(slices, (rows, cols), seed).swapaxes(0, 1)
     fields = coil_maps(slices, COILS, (rows, cols), seed).transpose(1, 2, 0, 3)
     mask = poisson_disc_mask((slices, cols), ACCELERATION, seed, CALIBRATION)
-    return measured(image, fields, torch.from_numpy(mask)[None, None], 3, NOISE, np.random.default_rng(seed))
+    return measured(image, fields, torch.from_numpy(mask)[None, None], 3, NOISE, np.random.default_rng([seed, 1]))
 
 
 def run(out: Path, model: str, memory: str | None = None, shape: tuple[int, int, int] = SHAPE) -> dict[str, np.ndarray]:

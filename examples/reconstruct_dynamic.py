@@ -72,7 +72,7 @@ def make_sample(shape: tuple[int, int, int] = SHAPE, seed: int = 0) -> Problem:
     frames, rows, cols = shape
     fields = coil_maps(1, COILS, (rows, cols), seed).swapaxes(0, 1)
     mask = torch.from_numpy(golden_kt_mask(frames, cols, ACCELERATION, seed, CENTRE))[None, :, None]
-    return measured(moving_head(shape, seed), fields, mask, 2, NOISE, np.random.default_rng(seed))
+    return measured(moving_head(shape, seed), fields, mask, 2, NOISE, np.random.default_rng([seed, 1]))
 
 
 def run(out: Path, model: str, shape: tuple[int, int, int] = SHAPE) -> dict[str, np.ndarray]:
@@ -123,12 +123,12 @@ def draw(magnitudes: dict[str, np.ndarray], path: Path) -> None:
 def animate(magnitudes: dict[str, np.ndarray], path: Path) -> None:
     """Write the series of all methods side by side as an animated GIF that repeats."""
     top = float(np.quantile(magnitudes["reference"], 0.998))
-    side_by_side = np.concatenate(list(columns_of(magnitudes).values()), axis=2)
+    wide = np.concatenate(list(columns_of(magnitudes).values()), axis=2)
     pictures = [
         Image.fromarray((np.clip(frame / top, 0, 1) * 255).astype(np.uint8)).resize(
             (2 * frame.shape[1], 2 * len(frame))
         )
-        for frame in side_by_side
+        for frame in wide
     ]
     pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=round(1000 * FRAME_SECONDS), loop=0)
 

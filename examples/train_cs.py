@@ -27,6 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from molrecon.argument_types import positive
 from molrecon.training.cs import (
     IMAGING_SETTINGS,
     ImagingTask,
@@ -60,7 +61,11 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--host", choices=HOSTS, default="ista-net-plus")
     parser.add_argument("--data-step", choices=DATA_STEPS, default="gin")
-    parser.add_argument("--gradient-scale", type=float, default=GRADIENT_SCALE, help="of GIN (default: %(default)g)")
+    parser.add_argument(
+        "--gradient-scale",
+        type=positive,
+        help=f"of GIN (default: {GRADIENT_SCALE:g}, or 1 with --start-published)",
+    )
     parser.add_argument("--ratio", type=int, choices=MEASUREMENTS, default=25)
     parser.add_argument("--stages", type=int, help="default: the published number")
     parser.add_argument("--repeats", type=int, default=1, help="how often the stages are run, with shared weights")
@@ -83,8 +88,12 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     arguments = parser.parse_args(argv)
     if arguments.start_published and (arguments.host != "ista-net-plus" or arguments.stages or arguments.repeats > 1):
         parser.error("--start-published goes with ISTA-Net+ of the published number of stages only")
-    if arguments.equilibrium and (arguments.stages != 1 or arguments.repeats > 1 or arguments.random_sensing):
-        parser.error("--equilibrium goes with --stages 1 only")
+    alone = arguments.stages == 1 and arguments.repeats == 1 and not arguments.random_sensing
+    if arguments.equilibrium and not (alone and arguments.host == "ista-net-plus"):
+        # The other hosts start as gradient descent, which has no unique fixed point.
+        parser.error("--equilibrium goes with ISTA-Net+ and --stages 1 only")
+    if arguments.gradient_scale is None:
+        arguments.gradient_scale = 1.0 if arguments.start_published else GRADIENT_SCALE
     return arguments
 
 

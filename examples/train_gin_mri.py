@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from molrecon.argument_types import positive
 from molrecon.classical import CGSense
 from molrecon.training.cs import IMAGING_SETTINGS, PENALTY_WEIGHT
 from molrecon.training.files import log_to
@@ -79,7 +80,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--host", choices=HOSTS, default="ista-net-plus")
     parser.add_argument("--data-step", choices=DATA_STEPS, default="gin")
-    parser.add_argument("--gradient-scale", type=float, default=1.0, help="of GIN (default: %(default)g)")
+    parser.add_argument("--gradient-scale", type=positive, default=1.0, help="of GIN (default: %(default)g)")
     parser.add_argument("--stages", type=int, help="default: the published number")
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--learning-rate", type=float, default=IMAGING_SETTINGS.learning_rate)
@@ -115,6 +116,7 @@ def run(arguments: argparse.Namespace) -> dict[str, str | int | float]:
     result: dict[str, str | int | float] = {
         "host": arguments.host,
         "data_step": arguments.data_step,
+        "gradient_scale": arguments.gradient_scale,
         "seed": arguments.seed,
         "steps": arguments.steps,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),

@@ -92,7 +92,12 @@ def side_by_side(problem: Problem, mol: MOL, cg_weight: float, axes: tuple[int, 
         mol: at its own tolerance.
         cg_weight: of CG-SENSE.
         axes: order in which the images' axes are returned; SSIM is of the planes along the first.
+
+    Raises:
+        ValueError: another batch or number of axes.
     """
+    if len(problem.reference) != 1 or problem.reference.ndim != 4:
+        raise ValueError(f"side_by_side: reference {tuple(problem.reference.shape)}, expected (1, n, rows, cols)")
     solution = mol(problem.kspace, problem.operator, problem.noise_level)
     images = {
         "reference": problem.reference,
@@ -100,7 +105,7 @@ def side_by_side(problem: Problem, mol: MOL, cg_weight: float, axes: tuple[int, 
         "CG-SENSE": CGSense(cg_weight)(problem.kspace, problem.operator).value,
         "MOL": solution.value,
     }
-    magnitudes = {name: image[0].abs().permute(axes).contiguous().numpy() for name, image in images.items()}
+    magnitudes = {name: image[0].abs().permute(axes).contiguous().cpu().numpy() for name, image in images.items()}
     return SideBySide(magnitudes, solution, mol.certificate().kind)
 
 

@@ -126,16 +126,11 @@ def measured_columns(file: FastMRIFile, number: int, kspace: np.ndarray) -> np.n
     return mask
 
 
-def fully_sampled(columns: np.ndarray) -> bool:
-    """Return whether the measured columns (cols,) are one run of at least half of all."""
-    measured = np.flatnonzero(columns)
-    return len(measured) == measured[-1] - measured[0] + 1 and 2 * len(measured) >= len(columns)
-
-
 def check_fully_sampled(path: Path, columns: np.ndarray) -> None:
-    """Raise UnreadableInput unless the columns (cols,) are `fully_sampled`."""
-    if not fully_sampled(columns):
-        raise UnreadableInput(path, f"undersampled data, {columns.sum()} of {len(columns)} columns", FULLY_SAMPLED)
+    """Raise UnreadableInput unless the measured columns (cols,) are one run of at least half of all."""
+    measured = np.flatnonzero(columns)
+    if len(measured) != measured[-1] - measured[0] + 1 or 2 * len(measured) < len(columns):
+        raise UnreadableInput(path, f"undersampled data, {len(measured)} of {len(columns)} columns", FULLY_SAMPLED)
 
 
 def _checked(path: Path, file: h5py.File) -> h5py.Dataset:

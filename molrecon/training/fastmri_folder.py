@@ -14,7 +14,7 @@ from torch import Tensor
 
 from molrecon.io import UnreadableInput
 from molrecon.preparation import CROP, THRESHOLD
-from molrecon.training.fastmri_files import FastMRIFile, fully_sampled, reason, scan_folder
+from molrecon.training.fastmri_files import FastMRIFile, reason, scan_folder
 from molrecon.training.fastmri_slices import Kept, Slice, load_slice
 from molrecon.training.simulate import NOISE_RANGE, Problem, complex_noise, draw_mask, draw_strip, stack_problems
 from operators import Sense, calibration_region, centred_fft, espirit_maps
@@ -50,8 +50,8 @@ class FastMRIFolder:
         accelerations: the range to draw from, narrowed where few columns leave too few central ones.
         noise_range: of the total noise level, relative to the image maximum.
         as_measured: take undersampled files as well, each with its own columns and noise, and references of NaN: for
-            self-supervised training. Fully sampled files among them are undersampled anew, since samples that are all
-            measured leave none to be judged by. A validation folder still has to be fully sampled.
+            self-supervised training. Slices of which every column was measured leave none to be judged by: they are
+            undersampled anew, and have references. A validation folder still has to be fully sampled.
         cache_bytes: memory for slices and maps that are kept; the least recently used are dropped.
         seed: of the noise in calibration data and of the validation problems.
         device: where maps are estimated and problems go.
@@ -134,7 +134,11 @@ class FastMRIFolder:
         counts = [f"{len(files)} files, {sum(f.slices for f in files)} slices" for files in (self.files, self.held_out)]
         text = f"fastMRI folder {self.name}: {counts[0]} (validation: {counts[1]})"
         low, high = self.accelerations
-        text += ", as measured" if self.as_measured else f", retrospectively undersampled {low:g} to {high:g} times"
+        text += (
+            ", as measured (full slices undersampled anew)"
+            if self.as_measured
+            else f", retrospectively undersampled {low:g} to {high:g} times"
+        )
         text += ", whole slices" if self.rows is None else f", strips of {self.rows} rows"
         return text + f", ESPIRiT maps; {len(self.rejected)} files or slices unusable, {self.replaced} draws replaced"
 
@@ -143,8 +147,7 @@ class FastMRIFolder:
         for file in list(files):
             if not as_measured and self._highest(file.cols) < self.accelerations[0]:
                 files.remove(file)
-                enough = math.ceil(self.accelerations[0] * FEWEST_LOW / CENTRE_SHARE)
-                rejected.append((file.path, f"found {file.cols} columns, expected {enough} or more to undersample"))
+                rejected.append((file.path, reason(UnreadableInput(file.path, *self._too_narrow(file.cols)))))
                 logger.warning("%s: %s, not used", *rejected[-1])
         self.rejected += rejected
         if not files:
@@ -154,6 +157,10 @@ class FastMRIFolder:
 
     def _highest(self, cols: int) -> float:
         return min(self.accelerations[1], CENTRE_SHARE * cols / FEWEST_LOW)
+
+    def _too_narrow(self, cols: int) -> tuple[str, str]:
+        enough = math.ceil(self.accelerations[0] * FEWEST_LOW / CENTRE_SHARE)
+        return f"{cols} columns", f"{enough} or more to undersample"
 
     def _size(self, number: int) -> tuple[int, int, int]:
         file = self._slices[number][0]
@@ -187,8 +194,10 @@ class FastMRIFolder:
         one = self._slice(number)
         cols = one.coil_images.shape[-1]
         columns, level = one.columns, one.noise_level
-        retrospective = number in self._retrospective or fully_sampled(columns)
+        retrospective = number in self._retrospective or bool(columns.all())
         if retrospective:
+            if self._highest(cols) < self.accelerations[0]:
+                raise UnreadableInput(self._slices[number][0].path, *self._too_narrow(cols))
             columns = columns & draw_mask(cols, rng, (self.accelerations[0], self._highest(cols)), FEWEST_LOW)
             lowest = max(level, self.noise_range[0])
             level = float(np.exp(rng.uniform(np.log(lowest), np.log(max(lowest, self.noise_range[1])))))

@@ -198,14 +198,14 @@ def measured(
 
     Args:
         image: (*spatial) complex, the object.
-        fields: (coil, *spatial) complex.
+        fields: (coil, *spatial) complex, or broadcastable to that.
         mask: broadcastable to (1, *spatial) bool.
         fourier_ndim: how many of the last axes are measured in k-space.
         noise_level: standard deviation of the complex noise in the units of the reference.
         rng: source of the noise.
     """
     combined = np.sqrt((np.abs(fields) ** 2).sum(0))
-    maps = torch.from_numpy((fields / combined).astype(np.complex64))[None]
+    maps = torch.from_numpy(np.ascontiguousarray(fields / combined, np.complex64))[None]
     reference = torch.from_numpy((image * combined).astype(np.complex64))[None]
     reference = reference / robust_maximum(reference.abs())
     operator = Sense(maps, mask, fourier_ndim)

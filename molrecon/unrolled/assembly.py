@@ -41,7 +41,7 @@ def assemble(
         seed: of the initial weights, which are the same for both data steps.
 
     Raises:
-        ValueError: other names.
+        ValueError: other names, or a scale that is not a positive number.
     """
     if host not in HOSTS or data_step not in DATA_STEPS:
         raise ValueError(
@@ -51,7 +51,7 @@ def assemble(
     kind = DATA_STEPS[data_step]
     more = {} if n_stages is None else {"n_stages": n_stages}
     network = HOSTS[host](channels=channels, copies=kind.copies, seed=seed, **more)
-    step = GIN(network.n_stages, gradient_scale) if kind is GIN else GDM(network.n_stages)
+    step = GIN(network.n_stages, gradient_scale) if kind is GIN else kind(network.n_stages)
     return Unrolled(network, step, repeats)
 
 

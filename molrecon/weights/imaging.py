@@ -66,6 +66,7 @@ def load_imager(name_or_path: str | Path) -> BlockImager:
         settings = read_settings(path)[_KEY]
         state = read_weights(path)
         at_equilibrium = settings.pop("equilibrium", False)
+        settings.setdefault("gradient_scale", 1.0)  # of files from before there was a choice
         model = assemble(**settings)
         imager = BlockImager(EquilibriumStage(model) if at_equilibrium else model, torch.empty_like(state["phi"]))
         imager.load_state_dict(state)

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from molrecon.io.matlab import read_matrix
 from molrecon.unrolled.assembly import assemble
-from molrecon.unrolled.gradient import GRADIENT_SCALE
 from molrecon.unrolled.imager import BlockImager
 from molrecon.unrolled.stage import Unrolled, widened
 
@@ -54,10 +53,11 @@ def load_published_mri(folder: str | Path, ratio: int) -> tuple[Unrolled, Tensor
     return load_published_ista(folder / f"mri_ratio_{ratio}.pkl").eval(), torch.fft.fftshift(mask)[None]
 
 
-def load_published_ista(path: str | Path, data_step: str = "gdm", gradient_scale: float = GRADIENT_SCALE) -> Unrolled:
+def load_published_ista(path: str | Path, data_step: str = "gdm", gradient_scale: float = 1.0) -> Unrolled:
     """Return ISTA-Net+ with the weights of one published file; errors as of `load_published_imager`.
 
-    With the data step "gin" the filters for the gradient are zero: the same function, from which training can go on.
+    With the data step "gin" the filters for the gradient are zero: the same function, from which training can go on,
+    with the gradient shown at `gradient_scale`.
     """
     try:
         stored = torch.load(path, weights_only=True, map_location="cpu")

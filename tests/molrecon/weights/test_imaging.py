@@ -12,6 +12,7 @@ from molrecon.unrolled.assembly import HOSTS, assemble, names
 from molrecon.unrolled.imager import BlockImager
 from molrecon.weights import load_card, load_reconstructor
 from molrecon.weights.imaging import available_imagers, load_imager, save_imager
+from molrecon.weights.stored import read_settings, read_weights, write_weights
 
 
 def imager(host: str = "ista-net-plus") -> BlockImager:
@@ -20,7 +21,7 @@ def imager(host: str = "ista-net-plus") -> BlockImager:
     model = assemble(host, "gin", n_stages=2, gradient_scale=3.0, seed=3)
     with torch.no_grad():
         for parameter in model.parameters():  # some are zero before training
-            parameter += 0.01 * torch.randn(parameter.shape, generator=generator)
+            parameter.add_(0.01 * torch.randn(parameter.shape, generator=generator))
     return BlockImager(model, phi, torch.randn(1089, 7, generator=generator)).eval()
 
 
@@ -36,6 +37,16 @@ def test_round_trip(host: str, tmp_path: Path) -> None:
         torch.testing.assert_close(
             loaded(loaded.measure(image), (20, 40)), saved(saved.measure(image), (20, 40)), rtol=0, atol=0
         )
+
+
+def test_files_from_before_the_scale_have_one(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    save_imager(imager(), path, {})
+    assert load_imager(path).model.data_step.scale == 3
+    settings = read_settings(path)
+    del settings["imager"]["gradient_scale"]
+    write_weights(path, read_weights(path), settings, {})
+    assert load_imager(path).model.data_step.scale == 1
 
 
 def test_half_precision_halves_the_file_and_keeps_the_image(tmp_path: Path) -> None:
