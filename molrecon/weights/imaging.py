@@ -92,12 +92,14 @@ def find_imager(name_or_path: str | Path, ratio: int) -> BlockImager:
         if Path(name_or_path) != expected:
             raise ValueError(f"{name_or_path}: not the weights for {ratio} %, expected {expected}")
         return load_published_imager(expected.parent, ratio)
-    packaged, of_ratio = available_imagers(), f"{name_or_path}-{ratio}"
-    if not {of_ratio, str(name_or_path)} & {*packaged} and not Path(name_or_path).is_file():
+    of_ratio = f"{name_or_path}-{ratio}"
+    try:
+        imager = load_imager(of_ratio if of_ratio in available_models() else name_or_path)
+    except FileNotFoundError as error:
         raise FileNotFoundError(
-            f"{name_or_path}: neither a file nor a packaged imager for {ratio} %, expected one of {', '.join(packaged)}"
-        )
-    imager = load_imager(of_ratio if of_ratio in packaged else name_or_path)
+            f"{name_or_path}: neither a file nor a packaged imager for {ratio} %, expected one of"
+            f" {', '.join(available_imagers())}"
+        ) from error
     if len(imager.phi) != MEASUREMENTS[ratio]:
         raise ValueError(f"{name_or_path}: takes {len(imager.phi)} numbers a block, expected {MEASUREMENTS[ratio]}")
     return imager
