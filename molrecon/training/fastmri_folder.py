@@ -145,9 +145,12 @@ class FastMRIFolder:
     def _usable(self, folder: Path, as_measured: bool) -> list[FastMRIFile]:
         files, rejected = scan_folder(folder, as_measured=as_measured)
         for file in list(files):
-            if not as_measured and self._highest(file.cols) < self.accelerations[0]:
+            try:
+                if not as_measured:
+                    self._check_width(file)
+            except UnreadableInput as error:
                 files.remove(file)
-                rejected.append((file.path, reason(UnreadableInput(file.path, *self._too_narrow(file.cols)))))
+                rejected.append((file.path, reason(error)))
                 logger.warning("%s: %s, not used", *rejected[-1])
         self.rejected += rejected
         if not files:
@@ -158,9 +161,10 @@ class FastMRIFolder:
     def _highest(self, cols: int) -> float:
         return min(self.accelerations[1], CENTRE_SHARE * cols / FEWEST_LOW)
 
-    def _too_narrow(self, cols: int) -> tuple[str, str]:
-        enough = math.ceil(self.accelerations[0] * FEWEST_LOW / CENTRE_SHARE)
-        return f"{cols} columns", f"{enough} or more to undersample"
+    def _check_width(self, file: FastMRIFile) -> None:
+        if self._highest(file.cols) < self.accelerations[0]:
+            enough = math.ceil(self.accelerations[0] * FEWEST_LOW / CENTRE_SHARE)
+            raise UnreadableInput(file.path, f"{file.cols} columns", f"{enough} or more to undersample")
 
     def _size(self, number: int) -> tuple[int, int, int]:
         file = self._slices[number][0]
@@ -196,8 +200,7 @@ class FastMRIFolder:
         columns, level = one.columns, one.noise_level
         retrospective = number in self._retrospective or bool(columns.all())
         if retrospective:
-            if self._highest(cols) < self.accelerations[0]:
-                raise UnreadableInput(self._slices[number][0].path, *self._too_narrow(cols))
+            self._check_width(self._slices[number][0])
             columns = columns & draw_mask(cols, rng, (self.accelerations[0], self._highest(cols)), FEWEST_LOW)
             lowest = max(level, self.noise_range[0])
             level = float(np.exp(rng.uniform(np.log(lowest), np.log(max(lowest, self.noise_range[1])))))

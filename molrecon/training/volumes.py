@@ -28,9 +28,9 @@ def resampled(volume: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
         raise ValueError(f"resampled: shape {shape}, expected none larger than the volume's {volume.shape}")
     spectrum = torch.from_numpy(np.ascontiguousarray(volume))
     for axis, n in enumerate(shape):
-        line = torch.fft.fftshift(torch.fft.fft(spectrum, dim=axis), dim=axis)
-        line = line.narrow(axis, volume.shape[axis] // 2 - n // 2, n)
-        spectrum = torch.fft.ifft(torch.fft.ifftshift(line, dim=axis), dim=axis) * (n / volume.shape[axis])
+        line, old = torch.fft.fft(spectrum, dim=axis), volume.shape[axis]
+        lowest = [line.narrow(axis, 0, n - n // 2), line.narrow(axis, old - n // 2, n // 2)]
+        spectrum = torch.fft.ifft(torch.cat(lowest, axis), dim=axis) * (n / old)
     return spectrum.abs().numpy()
 
 
