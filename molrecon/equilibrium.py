@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import final
 
 import torch
@@ -43,7 +43,7 @@ class EquilibriumSolver:
         """Return the root of r per sample, as far as it was found, differentiable by the implicit function theorem.
 
         Anderson acceleration with the plain step `x + r(x)` as its fallback, which promises nothing here. Whether
-        there is a root, only one, and how far it is, is unknown: `error_bound` is infinite. A sample that has not
+        there is a root, only one, and how far it is, is unknown: `error_bound` is NaN. A sample that has not
         converged keeps its best iterate; so does a gradient.
 
         Args:
@@ -92,4 +92,4 @@ class EquilibriumSolver:
             window=self.window,
             rounding=torch.finfo(first.dtype).eps,
         )
-        return replace(solution, error_bound=torch.full_like(solution.error_bound, torch.inf))
+        return solution.with_kind("none")
