@@ -49,7 +49,7 @@ def penalised() -> MOL:
     return MOL(PlainNetwork(monotonicity=0.05, layers=2, features=4, skip=True))
 
 
-def loss_of(model: Reconstructor, problem: Problem) -> float:
+def loss_of(model: Trainable, problem: Problem) -> float:
     with torch.no_grad():
         answer = model(problem.kspace, problem.operator, problem.noise_level)
     return float(log_mse(answer if isinstance(answer, Tensor) else answer.value, problem.reference))
