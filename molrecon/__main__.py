@@ -16,7 +16,8 @@ Exit codes:
     4  some volumes failed; the others are reconstructed, and manifest.json in the output folder lists all of them
        (of `train`: some files could not be used; it is trained on the others)
     5  everything is written, but some slice did not converge to the tolerance; the outputs say which
-       (in `compare`, of the methods with an error bound; l1-wavelet runs a fixed number of iterations)
+       (in `compare`, of the methods with an error bound; l1-wavelet runs a fixed number of iterations);
+       or a volume is incomplete: its file holds image data that were left out, such as further repetitions
     6  `certify` or `robustness` saw a model break what it promises; the output says how
 
 Existing outputs are replaced, unless `reconstruct --skip-existing` keeps them. Messages go to stderr.
@@ -40,6 +41,7 @@ from molrecon.arguments import METHODS, build_parser
 from molrecon.certify import PUBLISHED_SUFFIXES, certify, load_certifiable, sample_problem, volume_problem
 from molrecon.cohort import (
     FAILED,
+    INCOMPLETE,
     MANIFEST,
     NOT_CONVERGED,
     OK,
@@ -179,7 +181,7 @@ def _reconstruct(args: argparse.Namespace) -> int:
         return EXIT_UNREADABLE
     if UNREADABLE in statuses or FAILED in statuses:
         return EXIT_FAILED
-    return EXIT_NOT_CONVERGED if NOT_CONVERGED in statuses else EXIT_OK
+    return EXIT_NOT_CONVERGED if NOT_CONVERGED in statuses or INCOMPLETE in statuses else EXIT_OK
 
 
 def _report(entry: Entry) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, final
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from molrecon.io import UnreadableInput, read_volume
+from molrecon.io.volume import image_data_left_out, left_out_text
 from molrecon.mol import MOL
 from molrecon.outputs import output_names, output_paths, write_outputs
 from molrecon.pipeline import DEFAULT_BATCH_SIZE, Reconstruction, reconstruct_prepared
@@ -24,7 +25,7 @@ from molrecon.weights import DEFAULT_MODEL, load_model, weights_hash
 log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
-OK, NOT_CONVERGED, UNREADABLE, FAILED = "ok", "not converged", "unreadable", "failed"
+OK, NOT_CONVERGED, INCOMPLETE, UNREADABLE, FAILED = "ok", "not converged", "incomplete", "unreadable", "failed"
 
 
 @final
@@ -34,10 +35,12 @@ class Entry:
 
     Attributes:
         input: the path as given.
-        status: "ok", "not converged" (outputs are written), "unreadable" (the input) or "failed" (anything else).
+        status: "ok", "not converged", "incomplete" (converged, but image data of the file were left out; in these three
+            cases outputs are written), "unreadable" (the input) or "failed" (anything else).
         message: what went wrong, or how well it went.
         outputs: the paths of the written files.
         skipped: True when complete outputs of an earlier run were kept.
+        left_out: what the input holds and the outputs do not, as in `RawVolume`.
     """
 
     input: str
@@ -45,6 +48,7 @@ class Entry:
     message: str
     outputs: list[str]
     skipped: bool = False
+    left_out: dict[str, int] = field(default_factory=dict)
 
 
 @final
@@ -156,7 +160,15 @@ def _attempt(path: Path, name: str, out: Path, model: MOL, source: ModelSource, 
         log.info("%s failed", path, exc_info=True)
         return Entry(str(path), FAILED, f"{type(error).__name__}: {error}", [])
     outputs = [str(output) for output in output_paths(out, name)]
-    return Entry(str(path), OK if result.converged.all() else NOT_CONVERGED, _message(result), outputs)
+    left_out = dict(result.left_out)
+    status = _status(bool(result.converged.all()), left_out)
+    return Entry(str(path), status, _message(result), outputs, left_out=left_out)
+
+
+def _status(converged: bool, left_out: Mapping[str, int]) -> str:
+    if not converged:
+        return NOT_CONVERGED
+    return INCOMPLETE if image_data_left_out(left_out) else OK
 
 
 def _reconstruct(
@@ -176,9 +188,10 @@ def _reconstruct(
 def _message(result: Reconstruction) -> str:
     n = len(result.converged)
     empty = f", {int(result.empty.sum())} without data delivered as zeros" if result.empty.any() else ""
+    left_out = f"; left out: {left_out_text(result.left_out)}" if result.left_out else ""
     return (
         f"{int(result.converged.sum())} of {n} slices converged, error bound {result.error_bound.max():.1e} at worst,"
-        f" {int(result.n_steps.max())} iterations at most, {result.seconds:.1f} s{empty}"
+        f" {int(result.n_steps.max())} iterations at most, {result.seconds:.1f} s{empty}{left_out}"
     )
 
 
@@ -187,11 +200,14 @@ def _kept(path: Path, out: Path, name: str) -> Entry | None:
     if not all(output.is_file() for output in outputs):
         return None
     try:
-        converged = bool(json.loads(outputs[-1].read_text(encoding="utf-8"))["summary"]["converged"])
-    except (OSError, ValueError, KeyError, TypeError):  # a sidecar of something else: reconstruct
+        sidecar = json.loads(outputs[-1].read_text(encoding="utf-8"))
+        converged = bool(sidecar["summary"]["converged"])
+        left_out = {str(words): int(count) for words, count in sidecar["input"]["left_out"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # a sidecar of something else: reconstruct
         return None
-    status = OK if converged else NOT_CONVERGED
-    return Entry(str(path), status, "outputs of an earlier run kept", [str(output) for output in outputs], skipped=True)
+    message = "outputs of an earlier run kept" + (f"; left out: {left_out_text(left_out)}" if left_out else "")
+    written = [str(output) for output in outputs]
+    return Entry(str(path), _status(converged, left_out), message, written, skipped=True, left_out=left_out)
 
 
 def _write_manifest(out: Path, entries: list[Entry], n_inputs: int, source: ModelSource) -> None:
@@ -199,7 +215,7 @@ def _write_manifest(out: Path, entries: list[Entry], n_inputs: int, source: Mode
     content: dict[str, Any] = {
         "model": asdict(source),
         "inputs": n_inputs,
-        "counts": {status: statuses.count(status) for status in (OK, NOT_CONVERGED, UNREADABLE, FAILED)},
+        "counts": {status: statuses.count(status) for status in (OK, NOT_CONVERGED, INCOMPLETE, UNREADABLE, FAILED)},
         "volumes": [asdict(entry) for entry in entries],
         "versions": versions(),
         "written": datetime.now(timezone.utc).isoformat(timespec="seconds"),

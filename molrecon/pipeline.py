@@ -10,8 +10,8 @@ result.error_bound   # (slices,): each slice is within this relative distance of
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import final
 
 import numpy as np
@@ -73,6 +73,7 @@ class Reconstruction:
         certificate: what is guaranteed about the model.
         tol, max_steps: the solver's settings.
         seconds: from the raw data to the image, sensitivity maps included.
+        left_out: what the file holds and the image does not, as in `RawVolume`.
     """
 
     image: np.ndarray
@@ -88,6 +89,7 @@ class Reconstruction:
     tol: float
     max_steps: int
     seconds: float
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
 
 def reconstruct_volume(
@@ -148,6 +150,7 @@ def reconstruct_prepared(
         tol=model.tol,
         max_steps=model.max_steps,
         seconds=prepared.seconds + time.perf_counter() - start,
+        left_out=prepared.volume.left_out,
     )
 
 

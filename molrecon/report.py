@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from molrecon.classical import CGSense, zero_filled
 from molrecon.io import atomic_path
+from molrecon.io.volume import left_out_text
 from molrecon.metrics import psnr
 from molrecon.pipeline import Reconstruction
 from molrecon.preparation import PreparedVolume
@@ -93,13 +94,15 @@ def quality_page(preview: Preview, prepared: PreparedVolume, result: Reconstruct
 def summary(prepared: PreparedVolume, result: Reconstruction) -> str:
     """Return the facts printed on the page: data, noise, certificate, convergence."""
     slices, coils, rows, cols = prepared.volume.kspace.shape
-    mask = prepared.volume.sampling_mask
+    volume = prepared.volume
+    mask = volume.sampling_mask
     certificate = result.certificate
     worst = int(np.argmax(result.error_bound))
     noise = "estimated" if prepared.noise_estimated else "given"
     lines = [
         f"k-space       {slices} slices, {coils} coils, {rows} x {cols}",
-        f"measured      {int(mask.sum())} of {mask.size} {'columns' if mask.ndim == 1 else 'samples'}",
+        f"measured      {int(mask.sum())} of {mask.size} {'columns' if mask.shape[1] == 1 else 'samples'}"
+        + (" of all slices, which differ" if len(mask) > 1 else ""),
         f"coil maps     {prepared.maps_source.method}",
         f"noise level   {result.noise_level:.3g} ({noise})",
         f"certificate   {certificate.kind}: Lip(H) <= {certificate.lipschitz:.4g}, m = {certificate.monotonicity:.4g}",
@@ -110,6 +113,8 @@ def summary(prepared: PreparedVolume, result: Reconstruction) -> str:
     ]
     if result.empty.any():
         lines.append(f"no data       slices {', '.join(map(str, np.flatnonzero(result.empty)))}: delivered as zeros")
+    if volume.left_out:
+        lines.append(f"left out      {left_out_text(volume.left_out)}")
     return "\n".join(lines)
 
 

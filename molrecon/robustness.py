@@ -44,7 +44,9 @@ def take_slices(volume: RawVolume, slices: Sequence[int]) -> RawVolume:
     """Return the volume with these slices only."""
     chosen = list(slices)
     reference = None if volume.reference is None else volume.reference[chosen]
-    return replace(volume, kspace=volume.kspace[chosen], reference=reference)
+    mask = volume.sampling_mask
+    mask = mask if len(mask) == 1 else mask[chosen]
+    return replace(volume, kspace=volume.kspace[chosen], sampling_mask=mask, reference=reference)
 
 
 def evaluate(
@@ -234,7 +236,7 @@ def _noise(prepared: PreparedVolume, seed: Sequence[int]) -> Tensor:
     """Return complex white noise on the measured samples, with the norm of the k-space in each slice."""
     generator = torch.Generator().manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
     b = prepared.kspace
-    noise = prepared.operator([0]).sampling(torch.randn(b.shape, dtype=b.dtype, generator=generator))
+    noise = prepared.operator(slice(None)).sampling(torch.randn(b.shape, dtype=b.dtype, generator=generator))
     return noise * per_sample(norm(b) / norm(noise), noise)
 
 

@@ -233,7 +233,7 @@ def test_a_cohort_goes_on_after_bad_volumes(sample: Path, model: MOL, tmp_path: 
     assert seen == entries
     manifest = json.loads((out / "manifest.json").read_text())
     assert manifest["inputs"] == 3
-    assert manifest["counts"] == {"ok": 1, "not converged": 0, "unreadable": 2, "failed": 0}
+    assert manifest["counts"] == {"ok": 1, "not converged": 0, "incomplete": 0, "unreadable": 2, "failed": 0}
     assert [item["status"] for item in manifest["volumes"]] == ["unreadable", "ok", "unreadable"]
     assert "bad.h5" in manifest["volumes"][0]["message"]
     assert all(Path(path).is_file() for path in manifest["volumes"][1]["outputs"])

@@ -50,7 +50,7 @@ def test_mask_of_left_out_columns(tmp_path, kspace):
     data[0, 1] = 0  # a dead coil in one slice hides nothing
     data[:, :, 0, 4] = 0  # nor does a chance zero
     volume = read_npy(save(tmp_path / "a.npy", data))
-    np.testing.assert_array_equal(volume.sampling_mask, LINES.astype(bool))
+    np.testing.assert_array_equal(volume.sampling_mask, LINES.astype(bool)[None, None])
     assert not volume.fully_sampled
     parts = volume.kspace.view(np.float32)
     assert not np.signbit(parts[parts == 0]).any()
@@ -59,7 +59,7 @@ def test_mask_of_left_out_columns(tmp_path, kspace):
 def test_mask_of_left_out_samples(tmp_path, kspace):
     mask = np.random.default_rng(0).random((16, 10)) < 0.5
     volume = read_npy(save(tmp_path / "a.npy", (kspace(3, 16, 10) * mask).astype(np.complex64)))
-    np.testing.assert_array_equal(volume.sampling_mask, mask)
+    np.testing.assert_array_equal(volume.sampling_mask, mask[None])
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_bart_dimensions(tmp_path, kspace, shape, axes, name):
 
 def test_bart_mask(tmp_path, kspace):
     bart(tmp_path / "a", (kspace(1, 3, 8, 10) * LINES).astype(np.complex64), (13, 3, 0, 1))
-    np.testing.assert_array_equal(read_bart(tmp_path / "a").sampling_mask, LINES.astype(bool))
+    np.testing.assert_array_equal(read_bart(tmp_path / "a").sampling_mask[0, 0], LINES.astype(bool))
 
 
 @pytest.mark.parametrize("dims", [(8, 6, 2, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1, 2), (8, 6, 1, 3, 2), (1, 8, 6, 3, 1, 2)])
@@ -228,5 +228,5 @@ def test_real_brain():
     assert full.kspace.shape == (1, 8, 230, 180)
     assert full.fully_sampled
     prospective = read_volume(mri / "brain_prospective_8ch_230x180_ksp_c64.npy")
-    assert prospective.sampling_mask.shape == (230, 180)
+    assert prospective.sampling_mask.shape == (1, 230, 180)
     assert 7.5 < 1 / prospective.sampling_mask.mean() < 8.5

@@ -26,7 +26,7 @@ def test_multi_coil_volume(fastmri_file, kspace, header):
     assert volume.kspace.dtype == np.complex64
     np.testing.assert_array_equal(volume.kspace, data)
     assert (volume.n_coils, volume.fully_sampled) == (3, True)
-    assert volume.sampling_mask.shape == (10,)
+    assert volume.sampling_mask.shape == (1, 1, 10)
     assert volume.recon_shape == (8, 8)
     assert volume.voxel_size == pytest.approx((2.0, 2.5, 5.0))
     np.testing.assert_array_equal(volume.reference, reference)
@@ -53,7 +53,7 @@ def test_single_coil_volume_has_the_esc_reference(fastmri_file, kspace, header):
 def test_test_file_carries_its_mask(fastmri_file, kspace, dtype):
     data = kspace(2, 3, 16, 10) * LINES
     volume = read_fastmri(fastmri_file({"kspace": data.astype(np.complex64), "mask": LINES.astype(dtype)}))
-    np.testing.assert_array_equal(volume.sampling_mask, LINES.astype(bool))
+    np.testing.assert_array_equal(volume.sampling_mask, LINES.astype(bool)[None, None])
     assert volume.sampling_mask.dtype == bool
     assert not volume.fully_sampled
     assert volume.reference is None
@@ -75,7 +75,7 @@ def test_no_negative_zero_tells_the_sign_of_data_left_out(fastmri_file, kspace, 
     volume = read_fastmri(fastmri_file({"kspace": data} | ({"mask": LINES} if with_mask else {})))
     parts = volume.kspace.view(np.float32)
     assert not np.signbit(parts[parts == 0]).any()
-    np.testing.assert_array_equal(volume.sampling_mask, LINES.astype(bool))
+    np.testing.assert_array_equal(volume.sampling_mask, LINES.astype(bool)[None, None])
 
 
 def test_check_kspace_for_other_readers(tmp_path, kspace):
@@ -86,7 +86,7 @@ def test_check_kspace_for_other_readers(tmp_path, kspace):
 def test_two_dimensional_mask(fastmri_file, kspace):
     mask = np.random.default_rng(0).random((16, 10)) < 0.4
     volume = read_fastmri(fastmri_file({"kspace": kspace(1, 2, 16, 10), "mask": mask}))
-    np.testing.assert_array_equal(volume.sampling_mask, mask)
+    np.testing.assert_array_equal(volume.sampling_mask, mask[None])
 
 
 def test_phase_encode_padding(fastmri_file, kspace, header):
