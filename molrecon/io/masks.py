@@ -35,7 +35,7 @@ def canonical_mask(mask: np.ndarray, kspace_shape: tuple[int, ...]) -> np.ndarra
         whole = whole[:, :1]
     if (whole == whole[:1]).all():
         whole = whole[:1]
-    return np.ascontiguousarray(whole)
+    return whole.copy()  # a mask of its own, writable and contiguous, whatever becomes of the one given
 
 
 def infer_sampling_mask(kspace: np.ndarray) -> np.ndarray:
