@@ -82,7 +82,7 @@ def describe_zero_padding(sampling_mask: np.ndarray, rows: int) -> list[str]:
         sampling_mask: (slices or 1, rows or 1, cols) bool, from `infer_sampling_mask`.
         rows: of k-space.
     """
-    top, bottom = _measured_range(sampling_mask.any(axis=(0, 2)))
+    top, bottom = _measured_range(np.asarray(sampling_mask.any(axis=(0, 2))))
     bottom = rows if sampling_mask.shape[1] == 1 else bottom
     acquired = sampling_mask[:, top:bottom]
     if not acquired.any() or not all(_whole_columns(mask) for mask in acquired):
@@ -95,7 +95,7 @@ def describe_zero_padding(sampling_mask: np.ndarray, rows: int) -> list[str]:
             " readout is not cropped, and those rows are filled in; cut to what was acquired,"
             f" kspace[..., {top}:{bottom}, :], the mask is one of columns"
         )
-    columns = acquired.any(axis=(0, 1))
+    columns = np.asarray(acquired.any(axis=(0, 1)))
     cols = len(columns)
     left, right = _measured_range(columns)
     gap = max(np.diff(np.flatnonzero(columns)), default=1) - 1

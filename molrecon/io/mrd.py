@@ -144,7 +144,8 @@ def _noise_attributes(samples: np.ndarray) -> dict[str, str | float | int]:
 def _imaging(path: Path, heads: np.ndarray, header: Header) -> tuple[np.ndarray, dict[str, int]]:
     """Which readouts form the image, those of the first series, and how much of what is left out."""
     flags, idx, spaces = heads["flags"], heads["idx"], heads["encoding_space_ref"]
-    keep, left_out = np.ones(len(heads), bool), {}
+    keep = np.ones(len(heads), bool)
+    left_out: dict[str, int] = {}
 
     def drop(readouts: np.ndarray, words: str) -> None:
         count = int(np.count_nonzero(keep & readouts))

@@ -198,6 +198,23 @@ def test_compare_wants_a_fully_sampled_scan(tmp_path: Path, capsys: pytest.Captu
     assert "fully sampled" in capsys.readouterr().err
 
 
+def test_compare_says_that_a_scan_was_zero_padded(sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    with h5py.File(sample) as file:
+        kspace = file["kspace"][0]
+    np.save(tmp_path / "scan.npy", np.pad(kspace, ((0, 0), (0, 0), (4, 4))))
+    assert main(["compare", str(tmp_path / "scan.npy"), "--methods", "zero-filled"]) == 2
+    message = capsys.readouterr().err
+    assert "columns 0 to 3 and 36 to 39 of 40 are zero, as if k-space had been zero-padded" in message
+    assert "kspace[..., 4:36]" in message
+
+
+def test_maps_with_coils_last(model: str, sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    np.save(tmp_path / "maps.npy", np.ones((*SHAPE, 4), np.complex64))
+    command = ["reconstruct", str(sample), "--out", str(tmp_path / "out"), "--model", model]
+    assert main([*command, "--maps", str(tmp_path / "maps.npy")]) == 3
+    assert "coils last" in (message := capsys.readouterr().err) and "numpy.moveaxis(array, -1, 0)" in message
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -95,7 +95,11 @@ def test_two_dimensional_mask(fastmri_file, kspace):
 def test_masks_that_differ_by_slice(fastmri_file, kspace, stored):
     masks = np.stack([LINES, np.roll(LINES, 2)]).astype(bool)[:, None]
     data = (kspace(2, 3, 16, 10) * masks[:, None]).astype(np.complex64)
-    file = {None: {}, "by slice": {"mask": masks}, "of both slices together": {"mask": masks.any(axis=0)[0]}}[stored]
+    file = {
+        None: {},
+        "by slice": {"mask": masks},
+        "of both slices together": {"mask": np.asarray(masks.any(axis=0))[0]},
+    }[stored]
     volume = read_fastmri(fastmri_file({"kspace": data} | file))
     np.testing.assert_array_equal(volume.sampling_mask, masks)
     np.testing.assert_array_equal(volume.kspace, data)
