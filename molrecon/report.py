@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
@@ -13,7 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from molrecon.classical import CGSense, zero_filled
-from molrecon.io import atomic_path
+from molrecon.io import write_atomically
 from molrecon.io.volume import left_out_text
 from molrecon.metrics import psnr
 from molrecon.pipeline import Reconstruction
@@ -120,8 +121,9 @@ def summary(prepared: PreparedVolume, result: Reconstruction) -> str:
 
 def write_png(path: str | Path, figure: Figure) -> None:
     """Write a figure as PNG, atomically. Raises OSError."""
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=RESOLUTION)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=RESOLUTION)
+    write_atomically(path, buffer.getbuffer())
 
 
 def _show(axes: Axes, image: np.ndarray, title: str, white: float, colours: str) -> None:

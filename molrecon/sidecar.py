@@ -14,7 +14,7 @@ from typing import Any, final
 import numpy as np
 import torch
 
-from molrecon.io import RawVolume, atomic_path
+from molrecon.io import RawVolume, write_atomically
 from molrecon.pipeline import Reconstruction
 from molrecon.preparation import PreparedVolume
 
@@ -144,8 +144,7 @@ def plain(value: Any) -> Any:
 
 def write_json(path: str | Path, content: dict[str, Any]) -> None:
     """Write JSON, atomically: the file is there as a whole or not at all. Raises OSError."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(plain(content), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    write_atomically(path, (json.dumps(plain(content), indent=2, allow_nan=False) + "\n").encode())
 
 
 def _version(package: str) -> str:

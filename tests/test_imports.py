@@ -42,6 +42,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "molrecon.training",
         "molrecon.report",
         "molrecon.sidecar",
+        "molrecon.manifest",
         "molrecon.outputs",
         "molrecon.compare",
         "molrecon.cohort",

@@ -124,7 +124,8 @@ def write_cfl(path: str | Path, array: np.ndarray) -> None:
     dims = array.shape + (1,) * (BART_DIMS - array.ndim)
     with atomic_path(header) as new_header, atomic_path(data) as new_data:
         new_header.write_text("# Dimensions\n" + " ".join(map(str, dims)) + "\n", "ascii")
-        array.astype("<c8").T.tofile(new_data)
+        # Not tofile, which leaves the last part to a close that does not tell of a full disk.
+        new_data.write_bytes(np.ascontiguousarray(array.T, "<c8").data)
 
 
 def _load_npy(path: Path) -> np.ndarray:

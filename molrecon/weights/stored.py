@@ -37,11 +37,11 @@ def write_weights(
     if path.suffix != ".safetensors":
         raise ValueError(f"weights: {path}, expected a name that ends in .safetensors")
     tensors = {key: value.detach().contiguous().cpu() for key, value in state.items()}
-    with atomic_path(path.with_suffix(".json")) as temporary:
-        temporary.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
-    with atomic_path(path) as temporary:
+    # Both are complete before either replaces an older one: a card never describes other weights.
+    with atomic_path(path.with_suffix(".json")) as new_card, atomic_path(path) as new_weights:
+        new_card.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
         # Not save_file: its files are their owner's alone, whatever the umask.
-        temporary.write_bytes(save(tensors, metadata={_HEADER: json.dumps(settings)}))
+        new_weights.write_bytes(save(tensors, metadata={_HEADER: json.dumps(settings)}))
 
 
 def read_settings(path: Path) -> dict[str, Any]:
