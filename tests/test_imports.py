@@ -45,6 +45,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "molrecon.training",
         "molrecon.report",
         "molrecon.sidecar",
+        "molrecon.manifest",
         "molrecon.outputs",
         "molrecon.compare",
         "molrecon.methods",
@@ -63,7 +64,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("molrecon.__main__",),
 )
 RANK = {unit: rank for rank, layer in enumerate(LAYERS) for unit in layer}
-NEVER_IMPORTED = ("examples", "data_scripts", "tests", "pickle", "cPickle", "dill", "joblib", "shelve")
+NEVER_IMPORTED = ("examples", "data_scripts", "tests", "pickle", "cPickle", "dill", "joblib", "shelve", "ismrmrd")
 OPERATORS_MAY_IMPORT = ("operators", "torch", "numpy", "finufft")
 
 
