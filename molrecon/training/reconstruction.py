@@ -231,7 +231,7 @@ class ReconstructionTask(Task[Reconstructor]):
         """Return what the model is given, and the loss of its image."""
         if self.settings.self_supervised:
             return split(problem, rng)
-        return problem, lambda image: self.loss(image, problem.reference)
+        return problem, lambda image: self.loss(problem.judged(image), problem.judged(problem.reference))
 
 
 def reference_phase(model: Reconstructor, problem: Problem) -> Tensor:
