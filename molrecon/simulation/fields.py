@@ -12,7 +12,9 @@ COIL_COUNTS = (1, 2, 3, 4, 4, 5, 6, 8, 8, 8, 10, 12, 15, 16, 20, 24, 32)
 STRIDE = 6  # pixels between the places where fields are computed; they are smooth
 
 
-def draw_fields(image: np.ndarray, virtual_coils: int, rng: np.random.Generator) -> np.ndarray:
+def draw_fields(
+    image: np.ndarray, virtual_coils: int, rng: np.random.Generator, count: int | None = None
+) -> np.ndarray:
     """Return the receive fields of a random coil, (coil, rows, cols) complex64, compressed where they are many.
 
     A single coil is uniform or one loop. Of more than `virtual_coils` loops the leading singular vectors of what they
@@ -22,8 +24,9 @@ def draw_fields(image: np.ndarray, virtual_coils: int, rng: np.random.Generator)
         image: (rows, cols), the object.
         virtual_coils: the most fields to return.
         rng: source of all randomness.
+        count: of loops; drawn from COIL_COUNTS when None.
     """
-    count = int(rng.choice(COIL_COUNTS))
+    count = int(rng.choice(COIL_COUNTS)) if count is None else count
     shape = (image.shape[0], image.shape[1])
     if count == 1 and rng.random() < 0.5:
         return np.ones((1, *shape), np.complex64)
