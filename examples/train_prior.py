@@ -23,6 +23,7 @@ import torch
 
 from molrecon.deep_equilibrium import DeepEquilibrium
 from molrecon.mol import MOL
+from molrecon.simulation.noise import NOISE_RANGE
 from molrecon.simulation.sources import training_sets, validation_sets
 from molrecon.simulation.stream import ProblemStream
 from molrecon.training.files import log_to
@@ -96,10 +97,11 @@ def main() -> None:
     card = {
         "name": name,
         "model": DESCRIPTIONS[arguments.model] + ", 2D multi-coil Cartesian MRI",
-        "data": "real images of 20 sets (" + ", ".join(s.name for s in stream.sets) + "), own or simulated rough phase,"
-        " 1 to 32 simulated coils, ESPIRiT maps, noise 0.0005-0.05",
+        "data": f"{stream.describe()}, ESPIRiT maps, noise {NOISE_RANGE[0]}-{NOISE_RANGE[1]}",
         "split": "by subject, see molrecon/simulation/sources.py",
-        "schedule": f"{arguments.steps} steps of one strip of {arguments.rows} rows, seed {arguments.seed}",
+        "steps": arguments.steps,
+        "rows": arguments.rows,
+        "seed": arguments.seed,
         "learning_rate": arguments.learning_rate,
         "parameters": sum(p.numel() for p in model.parameters()),
         "licence": "data: see molrecon/simulation/sources.py; some sets are for research, not for profit",

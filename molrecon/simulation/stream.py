@@ -92,6 +92,14 @@ class ProblemStream:
             problems.append(strip(scan, rows, rng).to(self.device))
         return problems
 
+    def describe(self) -> str:
+        """Return what is drawn from, for a model card."""
+        names = ", ".join(f"{s.name} ({len(s)})" for s in self.sets)
+        return (
+            f"images of {len(self.sets)} sets: {names}; their own or a simulated rough phase, 1 to 32 simulated coils"
+            f" compressed to {self.virtual_coils}, strips of {self.rows} rows"
+        )
+
     def _residual(self, rng: np.random.Generator) -> np.ndarray:
         chosen = self._complex[int(rng.integers(len(self._complex)))]
         return residual_angle(chosen.image(int(rng.integers(len(chosen)))))
