@@ -24,6 +24,7 @@ import torch
 from molrecon.deep_equilibrium import DeepEquilibrium
 from molrecon.mol import MOL
 from molrecon.simulation.noise import NOISE_RANGE
+from molrecon.simulation.problem import Problem
 from molrecon.simulation.sources import training_sets, validation_sets
 from molrecon.simulation.stream import ProblemStream
 from molrecon.training.files import log_to
@@ -119,7 +120,7 @@ def main() -> None:
     save_model(model, arguments.out / f"{name}.safetensors", card)
 
 
-def _score(model: Reconstructor, problems: list) -> float:  # type: ignore[type-arg]
+def _score(model: Reconstructor, problems: list[Problem]) -> float:
     if not isinstance(model, MOL | DeepEquilibrium):
         return mean_psnr(model, problems)
     tol, model.tol = model.tol, VALIDATION_TOL

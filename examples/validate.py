@@ -132,7 +132,7 @@ def main() -> None:
     for model in models.values():
         if hasattr(model, "tol"):
             model.tol = arguments.tol
-    stored: dict[str, Scores | str] = {}
+    stored: dict[str, Scores] = {}
     if arguments.baselines.is_file():
         stored = json.loads(arguments.baselines.read_text())
     results: dict[str, dict[str, dict[str, Scores]]] = {}

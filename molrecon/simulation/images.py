@@ -20,13 +20,14 @@ class ImageSet:
 
     Attributes:
         name: what they are.
-        stored: arrays (rows, cols) of a magnitude, or (2, rows, cols) of real and imaginary part, of any real dtype.
+        stored: arrays (rows, cols) of a magnitude, or (2, rows, cols) of real and imaginary part, of any real dtype;
+            a sequence, or one array with a first axis more.
         weight: how often they are drawn, relative to other sets.
         kept: central share of k-space along rows and columns; the rest was made up by the scanner.
     """
 
     name: str
-    stored: Sequence[np.ndarray]
+    stored: Sequence[np.ndarray] | np.ndarray
     weight: float = 1.0
     kept: tuple[float, float] = (1.0, 1.0)
 

@@ -125,7 +125,7 @@ def _subjects(archive: dict[str, np.ndarray], subjects: Collection[int], suffix:
 
 
 def _slices(path: Path) -> list[np.ndarray]:
-    image: Any = nibabel.load(path)  # type: ignore[attr-defined]
+    image: Any = nibabel.load(path)
     volume = np.asarray(image.dataobj)
     slices = []
     for axis in range(3):

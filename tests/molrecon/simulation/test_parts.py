@@ -108,7 +108,9 @@ def test_images_keep_what_was_measured() -> None:
     stored = np.random.default_rng(0).integers(-100, 100, (3, 2, 32, 48), np.int16)
     images = ImageSet("noise", stored, kept=(0.5, 0.75))
     image = images.image(1)
-    assert (len(images), image.shape, image.dtype) == (3, (16, 36), np.complex64)
+    assert len(images) == 3
+    assert image.shape == (16, 36)
+    assert image.dtype == np.complex64
     assert np.abs(image).max() == pytest.approx(1)
     magnitude = ImageSet("noise", np.abs(stored[:, 0])).image(0)
     assert magnitude.dtype == np.float32

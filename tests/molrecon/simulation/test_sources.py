@@ -11,6 +11,7 @@ import pytest
 
 from molrecon.simulation import sources
 from molrecon.simulation.families import families
+from molrecon.simulation.images import ImageSet
 
 DATA = os.environ.get("MOLRECON_DATA")
 needs_data = pytest.mark.skipif(DATA is None, reason="MOLRECON_DATA is not set: the real images are not here")
@@ -33,7 +34,7 @@ def test_subjects_are_not_shared(training: Iterable[object], validation: Iterabl
     assert not set(training) & set(validation)
 
 
-def images(sets: Iterable[sources.ImageSet]) -> set[bytes]:
+def images(sets: Iterable[ImageSet]) -> set[bytes]:
     return {np.ascontiguousarray(one).tobytes() for s in sets for one in s.stored}
 
 
