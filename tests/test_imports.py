@@ -39,6 +39,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     ("molrecon.checks", "molrecon.memory", "molrecon.perturbation"),
     ("molrecon.io", "molrecon.weights"),
+    ("molrecon.simulation",),
     (
         "molrecon.preparation",
         "molrecon.pipeline",
