@@ -79,7 +79,8 @@ def main() -> None:
     ).to(arguments.device)
     settings = TrainSettings(steps=arguments.steps, seed=arguments.seed, learning_rate=arguments.learning_rate)
     task = ReconstructionTask(model, scans.draw)
-    finish(train(task, settings, arguments.out, lambda m: mean_psnr(m, problems)), arguments.steps)
+    facts = {**scans.facts(), "validation_problems": arguments.validation_problems}
+    finish(train(task, settings, arguments.out, lambda m: mean_psnr(m, problems), facts=facts), arguments.steps)
     name = arguments.name or f"{arguments.model}-brain-2d"
     card = {
         "name": name,

@@ -44,8 +44,7 @@ class Settings:
         """
         maps = None
         if self.maps is not None:
-            content = np.ascontiguousarray(self.maps)
-            maps = [str(content.dtype), list(content.shape), hashlib.sha256(content).hexdigest()]
+            maps = [str(self.maps.dtype), list(self.maps.shape), hashlib.sha256(self.maps.tobytes()).hexdigest()]
         facts = {
             "maps": maps,
             "noise_level": self.noise_level,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, final
 
 import numpy as np
@@ -126,6 +126,19 @@ class ReconstructionTask(Task[Reconstructor]):
             {"params": [p for p in parameters if p.ndim >= 4], "factor": 1.0},
             {"params": [p for p in parameters if p.ndim < 4], "factor": 5.0},
         ]
+
+    def facts(self) -> dict[str, Any]:
+        """Return the settings of model, network, problems and solves, and the loss."""
+        own = asdict(self.settings)
+        if not self.settings.self_supervised:
+            own["loss"] = getattr(self.loss, "__name__", type(self.loss).__name__)
+        network = self.model.network
+        return {
+            "model": {"class": type(self.model).__name__, **self.model.settings()},
+            "network": {"class": type(network).__name__, **network.settings()},
+            "goals": self._goals,
+            **own,
+        }
 
     def begin(self, step: int, steps: int) -> None:
         """Set m, the unrolls and the goals of the solves for this step."""

@@ -187,7 +187,12 @@ def test_a_record_that_comes_while_the_manifest_is_written(tmp_path: Path, monke
 def test_the_cost_of_a_volume_does_not_grow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One record is written for each of the inputs, none of which is there, and one manifest for all of them."""
     written = []
-    monkeypatch.setattr(manifest, "write_json", lambda path, content: (written.append(path), write_json(path, content)))
+
+    def write(path: Path, content: dict[str, Any]) -> None:
+        written.append(path)
+        write_json(path, content)
+
+    monkeypatch.setattr(manifest, "write_json", write)
     inputs = [tmp_path / f"{k}.h5" for k in range(50)]
     reconstruct_cohort(inputs, tmp_path / "out", network(), SOURCE, Settings())
     assert len(written) == 51

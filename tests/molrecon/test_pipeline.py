@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from molrecon.cohort import Entry, Settings, reconstruct_cohort, reconstruct_file
+from molrecon.cohort import Settings, reconstruct_cohort, reconstruct_file
 from molrecon.compare import Comparison, reference_image, root_sum_of_squares, undersample
 from molrecon.io import RawVolume, read_volume, write_cfl
 from molrecon.io.phantom import make_sample_volume
+from molrecon.manifest import Entry
 from molrecon.metrics import psnr
 from molrecon.mol import MOL
 from molrecon.networks import ResidualNetwork
