@@ -49,7 +49,7 @@ class Settings:
             "maps": maps,
             "noise_level": self.noise_level,
             "model": model.settings(),
-            "solver": {name: getattr(model, name) for name in ("tol", "max_steps", "window", "refine")},
+            "solver": {name: getattr(model, name, None) for name in ("tol", "max_steps", "window", "refine")},
             "molrecon": versions()["molrecon"],
         }
         return hashlib.sha256(json.dumps(plain(facts), sort_keys=True).encode()).hexdigest()
