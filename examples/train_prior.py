@@ -118,7 +118,8 @@ def main() -> None:
         return score
 
     task = ReconstructionTask(model, stream.draw, ReconstructionSettings(early_share=0.25))
-    finish(train(task, settings, arguments.out, validate), arguments.steps)
+    facts = {"problems": stream.describe(), "rows": arguments.rows, "steps_per_scan": arguments.steps_per_scan}
+    finish(train(task, settings, arguments.out, validate, facts=facts), arguments.steps)
     save(model, arguments.out / f"{name}.safetensors", card)
 
 

@@ -28,6 +28,7 @@ from molrecon.classical import CGSense, ZeroFilled
 from molrecon.conditioning import Conditioning, smooth_phase
 from molrecon.mol import MOL
 from molrecon.networks import ResidualNetwork
+from molrecon.training.facts import argument_facts
 from molrecon.training.files import log_to
 from molrecon.training.log import finish
 from molrecon.training.loop import TrainSettings, train
@@ -173,7 +174,8 @@ def main() -> None:
     )
     reconstruction = ReconstructionSettings(pool=12, visits=5, early_share=0.5, forward_tol=1e-3, backward_tol=0.1)
     task = ReconstructionTask(model, source.draw, reconstruction)
-    steps = train(task, settings, arguments.out, lambda m: mean_psnr(m, problems))
+    facts = {**argument_facts(arguments, "data"), **source.facts()}
+    steps = train(task, settings, arguments.out, lambda m: mean_psnr(m, problems), facts=facts)
     finish(shrunk(steps, network), arguments.steps)
     name = arguments.name or NAMES[arguments.kind]
     training = [source.draw(np.random.default_rng([arguments.seed, 3 * 10**9, i]), 12 * i) for i in range(6)]

@@ -14,6 +14,7 @@ Exit codes:
     2  usage: arguments that make no sense, an unknown model, a scan that is not fully sampled in `compare`
     3  unreadable input (of several inputs: all of them)
     4  some volumes failed; the others are reconstructed, and manifest.json in the output folder lists all of them
+       (of any command: the disk is full; older files are as they were)
        (of `train`: some files could not be used; it is trained on the others)
     5  everything is written, but some slice did not converge to the tolerance; the outputs say which
        (in `compare`, of the methods with an error bound; l1-wavelet runs a fixed number of iterations);
@@ -27,6 +28,7 @@ replaces its inputs. Messages go to stderr.
 from __future__ import annotations
 
 import argparse
+import errno
 import filecmp
 import json
 import logging
@@ -71,6 +73,8 @@ EXIT_VIOLATED, EXIT_INTERRUPTED = 6, 130
 
 DEMO_ACCELERATION, DEMO_CENTER_FRACTION, DEMO_SEED = 4.0, 0.08, 0
 
+DISK_FAILURES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+
 log = logging.getLogger("molrecon")
 
 
@@ -105,12 +109,14 @@ def _complain(message: object, code: int) -> int:
 
 @contextmanager
 def _usage() -> Iterator[None]:
-    """Turn what the library says about arguments into a usage error."""
+    """Turn what the library says about arguments into a usage error; a full disk is none."""
     try:
         yield
     except UnreadableInput:
         raise
     except (ValueError, TypeError, OSError) as error:
+        if isinstance(error, OSError) and error.errno in DISK_FAILURES:
+            raise
         raise _UsageError(str(error)) from error
 
 

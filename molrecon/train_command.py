@@ -121,7 +121,8 @@ class TrainingPlan:
 
     def start(self) -> Iterator[int]:
         """Return the steps of the training, see `training.loop.train`."""
-        return train(self.task, self.settings, self.folder, self.score, tensorboard=self.tensorboard)
+        facts = {**self.data.facts(), "validation_problems": len(self.problems)}
+        return train(self.task, self.settings, self.folder, self.score, facts=facts, tensorboard=self.tensorboard)
 
     def finish(self, steps: Iterator[int]) -> str:
         """Take all steps, write weights and card, and return what to tell the user; process 0 alone writes."""

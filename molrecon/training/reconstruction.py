@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, final
 
 import numpy as np
@@ -23,6 +23,7 @@ from molrecon.training.self_supervised import split
 from molrecon.training.simulate import Problem, magnitude_psnr
 from molrecon.unrolled.base import UnrolledReconstructor
 from molrecon.unrolled.post_processing import PostProcessing
+from molrecon.weights.stored import describe_model
 
 Precision = Literal["single", "mixed"]
 Draw = Callable[[np.random.Generator, int], Problem]
@@ -124,6 +125,13 @@ class ReconstructionTask(Task[Trainable]):
             {"params": [p for p in parameters if p.ndim >= 4], "factor": 1.0},
             {"params": [p for p in parameters if p.ndim < 4], "factor": 5.0},
         ]
+
+    def facts(self) -> dict[str, Any]:
+        """Return the settings of model, network, problems and solves, and the loss."""
+        own = asdict(self.settings)
+        if not self.settings.self_supervised:
+            own["loss"] = getattr(self.loss, "__name__", type(self.loss).__name__)
+        return {"model": describe_model(self.model), **own}
 
     def begin(self, step: int, steps: int) -> None:
         """Set m and the unrolls for this step."""
