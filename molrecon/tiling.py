@@ -41,7 +41,7 @@ class Tiled(ScoreNetwork):
             cut; the others are cut into equal parts, none larger than the tile.
 
     Attributes:
-        monotonicity, certified, ndim: those of the network.
+        monotonicity, strict, ndim: those of the network.
 
     Raises:
         TypeError: the network does not say how far it looks.
@@ -55,7 +55,8 @@ class Tiled(ScoreNetwork):
         self._field = network.receptive_field()
         self.network = network
         self.tile = tuple(tile)
-        self.monotonicity, self.certified, self.ndim = network.monotonicity, network.certified, network.ndim
+        self.monotonicity, self.strict, self.ndim = network.monotonicity, network.strict, network.ndim
+        self.train(network.training)
 
     def lipschitz_bound(self) -> float:
         """Return the network's bound: H is the same function."""
@@ -64,10 +65,6 @@ class Tiled(ScoreNetwork):
     def receptive_field(self) -> ReceptiveField:
         """Return how far the network looks."""
         return self._field
-
-    def project(self) -> None:
-        """Project the network."""
-        self.network.project()
 
     def cuts(self, shape: Sequence[int]) -> list[list[Cut]]:
         """Return the parts of each axis for images of this spatial shape."""

@@ -37,8 +37,9 @@ class ResidualNetwork(ScoreNetwork):
     cropping, the pyramid (its averages are orthonormal rows) and compositions. With one tight-frame layer a level
     this is shrinkage of wavelet coefficients, which is also where training starts (cosine filters).
 
-    In evaluation the filters of "potential" are always divided by their certified norm where that exceeds 1, once for
-    each value of the parameters (see `Remembered`); in training `project` sees to it. "sll" needs neither.
+    The filters of "potential" are applied divided by their certified norm where that exceeds 1, in training as in
+    evaluation, and differentiably: no value of the parameters leaves the 1-Lipschitz layers. "sll" needs none of it.
+    Without gradients that is computed once for each value of the parameters (see `Remembered`).
 
     Args:
         monotonicity: m, in (0, 1).
@@ -58,13 +59,13 @@ class ResidualNetwork(ScoreNetwork):
     Shapes: real images (batch, 2, *spatial), of any size.
 
     Attributes:
-        certified: True; `lipschitz_bound` is a true upper bound.
+        strict: True; `lipschitz_bound` is a true upper bound.
 
     References: Meunier, Delattre, Araujo, Allauzen, ICML 2022 (convex potential layers); Araujo, Havens, Delattre,
     Allauzen, Hu, ICLR 2023 (SLL); Pramanik, Zimmerman, Jacob, IEEE TCI 2023 (monotone operator learning).
     """
 
-    certified = True
+    strict = True
 
     def __init__(
         self,
@@ -173,35 +174,26 @@ class ResidualNetwork(ScoreNetwork):
         taps = self.kernel_size ** (self.ndim - 1 if self.separable else self.ndim)
         return taps * self.channels if self.weight.dtype == torch.float64 else 0
 
-    @torch.no_grad()
-    def project(self) -> None:
-        """Divide each layer's filters by their certified norm where that exceeds 1; "sll" is left as it is.
-
-        To be called after optimiser steps: training is projected gradient descent on the set of 1-Lipschitz layers.
-        """
-        if self.layer == "potential":
-            for kernels, projected in zip(self._kernels(), _normalised(*self._kernels()), strict=True):
-                kernels.copy_(projected)
-
     def _kernels(self) -> list[Tensor]:
         return [self.weight, self.temporal] if self.separable else [self.weight]
 
     def applied_kernels(self) -> list[Tensor]:
         """Return the filters as H applies them: (layer, feature, channel, *size); spatial and temporal if separable."""
-        if self.training or self.layer == "sll":
-            return self._kernels()
-        return self._normalised(*self._kernels())
+        return self._kernels() if self.layer == "sll" else self._normalised(*self._kernels())
 
     @torch.no_grad()
     def lipschitz_bound(self) -> float:
         """Return an upper bound of Lip(H), from the filters as they are applied, in float64 with a rounding margin.
 
         It is that of the map with the numbers of the network's own precision, before the rounding of its evaluation.
-        For "sll" the margin is in T, and H is multiplied by the largest number that is not above `1 - m`.
+        For "sll" the margin is in T, and H is multiplied by the largest number that is not above `1 - m`. It is NaN
+        where a parameter, or what follows from it, is not a finite number.
         """
+        if not self.finite():
+            return math.nan
         if self.layer == "sll":
-            finite = all(bool(parameter.isfinite().all()) for parameter in self.parameters())
-            return 1 - self.monotonicity if finite else math.nan
+            (steps,) = self._steps(self.log_q, *self._kernels())
+            return 1 - self.monotonicity if bool(steps.isfinite().all()) else math.nan
         (norm,) = self._bound(*self.applied_kernels())
         return (1 - self.monotonicity) * float(convex_potential_lipschitz(norm).prod())
 
