@@ -38,11 +38,13 @@ class ScoreNetwork(nn.Module, ABC):
         monotonicity: m.
         strict: whether `lipschitz_bound` is a true upper bound, whatever the parameters are.
         ndim: number of spatial axes; for 2D+time it is 3, and the axes are (time, rows, cols).
+        guide_channels: of the images that guide H, see `denoiser`; 0 for networks without a guide.
     """
 
     monotonicity: float
     strict: bool = False
     ndim: int
+    guide_channels: int = 0
 
     @property
     def certified(self) -> bool:
@@ -59,8 +61,14 @@ class ScoreNetwork(nn.Module, ABC):
         return all(bool(parameter.isfinite().all()) for parameter in self.parameters())
 
     @abstractmethod
-    def denoiser(self, noise_level: Tensor) -> Callable[[Tensor], Tensor]:
-        """Return H on real images (batch, 2, *spatial) at noise levels (batch,), relative to the image scale."""
+    def denoiser(self, noise_level: Tensor, guide: Tensor | None = None) -> Callable[[Tensor], Tensor]:
+        """Return H on real images (batch, 2, *spatial); what does not depend on the image is computed here, once.
+
+        Args:
+            noise_level: (batch,) standard deviation of the complex noise, relative to the image scale.
+            guide: (batch, guide_channels, *spatial) images that are fixed during the iteration; None, and only None,
+                for a network with `guide_channels = 0`.
+        """
 
     @abstractmethod
     def lipschitz_bound(self) -> float:

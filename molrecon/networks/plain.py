@@ -120,7 +120,7 @@ class PlainNetwork(ScoreNetwork):
         """Return `1 - m`: what training aimed at, not a bound."""
         return 1 - self.monotonicity
 
-    def denoiser(self, noise_level: Tensor) -> Callable[[Tensor], Tensor]:
+    def denoiser(self, noise_level: Tensor, guide: Tensor | None = None) -> Callable[[Tensor], Tensor]:
         """Return H; `noise_level` (batch,) is ignored."""
         layers = self.layers()
 

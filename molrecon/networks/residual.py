@@ -14,6 +14,7 @@ from molrecon.lipschitz import certified_norm_bound, normalised_kernels
 from molrecon.networks.base import REFERENCE_NOISE, ReceptiveField, ScoreNetwork, largest_below
 from molrecon.networks.convex_potential import ConvexPotential, convex_potential_lipschitz
 from molrecon.networks.convolution import Convolution, Padding, SeparableConvolution, composed_kernel
+from molrecon.networks.guide import Guide
 from molrecon.networks.haar import shifted_v_cycle
 from molrecon.networks.initial import residual_filters, temporal_filters
 from molrecon.networks.remembered import Remembered
@@ -58,6 +59,9 @@ class ResidualNetwork(ScoreNetwork):
 
     Shapes: real images (batch, 2, *spatial), of any size.
 
+    With a guide the thresholds vary over the image, `t(p) = t exp(a(p; c))`: layers are 1-Lipschitz in x for any
+    positive thresholds, so that bound and certificate hold for every c (see `Guide`).
+
     Attributes:
         strict: True; `lipschitz_bound` is a true upper bound.
 
@@ -81,6 +85,8 @@ class ResidualNetwork(ScoreNetwork):
         layer: Literal["potential", "sll"] = "potential",
         separable: bool = False,
         pyramid_axes: Sequence[int] | None = None,
+        guide_channels: int = 0,
+        guide_width: int = 8,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -126,6 +132,19 @@ class ResidualNetwork(ScoreNetwork):
         self.noise_power = nn.Parameter(torch.full((n_layers, features), 0.5))
         if layer == "sll":
             self.log_q = nn.Parameter(torch.zeros(n_layers, features))
+        self.guide_channels, self.guide_width = guide_channels, guide_width
+        self.guide = None
+        if guide_channels:
+            self.guide = Guide(
+                inputs=guide_channels,
+                width=guide_width,
+                features=features,
+                levels=levels,
+                cycles=cycles,
+                factors=self._factors(),
+                padding=padding,
+                seed=seed,
+            )
         self._normalised = Remembered(_normalised)
         self._steps = Remembered(_steps)
         self._bound = Remembered(_norm_bounds)
@@ -144,7 +163,12 @@ class ResidualNetwork(ScoreNetwork):
             "layer": self.layer,
             "separable": self.separable,
             "pyramid_axes": list(self.pyramid_axes),
+            "guide_channels": self.guide_channels,
+            "guide_width": self.guide_width,
         }
+
+    def _factors(self) -> tuple[int, ...]:
+        return tuple(2 if axis in self.pyramid_axes else 1 for axis in range(self.ndim))
 
     def receptive_field(self) -> ReceptiveField:
         """Return how far H looks: `n (2^(L-1) (6 p + 1) - 4 p - 1)` pixels along an axis of the pyramid.
@@ -163,8 +187,9 @@ class ResidualNetwork(ScoreNetwork):
         p, coarse = self.kernel_size // 2, 2 ** (self.levels - 1)
         along, across = coarse * (6 * p + 1) - 4 * p - 1, (2 * self.levels - 1) * 2 * p
         averaged = [axis in self.pyramid_axes for axis in range(self.ndim)]
+        beyond = (0,) * self.ndim if self.guide is None else self.guide.halo()
         return ReceptiveField(
-            halo=tuple(self.cycles * (along if a else across) for a in averaged),
+            halo=tuple(self.cycles * (along if a else across) + b for a, b in zip(averaged, beyond, strict=True)),
             grid=tuple(coarse if a else 1 for a in averaged),
             live=2 * self.features + (8 if self.separable else 3) * self.channels + 4 + self._gathered(),
         )
@@ -197,13 +222,9 @@ class ResidualNetwork(ScoreNetwork):
         (norm,) = self._bound(*self.applied_kernels())
         return (1 - self.monotonicity) * float(convex_potential_lipschitz(norm).prod())
 
-    def denoiser(self, noise_level: Tensor) -> Callable[[Tensor], Tensor]:
-        """Return H at given noise levels; everything that does not depend on the image is computed here, once.
-
-        Args:
-            noise_level: (batch,) standard deviation of the complex noise relative to the image scale.
-        """
-        layers = self._layers(noise_level)
+    def denoiser(self, noise_level: Tensor, guide: Tensor | None = None) -> Callable[[Tensor], Tensor]:
+        """Return H at given noise levels (batch,) and, for a guided network, for given images; see `ScoreNetwork`."""
+        layers = self._layers(noise_level, self._guiding_factors(guide))
         gain = largest_below(1 - self.monotonicity, self.weight.dtype)
 
         def denoise(image: Tensor) -> Tensor:
@@ -216,10 +237,23 @@ class ResidualNetwork(ScoreNetwork):
 
         return denoise
 
-    def _layers(self, noise_level: Tensor) -> Sequence[Callable[[Tensor], Tensor]]:
+    def _guiding_factors(self, images: Tensor | None) -> list[Tensor] | None:
+        if self.guide is None and images is None:
+            return None
+        if self.guide is None or images is None or images.shape[1] != self.guide_channels:
+            given = "no guide" if images is None else f"a guide {tuple(images.shape)}"
+            wanted = f"(batch, {self.guide_channels}, *spatial)" if self.guide_channels else "none"
+            raise ValueError(f"ResidualNetwork: got {given}, expected {wanted}")
+        factors: list[Tensor] = self.guide(images)
+        return factors
+
+    def _layers(self, noise_level: Tensor, factors: Sequence[Tensor] | None) -> Sequence[Callable[[Tensor], Tensor]]:
         power = (noise_level / REFERENCE_NOISE).log()[:, None, None]
         ones = (..., *[None] * self.ndim)
-        threshold = torch.exp(self.log_threshold + self.noise_power * power)[ones].unbind(1)  # (batch, feature, *1)
+        # (batch, feature, *1), and (batch, feature, *spatial) where a guide varies them over the image
+        threshold: Sequence[Tensor] = torch.exp(self.log_threshold + self.noise_power * power)[ones].unbind(1)
+        if factors is not None:
+            threshold = [t * factor for t, factor in zip(threshold, factors, strict=True)]
         kernels = self.applied_kernels()
         filters: list[Convolution | SeparableConvolution]
         if self.separable:
@@ -235,7 +269,7 @@ class ResidualNetwork(ScoreNetwork):
         x = nnf.pad(image, (0, 0) * self.ndim + (0, self.channels - 2))
         if self.ndim == 2:
             x = x.contiguous(memory_format=torch.channels_last)
-        factors = tuple(2 if axis in self.pyramid_axes else 1 for axis in range(self.ndim))
+        factors = self._factors()
         per_cycle = 2 * self.levels - 1
         for cycle in range(self.cycles):
             shift = cycle % 2 if self.levels > 1 else 0

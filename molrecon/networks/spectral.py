@@ -129,7 +129,7 @@ class SpectralNetwork(ScoreNetwork):
         norms = self._bounds(*self.applied_kernels())
         return (1 - self.monotonicity) * math.prod(max(float(norm), 1.0) for norm in norms)
 
-    def denoiser(self, noise_level: Tensor) -> Callable[[Tensor], Tensor]:
+    def denoiser(self, noise_level: Tensor, guide: Tensor | None = None) -> Callable[[Tensor], Tensor]:
         """Return H at given noise levels (batch,); what does not depend on the image is computed here, once."""
         power = (noise_level / REFERENCE_NOISE).log()[:, None, None]
         threshold = torch.exp(self.log_threshold + self.noise_power * power)[(..., *[None] * self.ndim)].unbind(1)

@@ -78,7 +78,7 @@ class UNet(ScoreNetwork):
         """Return `1 - m`: where H starts, not a bound."""
         return 1 - self.monotonicity
 
-    def denoiser(self, noise_level: Tensor) -> Callable[[Tensor], Tensor]:
+    def denoiser(self, noise_level: Tensor, guide: Tensor | None = None) -> Callable[[Tensor], Tensor]:
         """Return H; `noise_level` (batch,) is ignored."""
 
         def denoise(image: Tensor) -> Tensor:

@@ -29,7 +29,6 @@ Precision = Literal["single", "mixed"]
 Draw = Callable[[np.random.Generator, int], Problem]
 
 
-
 @final
 @dataclass(frozen=True)
 class ReconstructionSettings:
@@ -232,6 +231,8 @@ class ReconstructionTask(Task[Trainable]):
         level = (problem.noise_level * error / scale).clamp(*NOISE_LIMITS)
         mixed = self.settings.precision == "mixed"
         known = Conditioning(scale, level, reference_phase(self.model, problem), mixed)
+        if isinstance(self.model, MOL):
+            known = self.model.guided(problem.kspace, problem.operator, known)  # fixed for all visits
         return _Visit(step, problem, known, judge)
 
     def _judged(self, problem: Problem, rng: np.random.Generator) -> tuple[Problem, Callable[[Tensor], Tensor]]:
