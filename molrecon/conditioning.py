@@ -34,12 +34,15 @@ class Conditioning:
         mixed: compute the network's convolutions in bfloat16, for the training of unrolled networks. Otherwise they
             are computed in the network's precision, under somebody's autocast as well: the rounding of an equilibrium
             is part of its error bound.
+        guide: (batch, channel, *spatial) real images that a guided network sees besides the iterate; None where the
+            model has no guide, and where it shall find its own (see `MOL`).
     """
 
     scale: Tensor
     noise_level: Tensor
     phase: Tensor
     mixed: bool = False
+    guide: Tensor | None = None
 
     def check(self, who: str, batch: int) -> None:
         """Raise ValueError where this cannot be the conditioning of `batch` samples.
@@ -57,14 +60,20 @@ class Conditioning:
                 f"{who}: conditioning with phase {tuple(self.phase.shape)} of dtype {self.phase.dtype}, expected"
                 f" {batch} complex images"
             )
+        if self.guide is not None and (len(self.guide) != batch or not bool(self.guide.detach().isfinite().all())):
+            raise ValueError(
+                f"{who}: conditioning with guide {tuple(self.guide.shape)}, expected finite images of {batch} samples"
+            )
 
     def in_precision(self, dtype: torch.dtype) -> Conditioning:
-        """Return the same with noise level and phase in the precision of a complex dtype, that of the network."""
-        return replace(self, noise_level=self.noise_level.to(dtype.to_real()), phase=self.phase.to(dtype))
+        """Return the same with what the network sees in the precision of a complex dtype, that of the network."""
+        real = dtype.to_real()
+        guide = None if self.guide is None else self.guide.to(real)
+        return replace(self, noise_level=self.noise_level.to(real), phase=self.phase.to(dtype), guide=guide)
 
     def denoiser(self, network: ScoreNetwork) -> Callable[[Tensor], Tensor]:
         """Return the network's H on complex images (batch, *spatial) of this scan, divided by `scale`."""
-        channels_denoiser = network.denoiser(self.noise_level)
+        channels_denoiser = network.denoiser(self.noise_level, self.guide)
         without_phase = self.phase.conj().resolve_conj()
 
         def denoise(x: Tensor) -> Tensor:

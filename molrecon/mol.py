@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, final
 
 import torch
 from torch import Tensor, nn
 
 from molrecon.batched import norm, per_sample
-from molrecon.conditioning import NOISE_COEFFICIENTS, Conditioning, condition, data_weight
+from molrecon.conditioning import NOISE_COEFFICIENTS, Conditioning, condition, data_weight, from_channels
 from molrecon.conjugate_gradient import conjugate_gradient
 from molrecon.fixed_point import solve_fixed_point
+from molrecon.guiding import GUIDE_CHANNELS, guide_images
 from molrecon.implicit import implicit_gradient, report_backward
 from molrecon.lipschitz import Certificate, certificate
 from molrecon.networks import ScoreNetwork
@@ -22,6 +24,7 @@ from molrecon.solution import Solution
 from molrecon.solver_settings import SolverSettings
 from operators import LinearOperator, Sense
 
+FIRST_TOL = 1e-2  # error bound of the first equilibrium, which a second one is guided by and started at
 INNER_TOL = 0.1  # of the inner CG, relative to the outer residual
 
 
@@ -55,14 +58,27 @@ class MOL(Reconstructor):
     our own and not torchdeq's `get_deq(..., ift=True)`, whose hook differentiates the map T and hence through the inner
     CG; here only r is differentiated. The solver is registered with torchdeq all the same (`safeguarded_anderson`).
 
+    With a guided network the thresholds of H follow images c of the scan that are found before the iteration starts:
+    the equilibrium of a first model, to `FIRST_TOL`, where the iteration then starts too, and a CG-SENSE image (see
+    `guide_images`). For every c the network keeps to `Lip(H) <= 1 - m` in the iterate. Existence, uniqueness,
+    convergence and error bound are those of the scan with its c. So is the bound of changes, `change_bound`: it is
+    for a fixed c. Through c two data sets move their equilibria by at most
+
+        |x*(b1; c1) - x*(b2; c2)| <= |x*(b1; c1) - x*(b2; c1)| + |H(y; c1) - H(y; c2)| / m,    y = x*(b2; c2),
+
+    the first term bounded as before, the second found for the two scans at hand; before they are, there is no bound, as
+    the guide is a free network. A conditioning without a guide lets the call find c itself, differentiably.
+
     Args:
         network: the denoiser H.
+        first: of a guided network, the model whose equilibrium guides it.
         data_weight: lambda at the reference noise level, 0.01.
         phase_reference: show the network the image without its smooth phase (see `Conditioning`).
         solver: how the equilibrium is looked for where a call does not say it.
 
     Raises:
-        ValueError: `data_weight` that is not positive; images with other than the network's number of spatial axes.
+        ValueError: `data_weight` that is not positive; a guided network without a first model, or the reverse; images
+            with other than the network's number of spatial axes.
 
     Reference: Pramanik, Zimmerman, Jacob, IEEE TCI 2023, arXiv 2206.04797.
     """
@@ -73,6 +89,7 @@ class MOL(Reconstructor):
         self,
         network: ScoreNetwork,
         *,
+        first: MOL | None = None,
         data_weight: float = 60.0,
         phase_reference: bool = True,
         solver: SolverSettings | None = None,
@@ -80,14 +97,25 @@ class MOL(Reconstructor):
         super().__init__()
         if not data_weight > 0:
             raise ValueError(f"MOL: data_weight is {data_weight}, expected a positive number")
+        if network.guide_channels != (0 if first is None else GUIDE_CHANNELS):
+            raise ValueError(
+                f"MOL: network with {network.guide_channels} guide channels and {'no' if first is None else 'a'} first"
+                f" model, expected 0 without one and {GUIDE_CHANNELS} with one"
+            )
         self.network = network
+        self.first = first
         self.phase_reference = phase_reference
         self.log_data_weight = nn.Parameter(torch.tensor([math.log(data_weight), *NOISE_COEFFICIENTS]))
         self.solver = solver or SolverSettings()
 
     def settings(self) -> dict[str, Any]:
         """Return the constructor's arguments besides what is learned."""
-        return {"network": self.network, "phase_reference": self.phase_reference, "solver": self.solver}
+        return {
+            "network": self.network,
+            "first": self.first,
+            "phase_reference": self.phase_reference,
+            "solver": self.solver,
+        }
 
     def certificate(self) -> Certificate:
         """Return what is guaranteed; "certified" only if the network's Lipschitz bound is a true upper bound."""
@@ -114,8 +142,19 @@ class MOL(Reconstructor):
     def condition(
         self, kspace: Tensor, operator: LinearOperator, noise_level: float | Tensor | None = None
     ) -> Conditioning:
-        """Return scale, relative noise level and smooth phase of a scan, see `conditioning.condition`."""
-        return condition(kspace, operator, noise_level, phase_reference=self.phase_reference)
+        """Return scale, relative noise level, smooth phase and guide of a scan, see `conditioning.condition`."""
+        known = condition(kspace, operator, noise_level, phase_reference=self.phase_reference)
+        return self.guided(kspace, operator, known)
+
+    @torch.no_grad()
+    def guided(self, kspace: Tensor, operator: LinearOperator, known: Conditioning) -> Conditioning:
+        """Return a conditioning with the guide of this scan; as it is for a model without a first one."""
+        return known if self.first is None else replace(known, guide=self._guide(self.first, kspace, operator, known))
+
+    def _guide(self, first: MOL, kspace: Tensor, operator: LinearOperator, known: Conditioning) -> Tensor:
+        rough = replace(self.solver, tol=FIRST_TOL, on_backward=None)
+        image = first(kspace, operator, conditioning=replace(known, guide=None), solver=rough).value
+        return guide_images(kspace, operator, known, image)
 
     def _solve(
         self,
@@ -133,6 +172,8 @@ class MOL(Reconstructor):
                 f"MOL: images {tuple(known.phase.shape)} (batch, *spatial), expected {self.network.ndim} spatial axes,"
                 f" as {type(self.network).__name__} has"
             )
+        if self.first is not None and known.guide is None:
+            known = replace(known, guide=self._guide(self.first, kspace, operator, known))
         scale = per_sample(known.scale, known.phase)
         weight = per_sample(self.data_weight(known.noise_level), known.phase)
         denoise = known.denoiser(self.network)
@@ -140,7 +181,11 @@ class MOL(Reconstructor):
 
         zero_filled = _adjoint(operator, kspace.detach(), iteration.wide) / scale
         iteration.allow_for_rounding(zero_filled)
-        first = zero_filled if start is None else start.detach().to(iteration.wide) / scale
+        first = zero_filled
+        if start is not None:
+            first = start.detach().to(iteration.wide) / scale
+        elif known.guide is not None:
+            first = (from_channels(known.guide.detach()[:, :2]) * known.phase).to(iteration.wide)
         right_side = iteration.weight * zero_filled
 
         def residual(x: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     ("molrecon.networks",),
     ("molrecon.conditioning", "molrecon.equilibrium", "molrecon.tiling"),
-    ("molrecon.reconstructor",),
+    ("molrecon.guiding", "molrecon.reconstructor"),
     (
         "molrecon.classical",
         "molrecon.deep_equilibrium",

@@ -28,8 +28,6 @@ from molrecon.weights.stored import describe_model
 Precision = Literal["single", "mixed"]
 Draw = Callable[[np.random.Generator, int], Problem]
 
-PROJECT_EVERY = 10
-
 
 @final
 @dataclass(frozen=True)
@@ -43,7 +41,7 @@ class ReconstructionSettings:
             solve takes half the iterations. The final m, the network's own, pulls less towards zero and wants smaller
             steps of everything.
         early_unrolls: stages of an unrolled network in that share.
-        penalty: weight of the Lipschitz barrier at `T = 1 - m` for monotone equilibrium models that are not certified.
+        penalty: weight of the Lipschitz barrier at `T = 1 - m` for monotone equilibrium models that are not strict.
         forward_tol, backward_tol: goals for the residuals `|r| / |x|` of the two solves.
         self_supervised: judge the image by a part of the samples that is withheld from the model (SSDU), and not by the
             reference and the loss; see `self_supervised.split`.
@@ -83,8 +81,8 @@ class ReconstructionTask(Task[Trainable]):
 
     A problem stays in a pool for several optimiser steps. An equilibrium model starts each from its last equilibrium,
     which moves little with the weights: most steps cost three or four iterations; its gradient is the implicit one at
-    that equilibrium. Networks whose Lipschitz bound is certified are projected back onto their constraint now and
-    then; other networks of MOL pay a log barrier on a local Lipschitz estimate at the equilibrium.
+    that equilibrium. Strict networks keep to their Lipschitz bound by themselves; other networks of MOL pay a log
+    barrier on a local Lipschitz estimate at the equilibrium.
 
     Args:
         model: the reconstructor.
@@ -156,15 +154,10 @@ class ReconstructionTask(Task[Trainable]):
         image = self._reconstruct(visit)
         visit.image = image.detach()
         loss = visit.judge(image)
-        if isinstance(self.model, MOL) and not self.model.network.certified:
+        if isinstance(self.model, MOL) and not self.model.network.strict:
             loss = loss + self.settings.penalty * self._barrier(self.model, visit, visit.image)
         visit.count += 1
         yield loss
-
-    def after_step(self, step: int) -> None:
-        """Project certified networks back onto their constraint, every tenth step."""
-        if step % PROJECT_EVERY == 0:
-            self.model.network.project()
 
     def state(self) -> dict[str, Any]:
         """Return the pool without its problems, which their steps bring back."""
@@ -238,6 +231,8 @@ class ReconstructionTask(Task[Trainable]):
         level = (problem.noise_level * error / scale).clamp(*NOISE_LIMITS)
         mixed = self.settings.precision == "mixed"
         known = Conditioning(scale, level, reference_phase(self.model, problem), mixed)
+        if isinstance(self.model, MOL):
+            known = self.model.guided(problem.kspace, problem.operator, known)  # fixed for all visits
         return _Visit(step, problem, known, judge)
 
     def _judged(self, problem: Problem, rng: np.random.Generator) -> tuple[Problem, Callable[[Tensor], Tensor]]:

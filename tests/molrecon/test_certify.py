@@ -34,7 +34,7 @@ FIELDS = ["kind", "lipschitz", "monotonicity", "contraction", "robustness"]
 class Scaling(ScoreNetwork):
     """H = 0.9 x, and what it claims about that."""
 
-    certified = True
+    strict = True
     ndim = 2
 
     def __init__(self, claimed: float = 0.9) -> None:

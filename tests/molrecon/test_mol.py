@@ -28,7 +28,7 @@ class ZeroNetwork(ScoreNetwork):
     """H = 0: the equilibrium is the Tikhonov solution."""
 
     monotonicity = 1.0
-    certified = True
+    strict = True
     ndim = 2
 
     def lipschitz_bound(self) -> float:

@@ -103,7 +103,7 @@ def test_the_receptive_field_is_as_far_as_the_network_looks(levels: int, cycles:
 class Recorded(ScoreNetwork):
     """A network that notes the sizes of the images it is given."""
 
-    certified = True
+    strict = True
 
     def __init__(self, network: ScoreNetwork) -> None:
         super().__init__()
