@@ -9,11 +9,12 @@ from operators.compressive import BinaryDense, Dense, gaussian_matrix, orthonorm
 from operators.density import density_compensation, radial_density_compensation
 from operators.density_masks import golden_kt_mask, kt_interleaved_mask, variable_density_mask
 from operators.density_weighted import DensityWeighted, WeightedSense, density_weighted
-from operators.espirit import espirit_maps
+from operators.espirit import Espirit, espirit, espirit_maps
 from operators.fourier import Fourier, centred_fft, centred_ifft
 from operators.hadamard import Hadamard, sequency_order, walsh_hadamard
 from operators.hybrid import Hybrid, crop_readout, hybrid
 from operators.linear import Adjoint, Composition, LinearOperator, Scaled, Sum
+from operators.map_sets import MapSets, map_sets_needed
 from operators.masked import Inpainting, PartialFourier
 from operators.masks import (
     center_mask,
@@ -50,6 +51,7 @@ __all__ = [
     "CompressedCoils",
     "Dense",
     "DensityWeighted",
+    "Espirit",
     "Flatten",
     "Fourier",
     "GOLDEN_ANGLE",
@@ -58,6 +60,7 @@ __all__ = [
     "Identity",
     "Inpainting",
     "LinearOperator",
+    "MapSets",
     "NUFFT",
     "NonCartesianSense",
     "OffResonance",
@@ -85,6 +88,7 @@ __all__ = [
     "draw_acceleration",
     "equispaced_fraction_mask",
     "equispaced_mask",
+    "espirit",
     "espirit_maps",
     "estimate_noise_covariance",
     "estimate_noise_level",
@@ -97,6 +101,7 @@ __all__ = [
     "kt_interleaved_mask",
     "magic_fraction_mask",
     "magic_mask",
+    "map_sets_needed",
     "mix_coils",
     "noise_covariance",
     "normal_gap",
