@@ -12,7 +12,7 @@ from operators.linear import LinearOperator, require_complex
 from operators.sampled_fourier import SampledFourier
 from operators.sampling import Sampling, as_mask
 from operators.sense import check_kspace, check_mask, chunked_normal, decoded, encoded, positions_apart, sense_repr
-from operators.sensitivity import broadcasts, combine_conjugate
+from operators.sensitivity import broadcasts, combine, combine_conjugate
 
 _LAYOUT = "(batch, set, coil, *spatial)"
 
@@ -138,8 +138,7 @@ def _weight(maps: Tensor, x: Tensor) -> Tensor:
 
 def _combine(maps: Tensor, y: Tensor) -> Tensor:
     """Return `sum_c conj(s_kc) y_c`, (batch, set, *spatial)."""
-    dtype = torch.promote_types(maps.dtype, y.dtype)
-    return torch.linalg.vecdot(maps.to(dtype), y[:, None].to(dtype), dim=2)
+    return torch.stack([combine(one, y) for one in maps.unbind(1)], dim=1)
 
 
 def _combine_conjugate(maps: Tensor, y: Tensor, out: Tensor) -> Tensor:

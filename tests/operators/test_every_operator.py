@@ -538,7 +538,8 @@ def test_algebra_says_what_it_is() -> None:
         VerticalStack([a, a], [6])
     with pytest.raises(TypeError, match=r"VerticalStack: got Tensor, expected a LinearOperator"):
         VerticalStack([torch.ones(1)], [6])  # type: ignore[list-item]
-    for operate in (lambda: a + 1, lambda: a - 1, lambda: a * "b", lambda: a / a):
+    other: Any = 1
+    for operate in (lambda: a + other, lambda: a - other, lambda: a * [other], lambda: other / a):
         with pytest.raises(TypeError, match=r"unsupported operand|can't multiply"):
             operate()
 
