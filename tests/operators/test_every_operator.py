@@ -539,7 +539,8 @@ def test_algebra_says_what_it_is() -> None:
     with pytest.raises(TypeError, match=r"VerticalStack: got Tensor, expected a LinearOperator"):
         VerticalStack([torch.ones(1)], [6])  # type: ignore[list-item]
     other: Any = 1
-    for operate in (lambda: a + other, lambda: a - other, lambda: a * [other], lambda: other / a):
+    letters: Any = "b"
+    for operate in (lambda: a + other, lambda: a - other, lambda: a * letters, lambda: other / a):
         with pytest.raises(TypeError, match=r"unsupported operand|can't multiply"):
             operate()
 
