@@ -105,7 +105,7 @@ class CountedNetwork(ScoreNetwork):
         self.monotonicity, self.strict, self.ndim = network.monotonicity, network.strict, network.ndim
         self.train(network.training)
 
-    def denoiser(self, noise_level: Tensor) -> Callable[[Tensor], Tensor]:
+    def denoiser(self, noise_level: Tensor, guide: Tensor | None = None) -> Callable[[Tensor], Tensor]:
         """Return H with the record kept."""
         denoise = self.network.denoiser(noise_level)
 

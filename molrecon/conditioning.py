@@ -73,7 +73,9 @@ class Conditioning:
 
     def denoiser(self, network: ScoreNetwork) -> Callable[[Tensor], Tensor]:
         """Return the network's H on complex images (batch, *spatial) of this scan, divided by `scale`."""
-        channels_denoiser = network.denoiser(self.noise_level, self.guide)
+        # A network without a guide need not know of one.
+        guide = () if self.guide is None else (self.guide,)
+        channels_denoiser = network.denoiser(self.noise_level, *guide)
         without_phase = self.phase.conj().resolve_conj()
 
         def denoise(x: Tensor) -> Tensor:

@@ -35,8 +35,8 @@ class Problem:
     margin: int = 0
 
     def to(self, device: torch.device | str) -> Problem:
-        """Return the problem on a device."""
-        operator = self.operator.to(device)
+        """Return the problem on a device, with an operator of its own; this one stays where it is."""
+        operator = self.operator.on(device)
         return Problem(
             self.kspace.to(device), operator, self.reference.to(device), self.noise_level.to(device), self.margin
         )

@@ -45,7 +45,7 @@ class Scaling(ScoreNetwork):
     def lipschitz_bound(self) -> float:
         return 1 - self.monotonicity
 
-    def denoiser(self, noise_level: Tensor) -> Callable[[Tensor], Tensor]:
+    def denoiser(self, noise_level: Tensor, guide: Tensor | None = None) -> Callable[[Tensor], Tensor]:
         return lambda x: self.factor * x
 
 

@@ -34,7 +34,7 @@ class ZeroNetwork(ScoreNetwork):
     def lipschitz_bound(self) -> float:
         return 0.0
 
-    def denoiser(self, noise_level: Tensor) -> Callable[[Tensor], Tensor]:
+    def denoiser(self, noise_level: Tensor, guide: Tensor | None = None) -> Callable[[Tensor], Tensor]:
         return torch.zeros_like
 
 

@@ -487,7 +487,7 @@ def test_wrong_images_and_spectral_arguments() -> None:
 
 def test_a_network_without_settings_says_so() -> None:
     class Nothing(ScoreNetwork):
-        def denoiser(self, noise_level: Tensor) -> Callable[[Tensor], Tensor]:
+        def denoiser(self, noise_level: Tensor, guide: Tensor | None = None) -> Callable[[Tensor], Tensor]:
             return torch.zeros_like
 
         def lipschitz_bound(self) -> float:

@@ -116,7 +116,7 @@ class Recorded(ScoreNetwork):
     def receptive_field(self) -> ReceptiveField:
         return self.network.receptive_field()
 
-    def denoiser(self, noise_level: Tensor) -> Callable[[Tensor], Tensor]:
+    def denoiser(self, noise_level: Tensor, guide: Tensor | None = None) -> Callable[[Tensor], Tensor]:
         denoise = self.network.denoiser(noise_level)
 
         def recorded(image: Tensor) -> Tensor:

@@ -69,7 +69,10 @@ def test_a_finished_folder_takes_no_other_training(
     for more, message in (
         (["--loss", "ssim"], 'found loss "l1" (expected "ssim_loss")'),
         (["--self-supervised"], "found self_supervised false (expected true)"),
-        (["--model", "modl"], X),
+        (
+            ["--model", "modl"],
+            'model.class "molrecon.unrolled.varnet:VarNet" (expected "molrecon.unrolled.modl:MoDL")',
+        ),
         (["--seed", "1"], "found seed 0 (expected 1)"),
         (["--learning-rate", "1e-3"], "found learning_rate 0.002 (expected 0.001)"),
         (["--steps", "3"], "found steps 2 (expected 3)"),
