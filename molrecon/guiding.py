@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from molrecon.batched import per_sample
-from molrecon.conditioning import Conditioning, to_channels
+from molrecon.conditioning import Conditioning
 from molrecon.conjugate_gradient import solve_hermitian
 from molrecon.networks.base import REFERENCE_NOISE
 from operators import LinearOperator
@@ -18,6 +18,8 @@ SENSE_WEIGHT, SENSE_TOL, SENSE_STEPS = 0.02, 1e-2, 30  # of the CG-SENSE image
 def guide_images(kspace: Tensor, operator: LinearOperator, known: Conditioning, first: Tensor) -> Tensor:
     """Return what a guided network sees besides the iterate, (batch, GUIDE_CHANNELS, *spatial) real.
 
+    With several sets of maps it is (batch, set, GUIDE_CHANNELS, *spatial).
+
     A first reconstruction and the CG-SENSE image, both without the smooth phase and at unit scale, as two channels
     each; `|A^H A 1|`, which says where coils and sampling see anything; and half the logarithm of the noise level.
     Differentiable in the k-space and in the first image.
@@ -26,7 +28,7 @@ def guide_images(kspace: Tensor, operator: LinearOperator, known: Conditioning, 
         kspace: b (batch, coil, *spatial) complex.
         operator: A.
         known: scale, noise level and phase.
-        first: (batch, *spatial) complex, in the units of the data.
+        first: like the phase, complex, in the units of the data.
     """
     scale, without_phase = per_sample(known.scale, known.phase), known.phase.conj().resolve_conj()
     right_side = operator.adjoint(kspace) / scale
@@ -38,8 +40,18 @@ def guide_images(kspace: Tensor, operator: LinearOperator, known: Conditioning, 
         smallest_eigenvalue=SENSE_WEIGHT,
     ).value
     with torch.no_grad():
-        energy = operator.normal(torch.ones_like(right_side)).abs()[:, None]
-        level = (known.noise_level / REFERENCE_NOISE).log() / 2
-        level = level.reshape(-1, 1, *[1] * (right_side.ndim - 1)).expand_as(energy)
-    images = [to_channels(first / scale * without_phase), to_channels(sense * without_phase), energy, level]
-    return torch.cat([image.to(known.noise_level.dtype) for image in images], 1)
+        energy = operator.normal(torch.ones_like(right_side)).abs()
+        level = per_sample((known.noise_level / REFERENCE_NOISE).log() / 2, energy).expand_as(energy)
+    images = [first / scale * without_phase, sense * without_phase]
+    axis = 1 if operator.sets is None else 2
+    parts = [torch.view_as_real(image).movedim(-1, axis) for image in images] + [
+        energy.unsqueeze(axis),
+        level.unsqueeze(axis),
+    ]
+    return torch.cat([part.to(known.noise_level.dtype) for part in parts], axis)
+
+
+def first_of_guide(guide: Tensor, ndim: int) -> Tensor:
+    """Return the first reconstruction among the images of a guide, as it was shown: without phase and at unit scale."""
+    axis = guide.ndim - ndim - 1
+    return torch.view_as_complex(guide.narrow(axis, 0, 2).movedim(axis, -1).contiguous())

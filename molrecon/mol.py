@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from molrecon.batched import norm, per_sample
-from molrecon.conditioning import NOISE_COEFFICIENTS, Conditioning, condition, data_weight, from_channels
+from molrecon.conditioning import NOISE_COEFFICIENTS, Conditioning, condition, data_weight
 from molrecon.conjugate_gradient import conjugate_gradient
 from molrecon.fixed_point import solve_fixed_point
-from molrecon.guiding import GUIDE_CHANNELS, guide_images
+from molrecon.guiding import GUIDE_CHANNELS, first_of_guide, guide_images
 from molrecon.implicit import implicit_gradient, report_backward
 from molrecon.lipschitz import Certificate, certificate
 from molrecon.networks import ScoreNetwork
@@ -22,7 +22,7 @@ from molrecon.reconstructor import Reconstructor
 from molrecon.robustness_bounds import data_robustness_bound
 from molrecon.solution import Solution
 from molrecon.solver_settings import SolverSettings
-from operators import LinearOperator, Sense
+from operators import LinearOperator, Sense, SoftSense
 
 FIRST_TOL = 1e-2  # error bound of the first equilibrium, which a second one is guided by and started at
 INNER_TOL = 0.1  # of the inner CG, relative to the outer residual
@@ -57,6 +57,9 @@ class MOL(Reconstructor):
     `|w - w*| <= |dl/dx - (I - J_H + lambda A^H A)^H w| / m`, since the transpose is m-monotone too. It is
     our own and not torchdeq's `get_deq(..., ift=True)`, whose hook differentiates the map T and hence through the inner
     CG; here only r is differentiated. The solver is registered with torchdeq all the same (`safeguarded_anderson`).
+
+    With several sets of maps (`SoftSense`) there is an image for each set, and H acts on each by itself: the same
+    constants, and all that follows from them.
 
     With a guided network the thresholds of H follow images c of the scan that are found before the iteration starts:
     the equilibrium of a first model, to `FIRST_TOL`, where the iteration then starts too, and a CG-SENSE image (see
@@ -167,9 +170,10 @@ class MOL(Reconstructor):
         solver = solver or self.solver
         narrow = self.log_data_weight.dtype.to_complex()
         known = (conditioning or self.condition(kspace, operator)).in_precision(narrow)
-        if known.phase.ndim != self.network.ndim + 1:
+        if known.phase.ndim != self.network.ndim + (1 if operator.sets is None else 2):
             raise ValueError(
-                f"MOL: images {tuple(known.phase.shape)} (batch, *spatial), expected {self.network.ndim} spatial axes,"
+                f"MOL: images {tuple(known.phase.shape)} ({'batch' if operator.sets is None else 'batch, set'},"
+                f" *spatial), expected {self.network.ndim} spatial axes,"
                 f" as {type(self.network).__name__} has"
             )
         if self.first is not None and known.guide is None:
@@ -185,7 +189,8 @@ class MOL(Reconstructor):
         if start is not None:
             first = start.detach().to(iteration.wide) / scale
         elif known.guide is not None:
-            first = (from_channels(known.guide.detach()[:, :2]) * known.phase).to(iteration.wide)
+            image = first_of_guide(known.guide.detach(), self.network.ndim)
+            first = (image * known.phase).to(iteration.wide)
         right_side = iteration.weight * zero_filled
 
         def residual(x: Tensor) -> Tensor:
@@ -271,7 +276,9 @@ class _Iteration:
 
 def _adjoint(operator: LinearOperator, kspace: Tensor, dtype: torch.dtype) -> Tensor:
     """Return A^H b in a precision that all of k-space is not copied to where that can be helped."""
-    return operator.adjoint(kspace, dtype) if isinstance(operator, Sense) else operator.adjoint(kspace.to(dtype))
+    if isinstance(operator, Sense | SoftSense):
+        return operator.adjoint(kspace, dtype)
+    return operator.adjoint(kspace.to(dtype))
 
 
 def _unit(dtype: torch.dtype, device: torch.device) -> float:
