@@ -24,7 +24,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "molrecon.fixed_point",
         "molrecon.lipschitz",
     ),
-    ("molrecon.networks",),
+    ("molrecon.networks", "molrecon.torchdeq_solver"),
     ("molrecon.conditioning", "molrecon.equilibrium", "molrecon.tiling"),
     (
         "molrecon.classical",
