@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import nibabel
 import numpy as np
 
 from molrecon.io.atomic import atomic_path
@@ -33,6 +32,8 @@ def write_nifti(
     Raises ValueError for another rank, an empty or non-finite image, voxel sizes or a time that are not positive,
     another suffix; TypeError for a complex image.
     """
+    import nibabel
+
     path = Path(path)
     image = np.asarray(image)
     if image.dtype.kind not in "biuf":
