@@ -87,6 +87,8 @@ class _UsageError(Exception):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command with the given arguments (None: those of the process) and return its exit code."""
     args = build_parser(__doc__ or "").parse_args(argv)
+    if "device" in args and args.device is None:
+        args.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     logging.basicConfig(level=logging.DEBUG if args.verbose else logging.WARNING, format="molrecon: %(message)s")
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
     # With ten bits the convolutions' rounding would be most of the error bound.

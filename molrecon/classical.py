@@ -10,6 +10,7 @@ from torch import Tensor
 
 from molrecon.batched import norm
 from molrecon.conjugate_gradient import solve_hermitian
+from molrecon.defaults import CG_REGULARISATION, L1_REGULARISATION
 from molrecon.solution import Solution
 from operators import LinearOperator, Sense
 from operators.sense import CHUNK_BYTES
@@ -34,7 +35,7 @@ class CGSense:
     Reference: Pruessmann, Weiger, Boernert, Boesiger, Magn Reson Med 46, 2001.
     """
 
-    def __init__(self, regularisation: float = 0.01, *, tol: float = 1e-5, max_steps: int = 200) -> None:
+    def __init__(self, regularisation: float = CG_REGULARISATION, *, tol: float = 1e-5, max_steps: int = 200) -> None:
         if not regularisation > 0:
             raise ValueError(f"CGSense: regularisation is {regularisation}, expected a positive number")
         self.regularisation = regularisation
@@ -103,7 +104,9 @@ class L1Wavelet:
     Reference: Lustig, Donoho, Pauly, Magn Reson Med 58, 2007; sigpy.mri.app.L1WaveletRecon.
     """
 
-    def __init__(self, regularisation: float = 0.002, *, max_steps: int = 100, wavelet: str = "db4") -> None:
+    def __init__(
+        self, regularisation: float = L1_REGULARISATION, *, max_steps: int = 100, wavelet: str = "db4"
+    ) -> None:
         if not regularisation > 0:
             raise ValueError(f"L1Wavelet: regularisation is {regularisation}, expected a positive number")
         self.regularisation = regularisation

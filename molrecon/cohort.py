@@ -13,13 +13,14 @@ from typing import Any, final
 import numpy as np
 import torch
 
+from molrecon.defaults import DEFAULT_BATCH_SIZE, DEFAULT_MODEL
 from molrecon.io import UnreadableInput, read_volume
 from molrecon.mol import MOL
 from molrecon.outputs import output_names, output_paths, write_outputs
-from molrecon.pipeline import DEFAULT_BATCH_SIZE, Reconstruction, reconstruct_prepared
+from molrecon.pipeline import Reconstruction, reconstruct_prepared
 from molrecon.preparation import prepare
 from molrecon.sidecar import ModelSource, versions, write_json
-from molrecon.weights import DEFAULT_MODEL, load_model, weights_hash
+from molrecon.weights import load_model, weights_hash
 
 log = logging.getLogger(__name__)
 

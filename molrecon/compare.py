@@ -11,10 +11,11 @@ import numpy as np
 import torch
 
 from molrecon.classical import CGSense, L1Wavelet, zero_filled
+from molrecon.defaults import DEFAULT_BATCH_SIZE
 from molrecon.io import RawVolume, center_crop
 from molrecon.metrics import nmse, psnr, ssim
 from molrecon.mol import MOL
-from molrecon.pipeline import DEFAULT_BATCH_SIZE, Method, Reconstruction, solve_slices
+from molrecon.pipeline import Method, Reconstruction, solve_slices
 from molrecon.preparation import PreparedVolume
 from molrecon.solution import Solution, explicit_solution
 from molrecon.training.simulate import Problem

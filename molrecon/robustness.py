@@ -14,6 +14,7 @@ from torch import Tensor
 from molrecon.attack import worst_case_kspace
 from molrecon.batched import norm, per_sample
 from molrecon.checks import ROUNDING, absolute_error
+from molrecon.defaults import DRAWS, LEVELS, STEPS
 from molrecon.io import RawVolume, center_crop
 from molrecon.metrics import psnr
 from molrecon.preparation import PreparedVolume, prepare
@@ -22,8 +23,6 @@ from molrecon.solution import Solution
 from molrecon.subjects import Frozen, Subject
 from molrecon.trials import Curve, Robustness, Trial
 
-LEVELS = (0.0, 0.01, 0.02, 0.05, 0.1)
-DRAWS, STEPS = 3, 10
 SHOWN_LEVEL = 0.05  # the worst case of the level nearest to this is kept as a picture
 
 

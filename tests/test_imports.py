@@ -15,7 +15,14 @@ ROOT = Path(__file__).resolve().parents[1]
 # its own line, and of its own line as long as no circle arises. `molrecon` is the package's table of contents.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("operators",),
-    ("molrecon.batched", "molrecon.implicit", "molrecon.metrics", "molrecon.progress", "molrecon.solution"),
+    (
+        "molrecon.batched",
+        "molrecon.defaults",
+        "molrecon.implicit",
+        "molrecon.metrics",
+        "molrecon.progress",
+        "molrecon.solution",
+    ),
     (
         "molrecon.attack",
         "molrecon.conjugate_gradient",

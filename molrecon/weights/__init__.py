@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from molrecon.deep_equilibrium import DeepEquilibrium
+from molrecon.defaults import DEFAULT_MODEL
 from molrecon.mol import MOL
 from molrecon.networks import PlainNetwork, ResidualNetwork, ScoreNetwork, SpectralNetwork, UNet
 from molrecon.unrolled.admm_net import ADMMNet
@@ -18,7 +19,6 @@ from molrecon.unrolled.varnet import VarNet
 from molrecon.weights.stored import UNFIT, read_settings, read_weights, write_weights
 
 FOLDER = Path(__file__).parent
-DEFAULT_MODEL = "mol-brain-2d"
 
 Reconstructor = MOL | DeepEquilibrium | MoDL | ADMMNet | VarNet | PostProcessing
 

@@ -7,16 +7,16 @@ from typing import Any
 
 import torch
 
+from molrecon.defaults import MEASUREMENTS
 from molrecon.unrolled.assembly import assemble, names
 from molrecon.unrolled.equilibrium_stage import EquilibriumStage
 from molrecon.unrolled.gradient import GIN
-from molrecon.unrolled.imager import MEASUREMENTS, BlockImager
+from molrecon.unrolled.imager import BlockImager
 from molrecon.weights import available_models, weights_path
 from molrecon.weights.published_ista import load_published_imager
 from molrecon.weights.stored import UNFIT, read_settings, read_weights, write_weights
 
 _KEY = "imager"  # of the settings in a file's header
-DEFAULT_IMAGER = "ista-net-plus-gin"  # followed by the ratio in the names of the files
 
 
 def available_imagers() -> list[str]:

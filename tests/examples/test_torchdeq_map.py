@@ -7,14 +7,15 @@ import torch
 from torch import Tensor
 
 from examples import torchdeq_map
+from molrecon.torchdeq_solver import SAFEGUARDED_ANDERSON
 
 
 def test_the_map_is_solved_and_trained(capsys: pytest.CaptureFixture[str]) -> None:
     table, errors = torchdeq_map.main(["--steps", "3"])
     assert "step 2: error" in capsys.readouterr().out
-    ours, residual = table[torchdeq_map.SAFEGUARDED_ANDERSON]
+    ours, residual = table[SAFEGUARDED_ANDERSON]
     assert residual <= 1.01 * torchdeq_map.TOL
-    assert ours < min(evaluations for name, (evaluations, _) in table.items() if name != "safeguarded_anderson") / 2
+    assert ours < min(evaluations for name, (evaluations, _) in table.items() if name != SAFEGUARDED_ANDERSON) / 2
     assert errors == sorted(errors, reverse=True) and errors[0] > errors[-1]
 
 

@@ -48,6 +48,20 @@ def test_nothing_heavy_is_imported_before_it_is_used(code: str, allowed: tuple[s
     assert code != "import molrecon" or "torch" not in found
 
 
+def test_the_arguments_of_the_command_need_no_torch() -> None:
+    code = """
+from molrecon.arguments import build_parser
+for line in ("--version", "--help", "reconstruct --help", "cs --ratio 7", "robustness x.h5 --draws 0"):
+    try:
+        build_parser("").parse_args(line.split())
+    except SystemExit:
+        continue
+    raise RuntimeError(line)
+build_parser("").parse_args(["reconstruct", "scan.h5", "--out", "out"])
+"""
+    assert not modules_after(code) & {*HEAVY, "torch", "numpy"}
+
+
 def test_the_table_of_contents() -> None:
     tree = ast.parse(Path(molrecon.__file__).read_text(encoding="utf-8"))
     guarded = next(node for node in tree.body if isinstance(node, ast.If))
