@@ -30,16 +30,17 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from tqdm import tqdm
 
-from molrecon.classical import CGSense, L1Wavelet, zero_filled
+from molrecon.classical import CGSense, L1Wavelet, ZeroFilled
 from molrecon.compare import undersample
 from molrecon.conditioning import condition
 from molrecon.io import read_npy
 from molrecon.metrics import nmse, psnr, ssim
 from molrecon.preparation import prepare
+from molrecon.reconstructor import Reconstructor
 from molrecon.training.memory import training_memory
 from molrecon.training.simulate import Problem, plain_scan
 from molrecon.training.sources import SIAT_TRAIN, SIAT_VALIDATION, siat_slices
-from molrecon.weights import Reconstructor, available_models, load_reconstructor
+from molrecon.weights import available_models, load
 from operators import Sense, centred_fft, estimate_noise_level, random_mask
 
 Method = Callable[[Problem], Tensor]
@@ -126,7 +127,7 @@ def classical_methods(tuning: Sequence[Problem]) -> dict[str, Method]:
         return candidates[int(np.argmax(means))]
 
     return {
-        "zero-filled": lambda p: zero_filled(p.kspace, p.operator),
+        "zero-filled": lambda p: ZeroFilled()(p.kspace, p.operator).value,
         "CG-SENSE": best([lambda p, w=w: CGSense(w)(p.kspace, p.operator).value for w in CG_GRID]),  # type: ignore[misc]
         "L1-wavelet": best([lambda p, w=w: L1Wavelet(w)(p.kspace, p.operator).value for w in L1_GRID]),  # type: ignore[misc]
     }
@@ -137,9 +138,9 @@ def learned_models(weights: Path | None) -> dict[str, Reconstructor]:
     models = {}
     for title, name in LEARNED.items():
         if weights is not None and (file := weights / f"{name}.safetensors").is_file():
-            models[title] = load_reconstructor(file)
+            models[title] = load(file, Reconstructor)
         elif name in available_models():
-            models[title] = load_reconstructor(name)
+            models[title] = load(name, Reconstructor)
         else:
             print(f"{title}: no weights {name}, packaged or in --weights; it is left out")
     return models

@@ -27,7 +27,7 @@ import math
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ from molrecon.defaults import DEFAULT_MODEL
 from molrecon.io import read_npy
 from molrecon.mol import MOL
 from molrecon.networks import ScoreNetwork
-from molrecon.weights import load_model
+from molrecon.weights import load
 from molrecon.weights.published import load_published_mol
 from operators import LinearOperator, Sense
 from operators.hybrid import crop_readout
@@ -152,10 +152,10 @@ class Problem:
         self.known: Conditioning = model.condition(kspace, operator, noise_level)
         self.weight = model.data_weight(self.known.noise_level)
         self.start = operator.adjoint(kspace) / self.known.scale
-        self.model.tol, self.model.max_steps = 1e-9, 3000
+        self.model.solver = replace(self.model.solver, tol=1e-9, max_steps=3000)
         self.solution = self.model(kspace, operator, conditioning=self.known)
         self.equilibrium = self.solution.value / self.known.scale
-        self.model.tol = 0.1 * GOALS[-1]
+        self.model.solver = replace(self.model.solver, tol=0.1 * GOALS[-1])
 
     def run(self, method: Callable[[Problem, MOL, LinearOperator], None], most: int) -> Record:
         """Run one method until it has reached every goal or has evaluated the network `most` times."""
@@ -308,7 +308,7 @@ def main() -> None:
     torch.set_num_threads(1)
     data = Path(arguments.data)
     models: dict[str, Callable[[], MOL]] = {
-        DEFAULT_MODEL: lambda: load_model(DEFAULT_MODEL),
+        DEFAULT_MODEL: lambda: load(DEFAULT_MODEL, MOL),
         "published MOL": lambda: load_published_mol(data / "published" / "mol" / "mol.pth.tar"),
     }
     if arguments.only:
@@ -318,8 +318,8 @@ def main() -> None:
     results: dict[str, dict[str, Record]] = {}
     report: dict[str, Any] = {}
     with torch.no_grad():
-        for name, load in models.items():
-            problem = Problem(load(), *scan)
+        for name, build in models.items():
+            problem = Problem(build(), *scan)
             print(f"{name}: equilibrium within {float(problem.solution.error_bound):.1e}", flush=True)
             results[name] = {method: problem.run(run, arguments.most) for method, run in METHODS.items()}
             print_table(name, results[name], arguments.most)

@@ -25,7 +25,7 @@ from molrecon.unrolled.alignment import alignment
 from molrecon.unrolled.assembly import names
 from molrecon.unrolled.equilibrium_stage import EquilibriumStage
 from molrecon.unrolled.imager import BlockImager
-from molrecon.weights.imaging import load_imager
+from molrecon.weights import load
 from molrecon.weights.published_ista import load_published_imager
 
 Curves = dict[str, tuple[np.ndarray, np.ndarray]]
@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         folder = arguments.data / "published" / "ista_net_plus"
         imagers[f"published ISTA-Net+ {arguments.published} %"] = load_published_imager(folder, arguments.published)
     for model in arguments.model:
-        imager = load_imager(model)
+        imager = load(model, BlockImager)
         imagers[f"{Path(model).stem} ({names(imager.model)[1]})"] = imager
     images = benchmark_images(arguments.data, arguments.set)
     curves: Curves = {}

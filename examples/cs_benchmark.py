@@ -25,7 +25,7 @@ from molrecon.io.images import read_image
 from molrecon.training.cs import benchmark_images, image_score, mean_score
 from molrecon.unrolled.assembly import names
 from molrecon.unrolled.imager import BlockImager
-from molrecon.weights.imaging import available_imagers, load_imager
+from molrecon.weights import available_models, load
 from molrecon.weights.published_ista import load_published_imager, load_published_mri
 from operators import PartialFourier
 
@@ -81,7 +81,7 @@ def published(folder: Path, sets: list[str], ratio: int | None) -> Iterator[Resu
 def ours(folder: Path, models: list[str], sets: list[str], ratio: int | None) -> Iterator[Result]:
     """Yield the scores of imagers of ours, those of another sampling ratio left out."""
     for model in models:
-        imager = load_imager(model)
+        imager = load(model, BlockImager)
         percent = sampling_ratio(imager)
         if ratio in (None, percent):
             for name in sets:
@@ -133,7 +133,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         results = published(arguments.data, sets, arguments.ratio)
     else:
         sets = [arguments.set] if arguments.set else ["set11", "bsd68"]
-        results = ours(arguments.data, arguments.model or available_imagers(), sets, arguments.ratio)
+        results = ours(arguments.data, arguments.model or available_models(BlockImager), sets, arguments.ratio)
     print(f"{'model':32} {'set':14} ratio     PSNR     SSIM")
     done = []
     for result in results:

@@ -40,8 +40,7 @@ from molrecon.training.inpainting_problems import (
     shipped_faces,
 )
 from molrecon.unrolled.glow_prox import GlowProx
-from molrecon.weights import load_card
-from molrecon.weights.inpainting import available_inpainters, load_inpainter
+from molrecon.weights import available_models, load, load_card
 
 Fill = Callable[[InpaintingBatch], Tensor]
 
@@ -62,7 +61,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--images", type=Path, help="folder of images; default: scikit-image's faces")
     parser.add_argument("--size", type=int, default=64, help="rows and columns of the images of a folder")
     parser.add_argument("--colour", action="store_true", help="of the images of a folder; default: grey")
-    parser.add_argument("--model", nargs="+", default=available_inpainters(), help="default: the packaged ones")
+    parser.add_argument("--model", nargs="+", default=available_models(GlowProx), help="default: the packaged ones")
     parser.add_argument("--out", type=Path, help="folder for the figures")
     return parser.parse_args(argv)
 
@@ -71,7 +70,7 @@ def load_models(names: Sequence[str]) -> dict[str, list[GlowProx]]:
     """Return the models by the names on their cards."""
     models: dict[str, list[GlowProx]] = {}
     for name in names:
-        models.setdefault(load_card(name).get("name", name), []).append(load_inpainter(name))
+        models.setdefault(load_card(name).get("name", name), []).append(load(name, GlowProx))
     return models
 
 

@@ -26,7 +26,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from molrecon.classical import CGSense, L1Wavelet, zero_filled
+from molrecon.classical import CGSense, L1Wavelet, ZeroFilled
 from molrecon.compare import undersample
 from molrecon.defaults import DEFAULT_MODEL
 from molrecon.io import RawVolume, read_cfl, read_npy, write_cfl
@@ -34,7 +34,7 @@ from molrecon.metrics import nmse, psnr, ssim
 from molrecon.mol import MOL
 from molrecon.preparation import PreparedVolume, prepare
 from molrecon.solution import Solution
-from molrecon.weights import load_model
+from molrecon.weights import load
 from operators import Sense, random_mask
 
 BRAIN = "mri/brain_mprage_8ch_230x180_ksp_c64.npy"  # the fully sampled scan, in the folder of MOLRECON_DATA
@@ -70,7 +70,7 @@ def candidates(
         return solutions[-1].value
 
     methods: dict[str, list[Callable[[Tensor, Sense], Tensor]]] = {
-        "zero-filled": [zero_filled],
+        "zero-filled": [lambda k, A: ZeroFilled()(k, A).value],
         "CG-SENSE": [lambda k, A, w=w: CGSense(w)(k, A).value for w in CG_GRID],  # type: ignore[misc]
         "L1-wavelet (sigpy)": [lambda k, A, w=w: L1Wavelet(w)(k, A).value for w in SIGPY_GRID],  # type: ignore[misc]
     }
@@ -89,7 +89,7 @@ def main() -> None:
     parser.add_argument("--figure", type=Path)
     arguments = parser.parse_args()
     folder = Path(os.environ["MOLRECON_DATA"]) / "mri"
-    model = load_model(arguments.model)
+    model = load(arguments.model, MOL)
     full = read_npy(folder.parent / BRAIN)
     rows: dict[str, list[list[float]]] = {}
     pictures: list[tuple[str, np.ndarray]] = []

@@ -14,6 +14,7 @@ reference, zero-filled, CG-SENSE and MOL, and the error of MOL five times enlarg
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +26,9 @@ from molrecon.compare import side_by_side
 from molrecon.io import write_nifti
 from molrecon.io.phantom import coil_maps, phantom_volume, voxel_size
 from molrecon.memory import fit_to_memory, plan_memory
+from molrecon.mol import MOL
 from molrecon.training.simulate import Problem, measured
-from molrecon.weights import load_model
+from molrecon.weights import load
 from operators import poisson_disc_mask
 
 MODEL = "mol-brain-3d"
@@ -49,11 +51,11 @@ def make_sample(shape: tuple[int, int, int] = SHAPE, seed: int = 0) -> Problem:
 def run(out: Path, model: str, memory: str | None = None, shape: tuple[int, int, int] = SHAPE) -> dict[str, np.ndarray]:
     """Reconstruct the sample, print how it went, write volume and picture; return magnitudes (slice, row, column)."""
     problem, spacing = make_sample(shape), voxel_size(shape[0], shape[1:])
-    mol = load_model(model)
-    mol.tol = TOL
+    mol = load(model, MOL)
+    mol.solver = replace(mol.solver, tol=TOL)
     _, coils, *spatial = problem.kspace.shape
     if memory is not None:
-        plan = plan_memory(memory, mol.network, spatial, coils, window=mol.window)
+        plan = plan_memory(memory, mol.network, spatial, coils, window=mol.solver.window)
         print(f"memory: {plan.describe()}")
         mol = fit_to_memory(mol, plan)
     result = side_by_side(problem, mol, CG_WEIGHT, axes=(1, 0, 2))

@@ -13,6 +13,7 @@ DIR/reconstruct_dynamic.gif, the same methods in motion.
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +25,9 @@ from PIL import Image
 from molrecon.compare import side_by_side
 from molrecon.io import write_nifti
 from molrecon.io.phantom import coil_maps, phantom_volume, voxel_size
+from molrecon.mol import MOL
 from molrecon.training.simulate import Problem, measured
-from molrecon.weights import load_model
+from molrecon.weights import load
 from operators import golden_kt_mask
 
 MODEL = "mol-perfusion-2dt"
@@ -78,8 +80,8 @@ def make_sample(shape: tuple[int, int, int] = SHAPE, seed: int = 0) -> Problem:
 def run(out: Path, model: str, shape: tuple[int, int, int] = SHAPE) -> dict[str, np.ndarray]:
     """Reconstruct the sample, print how it went, write series and pictures; return magnitudes (frame, row, column)."""
     problem = make_sample(shape)
-    mol = load_model(model)
-    mol.tol = TOL
+    mol = load(model, MOL)
+    mol.solver = replace(mol.solver, tol=TOL)
     result = side_by_side(problem, mol, CG_WEIGHT)
     frames, rows, cols = shape
     sampled = 1 / float(problem.operator.sampling_mask.float().mean())

@@ -19,8 +19,9 @@ from molrecon.defaults import DEFAULT_MODEL
 from molrecon.io import RawVolume, read_volume, write_nifti
 from molrecon.io.phantom import make_sample_volume
 from molrecon.metrics import psnr, ssim
+from molrecon.mol import MOL
 from molrecon.pipeline import Reconstruction, reconstruct_volume
-from molrecon.weights import load_model
+from molrecon.weights import load
 from operators.masks import file_seed, random_mask
 
 ACCELERATION, CENTER_FRACTION = 4, 0.08
@@ -45,7 +46,7 @@ def run(scan: str | None, out: Path, model: str) -> Reconstruction:
         mask = random_mask(volume.kspace.shape[-1], ACCELERATION, CENTER_FRACTION, seed)
         measured, reference = undersample(volume, mask, 0.0, seed), root_sum_of_squares(volume)
 
-    result = reconstruct_volume(measured, load_model(model), progress=True)
+    result = reconstruct_volume(measured, load(model, MOL), progress=True)
 
     for k, (bound, steps) in enumerate(zip(result.error_bound, result.n_steps, strict=True)):
         print(f"slice {k}: within {bound:.1e} of the exact equilibrium after {steps} iterations")

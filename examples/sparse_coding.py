@@ -23,7 +23,6 @@ import numpy as np
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from torch import Tensor
 
 from molrecon.batched import norm
 from molrecon.sparse import FISTA, ISTA, nmse_by_layer
@@ -40,12 +39,10 @@ from molrecon.training.sparse_problems import (
     stream,
 )
 from molrecon.unrolled.lista import CodeNetwork
-from molrecon.weights import load_card
-from molrecon.weights.sparse import available_code_networks, load_code_network
+from molrecon.weights import available_models, load, load_card
 from operators import Dense
 
 Curves = dict[str, np.ndarray]  # name: dB by layer, the last entry of the last layer
-Network = tuple[CodeNetwork, Tensor]  # and its dictionary
 
 CODES, PATCHES = 1000, 300
 BENCHMARK_REGULARISATION = 0.2  # mu of ISTA and FISTA: the best of a few for sixteen iterations
@@ -54,11 +51,12 @@ AT_START = 1e-3  # dB of a distance relative to itself, mean over seeds in round
 PIXELS = (WINDOW // REDUCTION) ** 2
 
 
-def benchmark(networks: Mapping[str, Network], snr_db: float | None) -> tuple[Curves, Curves]:
+def benchmark(networks: Mapping[str, CodeNetwork], snr_db: float | None) -> tuple[Curves, Curves]:
     """Return the NMSE by layer, (pooled, mean of dB), of networks and of ISTA and FISTA with as many iterations."""
     pooled: Curves = {}
     mean: Curves = {}
-    for name, (model, dictionary) in networks.items():
+    for name, model in networks.items():
+        dictionary = model.dictionary
         codes, measurements = BernoulliGaussian(dictionary, snr_db=snr_db).draw(CODES, stream(0, TEST))
         operator = Dense(dictionary)
         if not pooled:
@@ -71,7 +69,7 @@ def benchmark(networks: Mapping[str, Network], snr_db: float | None) -> tuple[Cu
 
 
 @torch.no_grad()
-def patches(networks: Mapping[str, Network], folder: Path | None, layers: int = 10) -> Curves:
+def patches(networks: Mapping[str, CodeNetwork], folder: Path | None, layers: int = 10) -> Curves:
     """Return the distance to the lasso's optimum of layers 0 .. L in dB, of networks and of ISTA and FISTA."""
     *_, images = image_split(folder)
     problem = Patches(draw_patches(images, PATCHES, stream(0, TEST)), patch_dictionary())
@@ -79,9 +77,9 @@ def patches(networks: Mapping[str, Network], folder: Path | None, layers: int = 
     size = norm(problem.codes).mean()
     curves: Curves = {}
     runs = {solver.__name__: solver(REGULARISATION).stages(problem.measurements, operator) for solver in (ISTA, FISTA)}
-    runs |= {name: model.stages(problem.measurements, operator) for name, (model, _) in networks.items()}
+    runs |= {name: model.stages(problem.measurements, operator) for name, model in networks.items()}
     for name, stages in runs.items():
-        count = networks[name][0].n_layers if name in networks else layers
+        count = networks[name].n_layers if name in networks else layers
         distances = [norm(y - problem.codes).mean() / size for y in itertools.islice(stages, count)]
         curves[name] = 20 * np.log10([1.0, *(float(x) for x in distances)])
     return curves
@@ -119,10 +117,10 @@ def show(title: str, curves: Curves, other: Curves | None = None) -> None:
         print(f"  {name:36} {decibels[-1]:8.2f}{beside}")
 
 
-def all_networks(files: Sequence[Path]) -> dict[str, Network]:
+def all_networks(files: Sequence[Path]) -> dict[str, CodeNetwork]:
     """Return packaged networks by name, and those of files by the names of file and folder."""
-    networks = {name: load_code_network(name) for name in available_code_networks()}
-    return networks | {f"{path.parent.name}/{path.stem}": load_code_network(path) for path in files}
+    networks = {name: load(name, CodeNetwork) for name in available_models(CodeNetwork)}
+    return networks | {f"{path.parent.name}/{path.stem}": load(path, CodeNetwork) for path in files}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -136,13 +134,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args(argv)
     torch.set_num_threads(arguments.threads)
-    cards = {name: load_card(name) for name in available_code_networks()}
+    cards = {name: load_card(name) for name in available_models(CodeNetwork)}
     cards |= {f"{path.parent.name}/{path.stem}": load_card(path) for path in arguments.model}
     panels: dict[str, Curves] = {}
-    of_benchmark: dict[str, Network] = {}
-    of_patches: dict[str, Network] = {}
+    of_benchmark: dict[str, CodeNetwork] = {}
+    of_patches: dict[str, CodeNetwork] = {}
     for name, network in all_networks(arguments.model).items():
-        (of_patches if len(network[1]) == PIXELS else of_benchmark)[name] = network
+        (of_patches if len(network.dictionary) == PIXELS else of_benchmark)[name] = network
     for snr in sorted({cards[name].get("snr_db") for name in of_benchmark}, key=lambda snr: -(snr or np.inf)):
         chosen = {name: network for name, network in of_benchmark.items() if cards[name].get("snr_db") == snr}
         title = "NMSE (pooled), " + ("no noise" if snr is None else f"{snr:g} dB SNR")

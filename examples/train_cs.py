@@ -48,7 +48,7 @@ from molrecon.unrolled.equilibrium_stage import EquilibriumStage
 from molrecon.unrolled.gradient import GRADIENT_SCALE
 from molrecon.unrolled.imager import BlockImager
 from molrecon.unrolled.stage import Unrolled
-from molrecon.weights.imaging import save_imager
+from molrecon.weights import save
 from molrecon.weights.published_ista import load_published_ista
 
 PART = 16  # blocks at a time on a processor: they stay in its cache
@@ -141,7 +141,7 @@ def run(arguments: argparse.Namespace) -> None:
         steps = train(task, settings, arguments.out, lambda imager: mean_score(imager, some)[0])
     finish(steps, arguments.steps)
     for ratio, imager in imagers.items():
-        save(imager, arguments, ratio, images)
+        store(imager, arguments, ratio, images)
 
 
 def matrix(arguments: argparse.Namespace, ratio: int | None = None) -> np.ndarray:
@@ -156,7 +156,7 @@ def imager_for(
     return BlockImager(model, torch.from_numpy(matrix(arguments, ratio)).float(), initialisation).to(arguments.device)
 
 
-def save(imager: BlockImager, arguments: argparse.Namespace, ratio: int, images: list[np.ndarray]) -> None:
+def store(imager: BlockImager, arguments: argparse.Namespace, ratio: int, images: list[np.ndarray]) -> None:
     """Score on the validation images, and write model and card."""
     psnr, ssim = mean_score(imager, images)
     name = f"{arguments.host}-{arguments.data_step}-{ratio}"
@@ -185,7 +185,7 @@ def save(imager: BlockImager, arguments: argparse.Namespace, ratio: int, images:
         "licence": "data: none stated with the images",
         "intended_use": "research use",
     }
-    save_imager(imager, arguments.out / f"{name}.safetensors", card, half=arguments.half)
+    save(imager, arguments.out / f"{name}.safetensors", card, half=arguments.half)
     logging.info("validation PSNR %.3f SSIM %.4f, %s", psnr, ssim, arguments.out / f"{name}.safetensors")
 
 

@@ -38,7 +38,7 @@ from molrecon.training.inpainting_problems import (
 from molrecon.training.log import finish
 from molrecon.training.loop import train
 from molrecon.unrolled.glow_prox import GlowProx
-from molrecon.weights.inpainting import save_inpainter
+from molrecon.weights import save
 
 EPSILON = 0.15  # the 0.05 of the source is fulfilled without being asked for, 0.2 is hardly attainable on new faces
 DUAL_RATE = 1e-2
@@ -101,7 +101,7 @@ def run(arguments: argparse.Namespace) -> Path:
     )
     finish(train(task, settings, arguments.out, task.validator(validation)), settings.steps)
     path: Path = arguments.out / "glow-prox.safetensors"
-    save_inpainter(model, path, card(arguments, model, validation))
+    save(model, path, card(arguments, model, validation))
     return path
 
 

@@ -21,15 +21,9 @@ from molrecon.training.log import finish, read_log
 from molrecon.training.loop import TrainSettings, train
 from molrecon.training.models import DESCRIPTIONS, build
 from molrecon.training.reconstruction import ReconstructionTask, mean_psnr
-from molrecon.training.sources import (
-    SIAT_TRAIN,
-    SIAT_VALIDATION,
-    siat_slices,
-    t1_training_slices,
-    t1_validation_slices,
-)
+from molrecon.training.sources import SIAT_TRAIN, SIAT_VALIDATION, siat_slices, t1_training_slices, t1_validation_slices
 from molrecon.training.stacks import Scans
-from molrecon.weights import save_model
+from molrecon.weights import save
 
 
 def parse() -> argparse.Namespace:
@@ -95,7 +89,7 @@ def main() -> None:
         "licence": "data: SIAT, none stated, provided for research; T1 volume, CC BY-NC 4.0",
         "intended_use": "research use",
     }
-    save_model(model, arguments.out / f"{name}.safetensors", card)
+    save(model, arguments.out / f"{name}.safetensors", card)
 
 
 if __name__ == "__main__":

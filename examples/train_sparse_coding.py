@@ -25,7 +25,7 @@ from molrecon.training.loop import train
 from molrecon.training.sparse_coding import CODING_SETTINGS, SparseCodingTask, coding_score
 from molrecon.training.sparse_problems import TEST, VALIDATION, BernoulliGaussian, gaussian_dictionary, stream
 from molrecon.unrolled.lista import ALISTA, LISTA, LISTACP, CodeNetwork, SupportSelection
-from molrecon.weights.sparse import save_code_network
+from molrecon.weights import save
 from operators import Dense
 
 NETWORKS: dict[str, Callable[[Tensor, int], CodeNetwork]] = {
@@ -100,7 +100,7 @@ def run(arguments: argparse.Namespace) -> None:
         "intended_use": "research use",
     }
     path = arguments.out / f"{arguments.network}.safetensors"
-    save_code_network(network, dictionary, path, card, half=not arguments.whole)
+    save(network, path, card, half=not arguments.whole)
     logging.info("NMSE after layer %d: pooled %.2f dB, mean %.2f dB, %s", arguments.layers, pooled[-1], mean[-1], path)
 
 

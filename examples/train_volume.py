@@ -17,14 +17,16 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from molrecon.classical import CGSense, zero_filled
+from molrecon.classical import CGSense, ZeroFilled
 from molrecon.conditioning import Conditioning, smooth_phase
+from molrecon.defaults import DEFAULT_MODEL
 from molrecon.mol import MOL
 from molrecon.networks import ResidualNetwork
 from molrecon.training.files import log_to
@@ -42,7 +44,7 @@ from molrecon.training.volume_sources import (
     t1_training_volume,
     t1_validation_slab,
 )
-from molrecon.weights import load_model, save_model
+from molrecon.weights import load, save
 from operators import centred_ifft
 
 NAMES = {"3d": "mol-brain-3d", "dynamic": "mol-perfusion-2dt"}
@@ -124,11 +126,11 @@ def scores(model: MOL, training: list[Problem], problems: list[Problem]) -> dict
         return lambda p: CGSense(weight)(p.kspace, p.operator).value
 
     weight = max(CG_WEIGHTS, key=lambda w: mean(cg_sense(w), training))
-    flat = load_model().to(next(model.parameters()).device)
-    flat.tol = TOL
+    flat = load(DEFAULT_MODEL, MOL).to(next(model.parameters()).device)
+    flat.solver = replace(flat.solver, tol=TOL)
     found = {
         "validation_psnr_db": mean_psnr(model, problems),
-        "zero_filled_psnr_db": mean(lambda p: zero_filled(p.kspace, p.operator), problems),
+        "zero_filled_psnr_db": mean(lambda p: ZeroFilled()(p.kspace, p.operator).value, problems),
         "cg_sense_psnr_db": mean(cg_sense(weight), problems),
         "cg_sense_weight": weight,
         "mol_brain_2d_psnr_db": mean(lambda p: position_by_position(flat, p), problems),
@@ -161,7 +163,7 @@ def main() -> None:
     axes = None if arguments.kind == "3d" else (1, 2)
     network = ResidualNetwork(ndim=3, features=arguments.features, levels=3, pyramid_axes=axes, seed=arguments.seed)
     model = MOL(network).to(arguments.device)
-    model.tol = TOL
+    model.solver = replace(model.solver, tol=TOL)
     settings = TrainSettings(
         steps=arguments.steps,
         learning_rate=arguments.learning_rate,
@@ -187,7 +189,7 @@ def main() -> None:
         "scores": scores(model, training, problems),
         "intended_use": "research use",
     }
-    save_model(model, arguments.out / f"{name}.safetensors", card)
+    save(model, arguments.out / f"{name}.safetensors", card)
 
 
 if __name__ == "__main__":

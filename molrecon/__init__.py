@@ -1,8 +1,8 @@
 """Deep-equilibrium MRI reconstruction with certificates: monotone operator learning and what it is compared with.
 
-Six lines: `from molrecon import load_model, read_volume, reconstruct_volume`, then
+Six lines: `from molrecon import load, read_volume, reconstruct_volume`, then
 
-    model = load_model()
+    model = load("mol-brain-2d")
     result = reconstruct_volume(read_volume("scan.h5"), model)
     result.image            # (slices, rows, cols) magnitudes in the units of the scan
     result.error_bound      # of each slice: how far at most from its unique equilibrium
@@ -23,21 +23,25 @@ if TYPE_CHECKING:
     from molrecon.lipschitz import Certificate
     from molrecon.mol import MOL
     from molrecon.pipeline import Reconstruction, reconstruct_volume
+    from molrecon.reconstructor import Reconstructor
     from molrecon.solution import Solution
-    from molrecon.weights import available_models, load_model
+    from molrecon.solver_settings import SolverSettings
+    from molrecon.weights import available_models, load
 
 __version__ = "0.1.0"
 
 __all__ = [
     "MOL",
+    "Reconstructor",
     "Certificate",
     "RawVolume",
     "Reconstruction",
     "Settings",
     "Solution",
+    "SolverSettings",
     "UnreadableInput",
     "available_models",
-    "load_model",
+    "load",
     "read_volume",
     "reconstruct_file",
     "reconstruct_volume",
@@ -49,11 +53,13 @@ _HOMES = {
     "Certificate": "molrecon.lipschitz",
     "RawVolume": "molrecon.io",
     "Reconstruction": "molrecon.pipeline",
+    "Reconstructor": "molrecon.reconstructor",
     "Settings": "molrecon.cohort",
     "Solution": "molrecon.solution",
+    "SolverSettings": "molrecon.solver_settings",
     "UnreadableInput": "molrecon.io",
     "available_models": "molrecon.weights",
-    "load_model": "molrecon.weights",
+    "load": "molrecon.weights",
     "read_volume": "molrecon.io",
     "reconstruct_file": "molrecon.cohort",
     "reconstruct_volume": "molrecon.pipeline",

@@ -30,14 +30,15 @@ import logging
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from molrecon.arguments import METHODS, build_parser
-from molrecon.certify import PUBLISHED_SUFFIXES, certify, load_certifiable, sample_problem, volume_problem
+from molrecon.arguments import MODEL_METHOD, build_parser
+from molrecon.certify import certify, sample_problem, volume_problem
+from molrecon.classical import CGSense, L1Wavelet, ZeroFilled
 from molrecon.cohort import (
     FAILED,
     MANIFEST,
@@ -47,28 +48,29 @@ from molrecon.cohort import (
     Entry,
     Settings,
     check_outputs,
-    load_source,
     reconstruct_cohort,
 )
-from molrecon.compare import Comparison, Outcome, reference_image, root_sum_of_squares, undersample
+from molrecon.compare import CG_GRID, L1_GRID, Comparison, Outcome, reference_image, root_sum_of_squares, undersample
 from molrecon.findings import as_dict, describe
 from molrecon.io import RawVolume, UnreadableInput, expand_inputs, read_volume
 from molrecon.io.images import check_suffix, read_image, write_image
 from molrecon.io.phantom import make_sample_volume
+from molrecon.methods import load_method
 from molrecon.mol import MOL
 from molrecon.outputs import write_outputs
 from molrecon.photographs import sense_photograph
 from molrecon.pipeline import reconstruct_prepared
-from molrecon.preparation import prepare, read_maps
+from molrecon.preparation import PreparedVolume, prepare, read_maps
+from molrecon.reconstructor import Reconstructor
 from molrecon.report import write_png
 from molrecon.robustness import evaluate, select_slices, take_slices
 from molrecon.robustness_page import describe_robustness, robustness_figure, robustness_table
-from molrecon.sidecar import ModelSource, plain, write_json
-from molrecon.subjects import cg_sense_subject, model_subject, zero_filled_subject
+from molrecon.sidecar import ModelSource, describe_sampling, plain, write_json
+from molrecon.solver_settings import SolverSettings
 from molrecon.train_command import plan_training
 from molrecon.training.log import file_log
 from molrecon.training.processes import process_group, rank
-from molrecon.weights import Reconstructor, available_models, load_card, load_reconstructor
+from molrecon.weights import available_models, load, load_card
 from molrecon.weights.imaging import find_imager
 from operators.masks import equispaced_fraction_mask, file_seed, random_mask
 
@@ -91,8 +93,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     logging.basicConfig(level=logging.DEBUG if args.verbose else logging.WARNING, format="molrecon: %(message)s")
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
-    # With ten bits the convolutions' rounding would be most of the error bound.
-    torch.backends.cudnn.allow_tf32 = False
     try:
         return _COMMANDS[args.command](args)
     except _UsageError as error:
@@ -135,35 +135,41 @@ def _tell(args: argparse.Namespace, content: dict[str, Any], text: str) -> None:
 
 def _demo(args: argparse.Namespace) -> int:
     out = Path(args.out)
-    model, source = _load(args)
+    model, source, solver = _load(args)
     with _usage():
         path = make_sample_volume(out / "input" / "sample.h5")
     full = read_volume(path)
     mask = random_mask(full.kspace.shape[-1], DEMO_ACCELERATION, DEMO_CENTER_FRACTION, DEMO_SEED)
     prepared = prepare(undersample(full, mask, 0.0, [DEMO_SEED]), device=args.device, progress=True)
-    result = reconstruct_prepared(prepared, model, device=args.device, batch_size=args.batch_size, progress=True)
+    result = reconstruct_prepared(
+        prepared, model, solver=solver, device=args.device, batch_size=args.batch_size, progress=True
+    )
     written = write_outputs(out, "sample", prepared, result, source)
-    comparison = Comparison(prepared, reference_image(full, prepared), device=args.device)
+    comparison = Comparison(prepared, full, device=args.device)
     outcomes = {
-        "zero-filled": comparison.zero_filled(),
-        "cg-sense": comparison.cg_sense(args.cg_regularisation),
-        "mol": comparison.reconstruction(result),
+        "zero-filled": comparison.zero_filled,
+        "cg-sense": replace(
+            comparison.score("cg-sense", CGSense(args.cg_regularisation)), regularisation=args.cg_regularisation
+        ),
+        MODEL_METHOD: comparison.reconstruction(result),
     }
     slices, coils, rows, cols = full.kspace.shape
     print(f"{slices} slices, {coils} coils, {rows} x {cols}; {mask.sum()} of {cols} columns measured")
     print(_table(outcomes))
-    print(
-        f"{int(result.converged.sum())} of {slices} slices are within {result.tol:g} of the exact equilibrium"
-        f" (at worst {result.error_bound.max():.1e}); the model is {result.certificate.kind}"
-    )
+    if result.solver is not None and result.kind != "none":
+        print(
+            f"{int(result.converged.sum())} of {slices} slices are within {result.solver.tol:g} of the exact"
+            f" equilibrium (at worst {result.error_bound.max():.1e}); the model is {result.certificate.kind}"
+        )
     print("\n".join(f"  {item}" for item in (path, *written)))
     return EXIT_OK if result.converged.all() else EXIT_NOT_CONVERGED
 
 
 def _reconstruct(args: argparse.Namespace) -> int:
     inputs = expand_inputs(args.inputs)
-    model, source = _load(args)
+    model, source, solver = _load(args)
     settings = Settings(
+        solver=solver,
         maps=None if args.maps == "espirit" else read_maps(args.maps),
         noise_level=args.noise_level,
         device=args.device,
@@ -195,22 +201,81 @@ def _report(entry: Entry) -> None:
 
 
 def _compare(args: argparse.Namespace) -> int:
+    methods = {name: _method(name, args) for name in args.methods}
     volume = read_volume(args.input)
-    model = _load(args)[0] if "mol" in args.methods else None
     maps = None if args.maps == "espirit" else read_maps(args.maps)
     retrospective = _undersample(volume, args)
-    mask = retrospective.sampling_mask
     prepared = prepare(retrospective, maps, args.noise_level, args.device, progress=True)
-    comparison = Comparison(
-        prepared, reference_image(volume, prepared), device=args.device, batch_size=args.batch_size, progress=True
+    comparison = Comparison(prepared, volume, device=args.device, batch_size=args.batch_size, progress=True)
+    outcomes = {name: _outcome(name, method, comparison, args) for name, method in methods.items()}
+    content = _comparison_content(args, prepared, methods, outcomes)
+    sampling = content["sampling"]
+    measured = (
+        f"{sampling['measured']} of {sampling['of']} columns measured (R = {sampling['acceleration']:.3g}),"
+        f" noise level {prepared.noise_level:.3g} ({'estimated' if prepared.noise_estimated else 'given'}),"
+        f" coil maps {prepared.maps_source.method}"
     )
-    outcomes = {name: _run_method(name, comparison, model, args) for name in args.methods}
-    content = {"input": str(args.input), "methods": {name: asdict(outcome.score) for name, outcome in outcomes.items()}}
-    measured = f"{mask.sum()} of {mask.size} columns measured, noise level {prepared.noise_level:.3g}"
     _tell(args, content, f"{measured}\n{_table(outcomes)}")
     scores = [outcome.score for outcome in outcomes.values()]
     missed = any(score.error_bound is not None and not score.converged for score in scores)
     return EXIT_NOT_CONVERGED if missed else EXIT_OK
+
+
+def _method(name: str, args: argparse.Namespace) -> tuple[Reconstructor, ModelSource]:
+    with _usage():
+        return load_method(args.model if name == MODEL_METHOD else name)
+
+
+def _outcome(
+    name: str, method: tuple[Reconstructor, ModelSource], comparison: Comparison, args: argparse.Namespace
+) -> Outcome:
+    """Score a method: classical ones at their weight of the arguments, or at their best; others at the goal given."""
+    model, _ = method
+    if name == "zero-filled":
+        return comparison.zero_filled
+    if isinstance(model, CGSense):
+        grid = CG_GRID if args.cg_regularisation is None else (args.cg_regularisation,)
+        return comparison.tuned(name, CGSense, grid)
+    if isinstance(model, L1Wavelet):
+        grid = L1_GRID if args.l1_regularisation is None else (args.l1_regularisation,)
+        return comparison.tuned(name, L1Wavelet, grid)
+    return comparison.score(name, model, solver=_solver(model, args))
+
+
+def _comparison_content(
+    args: argparse.Namespace,
+    prepared: PreparedVolume,
+    methods: dict[str, tuple[Reconstructor, ModelSource]],
+    outcomes: dict[str, Outcome],
+) -> dict[str, Any]:
+    """Return everything that the numbers of a comparison depend on, and the numbers."""
+    return {
+        "input": str(args.input),
+        "sha256": prepared.volume.sha256,
+        "sampling": {
+            **describe_sampling(prepared.volume),
+            "mask": args.mask,
+            "nominal_acceleration": args.accel,
+            "center_fraction": args.center_fraction,
+            "seed": list(_seed(args)),
+        },
+        "noise": {
+            "added_relative_to_maximum": args.noise,
+            "noise_level": prepared.noise_level,
+            "estimated": prepared.noise_estimated,
+        },
+        "sensitivity_maps": {"method": prepared.maps_source.method, **prepared.maps_source.detail},
+        "reference": "root sum of squares" if prepared.volume.reference_kind == "rss" else "combined with the maps",
+        "methods": {
+            name: {
+                **asdict(outcome.score),
+                "regularisation": outcome.regularisation,
+                "model": methods[name][1].name,
+                "weights_sha256": methods[name][1].weights_sha256,
+            }
+            for name, outcome in outcomes.items()
+        },
+    }
 
 
 def _undersample(volume: RawVolume, args: argparse.Namespace) -> RawVolume:
@@ -226,21 +291,9 @@ def _seed(args: argparse.Namespace) -> tuple[int, ...]:
     return tuple(file_seed(args.input)) if args.seed is None else (args.seed,)
 
 
-def _run_method(name: str, comparison: Comparison, model: MOL | None, args: argparse.Namespace) -> Outcome:
-    if name == "zero-filled":
-        return comparison.zero_filled()
-    if name == "cg-sense":
-        return comparison.cg_sense(args.cg_regularisation)
-    if name == "l1-wavelet":
-        return comparison.l1_wavelet(args.l1_regularisation)
-    if model is None:
-        raise _UsageError(f"method {name!r}, expected one of {', '.join(METHODS)}")
-    return comparison.mol(model)
-
-
 def _certify(args: argparse.Namespace) -> int:
     with _usage():
-        model = load_certifiable(args.model).to(args.device)
+        model = load(args.model, MOL).to(args.device)
         if args.data is None:
             if args.maps != "espirit" or args.noise_level is not None:
                 raise ValueError("certify: --maps or --noise-level without --data, expected them together")
@@ -260,7 +313,7 @@ def _robustness(args: argparse.Namespace) -> int:
     maps = None if args.maps == "espirit" else read_maps(args.maps)
     with _usage():
         slices = select_slices(volume, args.slices)
-        models = {Path(name).stem: model_subject(_load_any(name).to(args.device)) for name in args.models}
+        models = {label: load_method(name)[0] for label, name in _labels(args.models).items()}
     if maps is not None and len(maps) == len(volume.kspace):
         maps = maps[slices]
     volume = take_slices(volume, slices)
@@ -268,13 +321,13 @@ def _robustness(args: argparse.Namespace) -> int:
     reference = reference_image(volume, prepared)
     weight = args.cg_regularisation
     if weight is None:
-        weight = Comparison(prepared, reference, device=args.device).cg_sense(None).regularisation
-    subjects = {"zero-filled": zero_filled_subject(), "cg-sense": cg_sense_subject(weight), **models}
+        weight = Comparison(prepared, volume, device=args.device).tuned("cg-sense", CGSense, CG_GRID).regularisation
+    methods = {"zero-filled": ZeroFilled(), "cg-sense": CGSense(weight), **models}
     with _usage():
         result = evaluate(
             prepared,
             reference,
-            subjects,
+            methods,
             args.levels,
             draws=args.draws,
             steps=args.steps,
@@ -310,10 +363,18 @@ def _cs(args: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def _load_any(name: str) -> Reconstructor:
-    if Path(name).suffix in PUBLISHED_SUFFIXES:
-        return load_certifiable(name)
-    return load_reconstructor(name).requires_grad_(False)  # see load_certifiable
+def _labels(names: Sequence[str]) -> dict[str, str]:
+    """Return a label for each model: the file's name alone where no two share it, else the path as it was given.
+
+    Raises:
+        ValueError: a model given twice.
+    """
+    stems = [Path(name).stem for name in names]
+    labels = [stem if stems.count(stem) == 1 else name for stem, name in zip(stems, names, strict=True)]
+    repeated = sorted({label for label in labels if labels.count(label) > 1})
+    if repeated:
+        raise ValueError(f"robustness: models {', '.join(repeated)} given twice, expected each of them once")
+    return dict(zip(labels, names, strict=True))
 
 
 def _train(args: argparse.Namespace) -> int:
@@ -341,28 +402,51 @@ def _models(args: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def _load(args: argparse.Namespace) -> tuple[MOL, ModelSource]:
+def _load(args: argparse.Namespace) -> tuple[Reconstructor, ModelSource, SolverSettings | None]:
+    """Return the method of `--model`, where it came from, and the solver settings of the arguments."""
     with _usage():
-        model, source = load_source(args.model)
-    model.tol = args.tol or model.tol
-    model.max_steps = args.max_steps or model.max_steps
-    return model, source
+        model, source = load_method(args.model)
+        return model, source, _solver(model, args, strict=True)
+
+
+def _solver(model: Reconstructor, args: argparse.Namespace, *, strict: bool = False) -> SolverSettings | None:
+    """Return the model's settings with what the arguments say; None for a method that iterates nothing.
+
+    Raises:
+        ValueError: arguments that the method has no use for, if `strict`.
+    """
+    given = {name: value for name in ("tol", "max_steps") if (value := getattr(args, name)) is not None}
+    if model.solver is None:
+        if given and strict:
+            raise ValueError(
+                f"{args.model}: got {' and '.join('--' + name.replace('_', '-') for name in given)}, expected neither:"
+                f" {type(model).__name__} has nothing to iterate to a tolerance"
+            )
+        return None
+    return replace(model.solver, **given)
 
 
 def _table(outcomes: dict[str, Outcome]) -> str:
+    width = max(12, *(len(name) for name in outcomes))
     lines = [
-        f"{'method':<12} {'PSNR dB':>8} {'SSIM':>7} {'NMSE':>8} {'seconds':>8} {'steps':>6} {'bound':>8}"
+        f"{'method':<{width}} {'PSNR dB':>8} {'SSIM':>7} {'NMSE':>8} {'seconds':>8} {'steps':>6} {'bound':>8}"
         "  converged  weight"
     ]
+    against_rss: list[str] = []
     for name, outcome in outcomes.items():
         score = outcome.score
         bound = "-" if score.error_bound is None else f"{score.error_bound:.1e}"
         converged = {None: "-", True: "yes", False: "NO"}[score.converged]
         weight = "-" if outcome.regularisation is None else f"{outcome.regularisation:.3g}"
         lines.append(
-            f"{name:<12} {score.psnr:8.2f} {score.ssim:7.4f} {score.nmse:8.5f} {score.seconds:8.2f}"
+            f"{name:<{width}} {score.psnr:8.2f} {score.ssim:7.4f} {score.nmse:8.5f} {score.seconds:8.2f}"
             f" {score.iterations:6d} {bound:>8}  {converged:<9}  {weight}"
+            + ("  WORSE THAN ZERO-FILLED" if score.worse_than_zero_filled else "")
         )
+        if score.psnr_rss is not None:
+            against_rss.append(f"{name} {score.psnr_rss:.2f} dB {score.ssim_rss:.4f}")
+    if against_rss:
+        lines.append("against the root sum of squares: " + ", ".join(against_rss))
     return "\n".join(lines)
 
 

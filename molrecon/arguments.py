@@ -20,7 +20,8 @@ from molrecon.defaults import (
     STEPS,
 )
 
-METHODS = ("zero-filled", "cg-sense", "l1-wavelet", "mol")
+MODEL_METHOD = "mol"  # among the methods of `compare`: the model of --model
+METHODS = ("zero-filled", "cg-sense", "l1-wavelet", MODEL_METHOD)
 
 
 def build_parser(description: str) -> argparse.ArgumentParser:
@@ -52,8 +53,8 @@ def build_parser(description: str) -> argparse.ArgumentParser:
             " fastMRI's, against the root sum of squares of the fully sampled scan when the file carries such a"
             " reference, else against its coil-combined image with the same maps (from the undersampled scan)."
             " In the table and the JSON, iterations and error_bound are those of the worst slice; error_bound is the"
-            " relative distance to the method's own exact solution: null for l1-wavelet, which knows none, and for"
-            " zero-filled, where converged is null too.",
+            " relative distance to the method's own exact solution: null for methods that know none (their kind is"
+            " none); converged is null for methods without one. Methods below zero-filling in PSNR are marked.",
         )
     )
     _add_certify(
@@ -149,7 +150,8 @@ def _add_compare(parser: argparse.ArgumentParser) -> None:
         type=_methods,
         default=list(METHODS),
         metavar="LIST",
-        help=f"comma-separated (default: {','.join(METHODS)})",
+        help="comma-separated: zero-filled, cg-sense, l1-wavelet, packaged models, weights files, and mol for the model"
+        f" of --model (default: {','.join(METHODS)})",
     )
     _add_json(parser)
     _add_cg_regularisation(parser, best=True)
@@ -262,7 +264,11 @@ def _add_undersampling(parser: argparse.ArgumentParser) -> None:
         " squares of the coils); default: 0",
     )
     parser.add_argument(
-        "--seed", type=seed, metavar="S", help="of mask and noise (default: from the file's name, as fastMRI does)"
+        "--seed",
+        type=seed,
+        metavar="S",
+        help="of mask and noise: the mask is operators.random_mask's or equispaced_fraction_mask's with the seed [S]"
+        " (default: from the file's name, as fastMRI does)",
     )
 
 
@@ -287,7 +293,8 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         "--model",
         default=DEFAULT_MODEL,
         metavar="NAME_OR_FILE",
-        help="packaged model or weights file (default: %(default)s)",
+        help="packaged model, weights file, or a method without training: zero-filled, cg-sense, l1-wavelet"
+        " (default: %(default)s)",
     )
     _add_device(parser)
     parser.add_argument(
@@ -351,9 +358,8 @@ def _slices(text: str) -> list[int]:
 
 def _methods(text: str) -> list[str]:
     names = list(dict.fromkeys(name.strip() for name in text.split(",")))
-    unknown = [name for name in names if name not in METHODS]
-    if unknown:
-        raise argparse.ArgumentTypeError(f"{', '.join(map(repr, unknown))}, expected some of {', '.join(METHODS)}")
+    if "" in names:
+        raise argparse.ArgumentTypeError(f"{text!r}, expected methods, comma-separated")
     return names
 
 

@@ -1,6 +1,6 @@
 """`molrecon certify`: a model's certificate, and whether a scan can be found to contradict it.
 
-findings = certify(load_certifiable("mol-brain-2d"), sample_problem())
+findings = certify(load("mol-brain-2d", MOL), sample_problem())
 findings.certificate, findings.violations, describe(findings)
 """
 
@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import copy
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import final
 
 import numpy as np
@@ -24,11 +25,9 @@ from molrecon.io.phantom import coil_maps, phantom_volume
 from molrecon.mol import MOL
 from molrecon.perturbation import check_data_perturbations, check_map_perturbations
 from molrecon.preparation import prepare
-from molrecon.weights import load_model
-from molrecon.weights.published import load_published_mol
+from molrecon.reconstructor import evaluating
 from operators import LinearOperator, Sense, file_seed, poisson_disc_mask, random_mask
 
-PUBLISHED_SUFFIXES = (".tar", ".pth", ".pt")
 # Slices, rows and columns: small, so that all checks take less than a minute.
 SAMPLE_SHAPES = {2: (1, 72, 64), 3: (10, 32, 28)}
 SAMPLE_COILS, SAMPLE_NOISE = 6, 0.01
@@ -44,20 +43,6 @@ class Problem:
     kspace: Tensor
     operator: LinearOperator
     noise_level: float | None
-
-
-def load_certifiable(name_or_path: str | Path) -> MOL:
-    """Return a packaged model, a safetensors file's, or published MOL weights (.pth.tar, .pth, .pt).
-
-    Its weights ask for no gradient: what follows from them alone is then computed once, however often the checks
-    differentiate with respect to images and data.
-
-    Raises:
-        FileNotFoundError: no such model or file.
-        ValueError: the file holds something else, such as an unrolled model, which has no equilibrium.
-    """
-    published = Path(name_or_path).suffix in PUBLISHED_SUFFIXES
-    return (load_published_mol(name_or_path) if published else load_model(name_or_path)).requires_grad_(False)
 
 
 def sample_problem(ndim: int = 2, seed: int = 0) -> Problem:
@@ -117,13 +102,18 @@ def certify(model: MOL, problem: Problem, *, seed: int = 0) -> Findings:
     """Look for a contradiction of a model's certificate on one scan.
 
     Args:
-        model: in evaluation mode; its device, `tol`, `max_steps` and `window` apply.
+        model: its device and solver settings apply. It is looked at in evaluation mode, and left as it was.
         problem: the scan.
         seed: of starts, perturbations and directions.
 
     Raises:
         ValueError: a scan with another number of spatial axes than the network.
     """
+    with evaluating(model), _fixed_weights(model):
+        return _certify(model, problem, seed)
+
+
+def _certify(model: MOL, problem: Problem, seed: int) -> Findings:
     begin = time.perf_counter()
     device = next(model.parameters()).device
     kspace, operator = problem.kspace.to(device), copy.deepcopy(problem.operator).to(device)
@@ -158,3 +148,16 @@ def certify(model: MOL, problem: Problem, *, seed: int = 0) -> Findings:
         monotone=monotone,
         seconds=time.perf_counter() - begin,
     )
+
+
+@contextmanager
+def _fixed_weights(model: MOL) -> Iterator[None]:
+    """Ask for no gradients of the weights: what follows from them alone is then computed once, not at every step."""
+    wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in wanted:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in wanted:
+            parameter.requires_grad_(True)

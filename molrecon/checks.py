@@ -6,7 +6,7 @@ A check can refute a certificate and never prove one: certificates are proofs (`
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import final
 
@@ -20,6 +20,7 @@ from molrecon.conjugate_gradient import conjugate_gradient
 from molrecon.estimates import LipschitzEstimate, MonotonicityEstimate, local_lipschitz, local_monotonicity, neighbours
 from molrecon.mol import MOL
 from molrecon.solution import Solution
+from molrecon.solver_settings import SolverSettings
 from operators import LinearOperator
 
 ROUNDING = 1e-6  # relative slack of comparisons in double precision; of the inner solves of `check_decrease`, too
@@ -72,7 +73,7 @@ def starting_images(kspace: Tensor, operator: LinearOperator, known: Conditionin
     """Return first iterates as different as possible, by name, each (batch, *spatial): zero, the CG-SENSE image, noise,
     another image (CG-SENSE upside down), and noise a thousand times as large as the image.
     """
-    sense = CGSense(0.01, max_steps=30)(kspace, operator).value
+    sense = CGSense()(kspace, operator, solver=SolverSettings(max_steps=30)).value
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(sense.shape, dtype=sense.dtype, generator=generator).to(sense.device)
     noise = per_sample(known.scale, sense) * noise
@@ -93,10 +94,9 @@ def check_equilibrium(
 
     Starts far away are given four times the model's iterations.
     """
-    patient = copy.copy(model)
-    patient.max_steps = 4 * model.max_steps
+    patient = replace(model.solver, max_steps=4 * model.solver.max_steps)
     starts = starting_images(kspace, operator, known, seed)
-    solutions = [patient(kspace, operator, conditioning=known, start=start) for start in starts.values()]
+    solutions = [model(kspace, operator, conditioning=known, start=start, solver=patient) for start in starts.values()]
     distances, excesses = [], []
     for one, other in combinations(solutions, 2):
         distance = norm(one.value - other.value)
@@ -177,5 +177,11 @@ def check_locally(
 
 
 def absolute_error(solution: Solution) -> Tensor:
-    """Return the error bound in the units of the value, (batch,)."""
-    return solution.error_bound.to(solution.value.real.dtype) * norm(solution.value)
+    """Return the error bound in the units of the value, (batch,).
+
+    Without a bound it is the rounding of an explicit method's image.
+    """
+    size = norm(solution.value)
+    if solution.kind == "none":
+        return 4 * torch.finfo(size.dtype).eps * size
+    return solution.error_bound.to(size.dtype) * size

@@ -2,76 +2,127 @@
 
 from __future__ import annotations
 
-from typing import final
+from typing import Any, final
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from molrecon.batched import norm
+from molrecon.conditioning import Conditioning
 from molrecon.conjugate_gradient import solve_hermitian
 from molrecon.defaults import CG_REGULARISATION, L1_REGULARISATION
-from molrecon.solution import Solution
+from molrecon.lipschitz import Certificate, certificate
+from molrecon.reconstructor import Reconstructor
+from molrecon.robustness_bounds import data_robustness_bound
+from molrecon.solution import Solution, unbounded_solution
+from molrecon.solver_settings import SolverSettings
 from operators import LinearOperator, Sense
 from operators.sense import CHUNK_BYTES
 
+CG_SETTINGS = SolverSettings(tol=1e-3, max_steps=200, backward_tol=1e-3)
 CONVERGED_CHANGE = 1e-3  # relative change of the last FISTA step at which L1-wavelet counts as converged
 
 
-def zero_filled(kspace: Tensor, operator: LinearOperator) -> Tensor:
-    """Return `A^H b`, (batch, *spatial) complex: the coil combination with unmeasured samples left at zero."""
-    return operator.adjoint(kspace)
+@final
+class ZeroFilled(Reconstructor):
+    """`A^H b`: the coil combination with unmeasured samples left at zero."""
+
+    def change_bound(
+        self, conditioning: Conditioning | None, operator: LinearOperator, change: Tensor
+    ) -> Tensor | None:
+        """Return `|A^H d|`: the method is linear, so that this is the change itself."""
+        return norm(operator.adjoint(change))
+
+    def _solve(
+        self,
+        kspace: Tensor,
+        operator: LinearOperator,
+        conditioning: Conditioning | None,
+        start: Tensor | None,
+        solver: SolverSettings | None,
+    ) -> Solution:
+        return unbounded_solution(operator.adjoint(kspace))
 
 
 @final
-class CGSense:
+class CGSense(Reconstructor):
     """Tikhonov-regularised SENSE, `argmin_x |A x - b|^2 + mu |x|^2 = (A^H A + mu)^-1 A^H b`, by conjugate gradients.
 
     Args:
         regularisation: mu, positive; A has norm at most 1 for maps with `sum_c |s_c|^2 <= 1`.
-        tol: relative residual of the normal equations at which a sample is finished; 0 runs all the iterations.
-        max_steps: iterations at most.
+        solver: goal and limit of the iterations where a call does not say them; a goal of 0 runs all of them.
+
+    The image is the equilibrium of `x + A^H (A x - b) / mu`, with H = 0: m = 1 and lambda = 1 / mu. Its certificate
+    says so, and `error_bound = |(A^H A + mu) x - A^H b| / (mu |x|)` is certified.
+
+    Raises:
+        ValueError: a weight that is not positive.
 
     Reference: Pruessmann, Weiger, Boernert, Boesiger, Magn Reson Med 46, 2001.
     """
 
-    def __init__(self, regularisation: float = CG_REGULARISATION, *, tol: float = 1e-5, max_steps: int = 200) -> None:
+    solver: SolverSettings
+
+    def __init__(self, regularisation: float = CG_REGULARISATION, *, solver: SolverSettings = CG_SETTINGS) -> None:
+        super().__init__()
         if not regularisation > 0:
             raise ValueError(f"CGSense: regularisation is {regularisation}, expected a positive number")
         self.regularisation = regularisation
-        self.tol = tol
-        self.max_steps = max_steps
+        self.solver = solver
 
-    def __call__(self, kspace: Tensor, operator: LinearOperator) -> Solution:
-        """Return the minimiser, differentiable; `error_bound = |(A^H A + mu) x - A^H b| / (mu |x|)`.
+    def settings(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        return {"regularisation": self.regularisation, "solver": self.solver}
 
-        Args:
-            kspace: b (batch, coil, *spatial) complex.
-            operator: the acquisition A.
-        """
+    def certificate(self) -> Certificate:
+        """Return m = 1 and q = 0: at lambda = 1 / mu one exact inner solve is the answer."""
+        return certificate(0.0, certified=True)
+
+    def change_bound(
+        self, conditioning: Conditioning | None, operator: LinearOperator, change: Tensor
+    ) -> Tensor | None:
+        """Return `min(|d| / (2 sqrt(mu)), |A^H d| / mu)`."""
+        ratio = norm(change).new_full((len(change),), 1 / self.regularisation)
+        return data_robustness_bound(ratio, operator, change)
+
+    def _solve(
+        self,
+        kspace: Tensor,
+        operator: LinearOperator,
+        conditioning: Conditioning | None,
+        start: Tensor | None,
+        solver: SolverSettings | None,
+    ) -> Solution:
+        settings = solver or self.solver
         right_side = operator.adjoint(kspace)
         if not isinstance(operator, Sense) or operator.chunk_axis != 1 or right_side.ndim < 3:
-            return self._solve(operator, right_side)
+            return self._minimiser(operator, right_side, settings)
         # Positions along a fully sampled readout are independent systems: a few at a time stay in cache through all
         # the iterations, and each has its own step sizes.
         rows = right_side.shape[1]
         count = max(1, CHUNK_BYTES // (right_side[0, 0].numel() * kspace.shape[1] * kspace.element_size()))
         parts = []
-        for start in range(0, rows, count):
-            stop = min(start + count, rows)
+        for row in range(0, rows, count):
+            stop = min(row + count, rows)
             parts.append(
-                self._solve(operator.decoupled(start, stop, len(right_side)), right_side[:, start:stop].flatten(0, 1))
+                self._minimiser(
+                    operator.decoupled(row, stop, len(right_side)), right_side[:, row:stop].flatten(0, 1), settings
+                )
             )
         return self._joined(parts, right_side)
 
-    def _solve(self, operator: LinearOperator, right_side: Tensor) -> Solution:
-        return solve_hermitian(
+    def _minimiser(self, operator: LinearOperator, right_side: Tensor, settings: SolverSettings) -> Solution:
+        solution = solve_hermitian(
             lambda x: operator.normal(x) + self.regularisation * x,
             right_side,
-            tol=self.tol,
-            max_steps=self.max_steps,
+            # |A^H b| <= (1 + mu) |x| for |A| <= 1, so that this residual leaves an error of at most tol |x|.
+            tol=settings.tol * self.regularisation / (1 + self.regularisation),
+            max_steps=settings.max_steps,
             smallest_eigenvalue=self.regularisation,
+            on_backward=settings.on_backward,
         )
+        return solution.with_kind("certified")
 
     def _joined(self, parts: list[Solution], like: Tensor) -> Solution:
         """Return one Solution of whole images from those of their rows: residuals add up in squares."""
@@ -89,11 +140,12 @@ class CGSense:
             residuals=residuals,
             converged=torch.stack([p.converged.unflatten(0, (batch, -1)).all(1) for p in parts]).all(0),
             n_steps=torch.stack([p.n_steps.unflatten(0, (batch, -1)).amax(1) for p in parts]).amax(0),
+            kind="certified",
         )
 
 
 @final
-class L1Wavelet:
+class L1Wavelet(Reconstructor):
     """Sparsity in an orthonormal wavelet basis, `argmin_x 1/2 |A x - b|^2 + mu |W x|_1`, by sigpy's FISTA.
 
     Args:
@@ -101,28 +153,37 @@ class L1Wavelet:
         max_steps: FISTA iterations.
         wavelet: name of the wavelet, as PyWavelets knows it.
 
+    The last iterate is returned. No error bound is known; `residuals` is the relative change of the last step.
+
+    Raises:
+        TypeError: operators other than `Sense`.
+        ValueError: a weight that is not positive; operators with axes that are not Fourier transformed.
+
     Reference: Lustig, Donoho, Pauly, Magn Reson Med 58, 2007; sigpy.mri.app.L1WaveletRecon.
     """
 
     def __init__(
         self, regularisation: float = L1_REGULARISATION, *, max_steps: int = 100, wavelet: str = "db4"
     ) -> None:
+        super().__init__()
         if not regularisation > 0:
             raise ValueError(f"L1Wavelet: regularisation is {regularisation}, expected a positive number")
         self.regularisation = regularisation
         self.max_steps = max_steps
         self.wavelet = wavelet
 
-    def __call__(self, kspace: Tensor, operator: Sense) -> Solution:
-        """Return the last iterate of each sample. No error bound is known: it is infinite.
+    def settings(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        return {"regularisation": self.regularisation, "max_steps": self.max_steps, "wavelet": self.wavelet}
 
-        Args:
-            kspace: b (batch, coil, *spatial) complex.
-            operator: the acquisition A, Cartesian.
-
-        Raises:
-            TypeError: operators other than Sense.
-        """
+    def _solve(
+        self,
+        kspace: Tensor,
+        operator: LinearOperator,
+        conditioning: Conditioning | None,
+        start: Tensor | None,
+        solver: SolverSettings | None,
+    ) -> Solution:
         if not isinstance(operator, Sense):
             raise TypeError(f"L1Wavelet: operator is {type(operator).__name__}, expected Sense")
         if operator.encoding.fourier_ndim != operator.encoding.ndim:
@@ -133,16 +194,18 @@ class L1Wavelet:
         mask = operator.sampling_mask.expand(batch, *zero.shape[1:])
         images, changes = [], []
         for b, s, m, z in zip(kspace, maps, mask, zero, strict=True):
-            image, change = self._one(b.cpu().numpy(), s.cpu().numpy(), m.cpu().numpy(), float(z.abs().amax()))
+            image, changed = self._one(b.cpu().numpy(), s.cpu().numpy(), m.cpu().numpy(), float(z.abs().amax()))
             images.append(image)
-            changes.append(change)
+            changes.append(changed)
         value = torch.from_numpy(np.stack(images)).to(kspace)
+        change = torch.tensor(changes, device=kspace.device)
         return Solution(
             value=value,
-            error_bound=torch.full((batch,), torch.inf),
-            residuals=torch.full((1, batch), torch.inf),
-            converged=torch.tensor(changes) <= CONVERGED_CHANGE,
-            n_steps=torch.full((batch,), self.max_steps),
+            error_bound=torch.full((batch,), torch.nan, device=kspace.device),
+            residuals=change[None],
+            converged=change <= CONVERGED_CHANGE,
+            n_steps=torch.full((batch,), self.max_steps, device=kspace.device),
+            kind="none",
         )
 
     def _one(self, kspace: np.ndarray, maps: np.ndarray, mask: np.ndarray, scale: float) -> tuple[np.ndarray, float]:

@@ -15,12 +15,13 @@ import torch
 
 from molrecon.defaults import DEFAULT_BATCH_SIZE, DEFAULT_MODEL
 from molrecon.io import UnreadableInput, read_volume
-from molrecon.mol import MOL
+from molrecon.methods import load_method
 from molrecon.outputs import output_names, output_paths, write_outputs
 from molrecon.pipeline import Reconstruction, reconstruct_prepared
 from molrecon.preparation import prepare
+from molrecon.reconstructor import Reconstructor
 from molrecon.sidecar import ModelSource, versions, write_json
-from molrecon.weights import load_model, weights_hash
+from molrecon.solver_settings import SolverSettings
 
 log = logging.getLogger(__name__)
 
@@ -53,16 +54,12 @@ class Entry:
 class Settings:
     """How volumes are reconstructed: the arguments of `reconstruct_volume`, which says what they mean."""
 
+    solver: SolverSettings | None = None
     maps: np.ndarray | None = None
     noise_level: float | None = None
     device: torch.device | str = "cpu"
     batch_size: int = DEFAULT_BATCH_SIZE
     progress: bool = False
-
-
-def load_source(name_or_path: str) -> tuple[MOL, ModelSource]:
-    """Return a model, packaged or from a file, together with where it came from. Raises ValueError, OSError."""
-    return load_model(name_or_path), ModelSource(str(name_or_path), weights_hash(name_or_path))
 
 
 def reconstruct_file(
@@ -76,7 +73,7 @@ def reconstruct_file(
     Args:
         path: fastMRI or ISMRMRD HDF5, .npy, or BART .cfl/.hdr.
         out: folder for NAME.nii.gz, NAME.h5, NAME.png and NAME.json; None: nothing is written.
-        model: name of a packaged model, or a file.
+        model: name of a method, a packaged model, or a file, see `load_method`.
         settings: everything else; None: the defaults.
 
     Raises:
@@ -84,7 +81,7 @@ def reconstruct_file(
         ValueError: an unknown model, or an output that would replace the input.
     """
     settings = settings or Settings()
-    loaded, source = load_source(model)
+    loaded, source = load_method(model)
     if out is not None:
         check_outputs([Path(path)], Path(out))
     return _reconstruct(Path(path), Path(path).stem, None if out is None else Path(out), loaded, source, settings)
@@ -93,7 +90,7 @@ def reconstruct_file(
 def reconstruct_cohort(
     inputs: Sequence[Path],
     out: Path,
-    model: MOL,
+    model: Reconstructor,
     source: ModelSource,
     settings: Settings,
     *,
@@ -105,7 +102,7 @@ def reconstruct_cohort(
     Args:
         inputs: files; each gets its own output name (`output_names`).
         out: the folder, made when missing. Older outputs of the same names are replaced.
-        model, source: from `load_source`.
+        model, source: from `load_method`.
         settings: the same for all.
         skip_existing: keep the complete outputs of an earlier run, whatever its settings; the manifest lists them.
         report: called with every entry as soon as it is known.
@@ -148,7 +145,7 @@ def check_outputs(inputs: Sequence[Path], out: Path) -> list[str]:
     return names
 
 
-def _attempt(path: Path, name: str, out: Path, model: MOL, source: ModelSource, settings: Settings) -> Entry:
+def _attempt(path: Path, name: str, out: Path, model: Reconstructor, source: ModelSource, settings: Settings) -> Entry:
     try:
         result = _reconstruct(path, name, out, model, source, settings)
     except UnreadableInput as error:
@@ -161,12 +158,17 @@ def _attempt(path: Path, name: str, out: Path, model: MOL, source: ModelSource, 
 
 
 def _reconstruct(
-    path: Path, name: str, out: Path | None, model: MOL, source: ModelSource, settings: Settings
+    path: Path, name: str, out: Path | None, model: Reconstructor, source: ModelSource, settings: Settings
 ) -> Reconstruction:
     volume = read_volume(path)
     prepared = prepare(volume, settings.maps, settings.noise_level, settings.device, settings.progress)
     result = reconstruct_prepared(
-        prepared, model, device=settings.device, batch_size=settings.batch_size, progress=settings.progress
+        prepared,
+        model,
+        solver=settings.solver,
+        device=settings.device,
+        batch_size=settings.batch_size,
+        progress=settings.progress,
     )
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
@@ -177,8 +179,11 @@ def _reconstruct(
 def _message(result: Reconstruction) -> str:
     n = len(result.converged)
     empty = f", {int(result.empty.sum())} without data delivered as zeros" if result.empty.any() else ""
+    if result.solver is None:
+        return f"{n} slices, no error bound, {result.seconds:.1f} s{empty}"
+    bound = "no error bound" if result.kind == "none" else f"error bound {result.error_bound.max():.1e} at worst"
     return (
-        f"{int(result.converged.sum())} of {n} slices converged, error bound {result.error_bound.max():.1e} at worst,"
+        f"{int(result.converged.sum())} of {n} slices converged, {bound},"
         f" {int(result.n_steps.max())} iterations at most, {result.seconds:.1f} s{empty}"
     )
 

@@ -9,17 +9,20 @@ from typing import final
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from molrecon.classical import CGSense, L1Wavelet, zero_filled
+from molrecon.classical import CGSense, ZeroFilled
 from molrecon.defaults import DEFAULT_BATCH_SIZE
 from molrecon.io import RawVolume, center_crop
 from molrecon.metrics import nmse, psnr, ssim
 from molrecon.mol import MOL
-from molrecon.pipeline import Method, Reconstruction, solve_slices
+from molrecon.pipeline import Reconstruction, on_device, solve_slices
 from molrecon.preparation import PreparedVolume
-from molrecon.solution import Solution, explicit_solution
+from molrecon.reconstructor import Reconstructor, evaluating
+from molrecon.solution import Kind, Solution
+from molrecon.solver_settings import SolverSettings
 from molrecon.training.simulate import Problem
-from operators import centred_ifft, crop_readout
+from operators import Sense, centred_ifft, crop_readout
 
 CG_GRID = tuple(10 ** (k / 4) for k in range(-16, 1))  # of weights relative to the largest eigenvalue of A^H A
 L1_GRID = tuple(10 ** (k / 4) for k in range(-16, -3))  # of weights relative to the brightest zero-filled pixel
@@ -30,18 +33,25 @@ L1_GRID = tuple(10 ** (k / 4) for k in range(-16, -3))  # of weights relative to
 class Score:
     """How one method did on a volume, by fastMRI's definitions: PSNR (dB) and SSIM with the reference volume's maximum.
 
-    `seconds` is the reconstruction alone, without maps and loading; `iterations` those of the slowest slice;
-    `error_bound` the largest of all slices, relative, to the method's own exact solution; None where a method knows
-    none (L1-wavelet). Zero filling takes 0 iterations and has nothing to converge: None for `converged` too.
+    `psnr_rss` and `ssim_rss` are against the root sum of squares of the fully sampled coils where the reference is
+    their combination by the maps; None where it is the root sum of squares itself. `seconds` is the reconstruction
+    alone, without maps and loading; `iterations` those of the slowest slice; `error_bound` the largest of all slices,
+    relative, to the method's own exact solution, None where a method knows none; `kind` what it rests on (see
+    `Solution`). Methods without an iteration have nothing to converge: None for `converged`. A method that is
+    `worse_than_zero_filled` in PSNR has diverged or does not fit the scan.
     """
 
     psnr: float
     ssim: float
     nmse: float
+    psnr_rss: float | None
+    ssim_rss: float | None
     seconds: float
     iterations: int
     error_bound: float | None
+    kind: Kind
     converged: bool | None
+    worse_than_zero_filled: bool
 
 
 @final
@@ -102,7 +112,7 @@ def side_by_side(problem: Problem, mol: MOL, cg_weight: float, axes: tuple[int, 
     solution = mol(problem.kspace, problem.operator, problem.noise_level)
     images = {
         "reference": problem.reference,
-        "zero-filled": zero_filled(problem.kspace, problem.operator),
+        "zero-filled": ZeroFilled()(problem.kspace, problem.operator).value,
         "CG-SENSE": CGSense(cg_weight)(problem.kspace, problem.operator).value,
         "MOL": solution.value,
     }
@@ -173,81 +183,102 @@ def reference_image(volume: RawVolume, prepared: PreparedVolume) -> np.ndarray:
 
 @final
 class Comparison:
-    """Runs methods on one prepared scan and scores them against one reference.
+    """Runs methods on one prepared scan and scores them against the fully sampled one (`reference_image`).
 
     Args:
         prepared: the undersampled scan.
-        reference: (slices, *recon_shape), from `reference_image`.
+        volume: the fully sampled scan.
         device, batch_size, progress: as for `reconstruct_volume`.
+
+    Attributes:
+        reference: (slices, *recon_shape) float32.
+        zero_filled: the outcome of zero filling, below which no other should be.
     """
 
     def __init__(
         self,
         prepared: PreparedVolume,
-        reference: np.ndarray,
+        volume: RawVolume,
         *,
         device: torch.device | str = "cpu",
         batch_size: int = DEFAULT_BATCH_SIZE,
         progress: bool = False,
     ) -> None:
         self.prepared = prepared
-        self.reference = reference
+        self.reference = reference_image(volume, prepared)
+        self.root_sum_of_squares = None if volume.reference_kind == "rss" else root_sum_of_squares(volume)
         self.device = device
         self.batch_size = batch_size
         self.progress = progress
+        self.zero_filled_psnr = -math.inf
+        self.zero_filled = self.score("zero-filled", ZeroFilled())
+        self.zero_filled_psnr = self.zero_filled.score.psnr
 
-    def zero_filled(self) -> Outcome:
-        """Score `A^H y`."""
-        outcome = self._run("zero-filled", lambda kspace, A: explicit_solution(zero_filled(kspace, A)))
-        return replace(outcome, score=replace(outcome.score, error_bound=None, converged=None))
+    def score(self, name: str, model: Reconstructor, *, solver: SolverSettings | None = None) -> Outcome:
+        """Score a method with the noise level of the prepared scan.
 
-    def cg_sense(self, regularisation: float | None) -> Outcome:
-        """Score CG-SENSE; None: the weight with the best PSNR against the reference, which no user could choose."""
-        return self._tuned("cg-sense", CGSense, CG_GRID, regularisation)
+        Args:
+            name: for the progress bar.
+            model: in whatever mode and place; it is left there.
+            solver: in place of the model's own.
+        """
+        with evaluating(on_device(model, self.device)) as working:
 
-    def l1_wavelet(self, regularisation: float | None) -> Outcome:
-        """Score L1-wavelet; None: the weight with the best PSNR against the reference, which no user could choose."""
-        return self._tuned("l1-wavelet", L1Wavelet, L1_GRID, regularisation)
+            def method(kspace: Tensor, A: Sense) -> Solution:
+                solution: Solution = working(kspace, A, noise_level=self.prepared.noise_level, solver=solver)
+                return solution
 
-    def mol(self, model: MOL) -> Outcome:
-        """Score MOL with the noise level of the prepared scan."""
-        model = model.to(self.device)
-        return self._run("mol", lambda kspace, A: model(kspace, A, noise_level=self.prepared.noise_level))
+            slices = solve_slices(
+                method,
+                self.prepared,
+                device=self.device,
+                batch_size=self.batch_size,
+                progress=self.progress,
+                description=name,
+            )
+        iterates = (solver or model.solver) is not None or slices.n_steps.any()
+        return self._outcome(
+            self.prepared.magnitude(slices.image),
+            slices.seconds,
+            slices.n_steps,
+            None if slices.kind == "none" else slices.error_bound,
+            slices.converged if iterates else None,
+            slices.kind,
+        )
+
+    def tuned(self, name: str, build: Callable[[float], Reconstructor], grid: Sequence[float]) -> Outcome:
+        """Score the weight of a grid with the best PSNR against the reference, which no user could choose."""
+        outcomes = [replace(self.score(name, build(weight)), regularisation=weight) for weight in grid]
+        return max(outcomes, key=lambda outcome: outcome.score.psnr)
 
     def reconstruction(self, result: Reconstruction) -> Outcome:
         """Score what `reconstruct_prepared` made of the same prepared scan."""
         seconds = result.seconds - self.prepared.seconds
-        return self._outcome(result.image, seconds, result.n_steps, result.error_bound, result.converged)
-
-    def _tuned(
-        self, name: str, build: Callable[[float], Method], grid: Sequence[float], regularisation: float | None
-    ) -> Outcome:
-        weights = grid if regularisation is None else [regularisation]
-        outcomes = [replace(self._run(name, build(weight)), regularisation=weight) for weight in weights]
-        return max(outcomes, key=lambda outcome: outcome.score.psnr)
-
-    def _run(self, name: str, method: Method) -> Outcome:
-        solutions = solve_slices(
-            method,
-            self.prepared,
-            device=self.device,
-            batch_size=self.batch_size,
-            progress=self.progress,
-            description=name,
-        )
-        image = self.prepared.magnitude(solutions.image)
-        return self._outcome(image, solutions.seconds, solutions.n_steps, solutions.error_bound, solutions.converged)
+        bound = None if result.kind == "none" else result.error_bound
+        return self._outcome(result.image, seconds, result.n_steps, bound, result.converged, result.kind)
 
     def _outcome(
-        self, image: np.ndarray, seconds: float, n_steps: np.ndarray, error_bound: np.ndarray, converged: np.ndarray
+        self,
+        image: np.ndarray,
+        seconds: float,
+        n_steps: np.ndarray,
+        error_bound: np.ndarray | None,
+        converged: np.ndarray | None,
+        kind: Kind,
     ) -> Outcome:
+        combined = self.root_sum_of_squares
+        quality = psnr(self.reference, image)
         score = Score(
-            psnr=psnr(self.reference, image),
+            psnr=quality,
             ssim=ssim(self.reference, image),
             nmse=nmse(self.reference, image),
+            psnr_rss=None if combined is None else psnr(combined, image),
+            ssim_rss=None if combined is None else ssim(combined, image),
             seconds=round(seconds, 4),
             iterations=int(n_steps.max()),
-            error_bound=float(error_bound.max()) if np.isfinite(error_bound).all() else None,
-            converged=bool(converged.all()),
+            error_bound=None if error_bound is None else float(error_bound.max()),
+            kind=kind,
+            converged=None if converged is None else bool(converged.all()),
+            worse_than_zero_filled=quality < self.zero_filled_psnr,
         )
         return Outcome(score, image, None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 import torch
@@ -41,13 +41,34 @@ class Conditioning:
     phase: Tensor
     mixed: bool = False
 
+    def check(self, who: str, batch: int) -> None:
+        """Raise ValueError where this cannot be the conditioning of `batch` samples.
+
+        Noise of zero is none either: thresholds and lambda go with its logarithm. `condition` holds it above
+        `NOISE_LIMITS`.
+        """
+        for name, values in (("scale", self.scale), ("noise_level", self.noise_level)):
+            if values.shape != (batch,) or not bool((torch.isfinite(values) & (values > 0)).all()):
+                raise ValueError(
+                    f"{who}: conditioning with {name} {values.tolist()}, expected {batch} finite positive numbers"
+                )
+        if len(self.phase) != batch or not torch.is_complex(self.phase):
+            raise ValueError(
+                f"{who}: conditioning with phase {tuple(self.phase.shape)} of dtype {self.phase.dtype}, expected"
+                f" {batch} complex images"
+            )
+
+    def in_precision(self, dtype: torch.dtype) -> Conditioning:
+        """Return the same with noise level and phase in the precision of a complex dtype, that of the network."""
+        return replace(self, noise_level=self.noise_level.to(dtype.to_real()), phase=self.phase.to(dtype))
+
     def denoiser(self, network: ScoreNetwork) -> Callable[[Tensor], Tensor]:
         """Return the network's H on complex images (batch, *spatial) of this scan, divided by `scale`."""
         channels_denoiser = network.denoiser(self.noise_level)
         without_phase = self.phase.conj().resolve_conj()
 
         def denoise(x: Tensor) -> Tensor:
-            channels = to_channels(x * without_phase)
+            channels = to_channels(x * without_phase).to(self.noise_level.dtype)
             with torch.autocast(channels.device.type, torch.bfloat16, enabled=self.mixed):
                 denoised = channels_denoiser(channels)
             return from_channels(denoised.to(channels.dtype)) * self.phase

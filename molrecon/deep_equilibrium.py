@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any, Literal, final
 
 import torch
@@ -13,15 +12,19 @@ from molrecon.batched import per_sample
 from molrecon.conditioning import NOISE_COEFFICIENTS, Conditioning, condition, data_weight
 from molrecon.equilibrium import EquilibriumSolver
 from molrecon.networks import ScoreNetwork
+from molrecon.reconstructor import Reconstructor
 from molrecon.solution import Solution
+from molrecon.solver_settings import SolverSettings
 from operators import LinearOperator
 
 Step = Literal["gradient", "proximal"]
 
+DEFAULT = SolverSettings(max_steps=50, backward_max_steps=30)
+
 
 @final
-class DeepEquilibrium(nn.Module):
-    """The fixed point of one stage of an unrolled network, of which nothing is known: `model(kspace, A)`.
+class DeepEquilibrium(Reconstructor):
+    """The fixed point of one stage of an unrolled network, of which nothing is known.
 
     With `R = I - H`, lambda = lambda(sigma) and `eta = 1 / (1 + lambda)` the map is, for `step`
 
@@ -36,7 +39,7 @@ class DeepEquilibrium(nn.Module):
 
     It is sought by Anderson acceleration with the plain step as its fallback, which promises nothing here, and its
     gradient is the implicit one, solved likewise. Whether there is a fixed point, only one, and how far it is, is
-    unknown: `error_bound` is infinite, and `residuals` are relative ones, `|f(x) - x| / |x|`. A sample has converged
+    unknown: `error_bound` is NaN, and `residuals` are relative ones, `|f(x) - x| / |x|`. A sample has converged
     when that is at most `tol`. One that has not keeps its best iterate; so does a gradient.
 
     Args:
@@ -44,18 +47,16 @@ class DeepEquilibrium(nn.Module):
         step: which map.
         data_weight: lambda at the reference noise level, 0.01.
         phase_reference: show the network the image without its smooth phase (see `Conditioning`).
-
-    Attributes:
-        tol: goal for the relative residual of each sample.
-        max_steps: iterations at most.
-        window: Anderson differences; 0 for the plain iteration.
-        backward_tol, backward_max_steps: the same for the gradient's linear system.
+        solver: how the fixed point is looked for where a call does not say it; goals are for relative residuals.
 
     Raises:
         ValueError: another `step`, or `data_weight` that is not positive.
+        FloatingPointError: the network has no finite value at the first iterate.
 
     Reference: Gilton, Ongie, Willett, Deep equilibrium architectures for inverse problems in imaging, IEEE TCI 7, 2021.
     """
+
+    solver: SolverSettings
 
     def __init__(
         self,
@@ -64,9 +65,10 @@ class DeepEquilibrium(nn.Module):
         step: Step = "gradient",
         data_weight: float = 10.0,
         phase_reference: bool = True,
+        solver: SolverSettings = DEFAULT,
     ) -> None:
         super().__init__()
-        if step not in ("gradient", "proximal") or data_weight <= 0:
+        if step not in ("gradient", "proximal") or not data_weight > 0:
             raise ValueError(
                 f"DeepEquilibrium: got step {step!r} and data_weight {data_weight}, expected 'gradient' or 'proximal'"
                 " and a positive number"
@@ -75,16 +77,16 @@ class DeepEquilibrium(nn.Module):
         self.step: Step = step
         self.phase_reference = phase_reference
         self.log_data_weight = nn.Parameter(torch.tensor([math.log(data_weight), *NOISE_COEFFICIENTS]))
-        default = EquilibriumSolver()
-        self.tol = default.tol
-        self.max_steps = default.max_steps
-        self.window = default.window
-        self.backward_tol = default.backward_tol
-        self.backward_max_steps = default.backward_max_steps
+        self.solver = solver
 
     def settings(self) -> dict[str, Any]:
-        """Return the constructor's arguments besides the network and what is learned."""
-        return {"step": self.step, "phase_reference": self.phase_reference}
+        """Return the constructor's arguments besides what is learned."""
+        return {
+            "network": self.network,
+            "step": self.step,
+            "phase_reference": self.phase_reference,
+            "solver": self.solver,
+        }
 
     def condition(
         self, kspace: Tensor, operator: LinearOperator, noise_level: float | Tensor | None = None
@@ -92,50 +94,32 @@ class DeepEquilibrium(nn.Module):
         """Return scale, relative noise level and smooth phase of a scan, see `conditioning.condition`."""
         return condition(kspace, operator, noise_level, phase_reference=self.phase_reference)
 
-    def forward(
+    def _solve(
         self,
         kspace: Tensor,
         operator: LinearOperator,
-        noise_level: float | Tensor | None = None,
-        *,
-        conditioning: Conditioning | None = None,
-        start: Tensor | None = None,
-        on_backward: Callable[[Solution], None] | None = None,
+        conditioning: Conditioning | None,
+        start: Tensor | None,
+        solver: SolverSettings | None,
     ) -> Solution:
-        """Return the fixed point of each sample as far as it was found, in the units of the data.
-
-        Args:
-            kspace: b (batch, coil, *spatial) complex; unsampled entries zero.
-            operator: the acquisition A.
-            noise_level: see `condition`.
-            conditioning: given in place of what `condition` finds.
-            start: first iterate, in the units of the image; the zero-filled image when None.
-            on_backward: called with the Solution of the gradient's linear system. Without it a system that misses
-                `backward_tol` is logged as a warning.
-
-        Raises:
-            TypeError: real k-space.
-            ValueError: k-space that is not finite.
-            FloatingPointError: the network has no finite value at the first iterate.
-        """
-        if not torch.is_complex(kspace):
-            raise TypeError(f"DeepEquilibrium: kspace has dtype {kspace.dtype}, expected a complex dtype")
-        if not bool(torch.isfinite(torch.view_as_real(kspace.detach())).all()):
-            raise ValueError("DeepEquilibrium: kspace holds NaN or infinite values, expected finite numbers")
-        known = self.condition(kspace, operator, noise_level) if conditioning is None else conditioning
-        scale = per_sample(known.scale, known.phase)
+        settings = solver or self.solver
+        narrow = self.log_data_weight.dtype.to_complex()
+        known = (conditioning or self.condition(kspace, operator)).in_precision(narrow)
+        scale = per_sample(known.scale, known.phase).to(narrow.to_real())
         weight = per_sample(data_weight(self.log_data_weight, known.noise_level), known.phase)
         denoise = known.denoiser(self.network)
-        zero_filled = operator.adjoint(kspace) / scale
+        zero_filled = operator.adjoint(kspace).to(narrow) / scale
         eta = 1 / (1 + weight)
 
         def residual(x: Tensor) -> Tensor:
             gradient = weight * (operator.normal(x) - zero_filled)
             if self.step == "gradient":
-                return eta * (denoise(x) - x - gradient)
+                return (eta * (denoise(x) - x - gradient)).to(narrow)
             return denoise(x - eta * gradient) - x
 
-        first = zero_filled if start is None else start / scale
-        solver = EquilibriumSolver(self.tol, self.max_steps, self.window, self.backward_tol, self.backward_max_steps)
-        solution = solver(residual, first, on_backward=on_backward, who="DeepEquilibrium")
+        first = zero_filled if start is None else start.to(narrow) / scale
+        solve = EquilibriumSolver(
+            settings.tol, settings.max_steps, settings.window, settings.backward_tol, settings.backward_max_steps
+        )
+        solution = solve(residual, first, on_backward=settings.on_backward, who="DeepEquilibrium")
         return solution.with_value(solution.value * scale)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, final
 
 import torch
@@ -46,7 +46,7 @@ class EquilibriumSolver:
 
         torchdeq finds the fixed point of `x + r(x)` and its implicit gradient, both by `safeguarded_anderson`:
         Anderson acceleration with the plain step as its fallback, which promises nothing here. Whether there is a
-        root, only one, and how far it is, is unknown: `error_bound` is infinite. A sample that has not converged
+        root, only one, and how far it is, is unknown: `error_bound` is NaN. A sample that has not converged
         keeps its best iterate; so does a gradient.
 
         Args:
@@ -77,15 +77,11 @@ class EquilibriumSolver:
         def report(info: dict[str, Any]) -> None:
             if torch.is_grad_enabled():
                 raise RuntimeError(f"{who}: the implicit gradient cannot be differentiated again (create_graph=True)")
-            report_backward(_unknown_bound(info["solution"]), on_backward, who)
+            report_backward(info["solution"].with_kind("none"), on_backward, who)
 
         (value,), info = deq(lambda x: x + residual(x), first.detach(), backward_writer=report)
-        solution = _unknown_bound(info["solution"])
+        solution: Solution = info["solution"].with_kind("none")
         if not bool(torch.isfinite(solution.residuals[0]).all()):
             raise FloatingPointError(f"{who}: the network has no finite value at the first iterate")
         # In training torchdeq returns the map's value at the fixed point. What is reported is the iterate before it.
         return solution.with_value(solution.value + (value - value.detach()))
-
-
-def _unknown_bound(solution: Solution) -> Solution:
-    return replace(solution, error_bound=torch.full_like(solution.error_bound, torch.inf))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, final
+from typing import final
 
 import torch
 from torch import Tensor
+
+from molrecon.solution import Kind
 
 GRAM_ITERATIONS = 6
 OVERSAMPLING = 16  # frequencies per axis and degree of a kernel: 0.5 % an axis
@@ -24,18 +26,21 @@ class Certificate:
 
     Attributes:
         kind: "certified" when every number follows from true upper bounds, "estimated" when any of them was only
-            observed or assumed.
+            observed or assumed, "none" when nothing is known: then all numbers are NaN.
         lipschitz: upper bound of Lip(H), the denoiser.
         monotonicity: m, with `Re <F(x) - F(y), x - y> >= m |x - y|^2` for the score F = I - H; `1 - lipschitz`.
         contraction: q, the factor by which one plain step brings two images closer (at alpha = 1).
         robustness: c, with `|x*(b1) - x*(b2)| <= c |b1 - b2|` at lambda = 1; it is `sqrt(lambda) c` at others.
     """
 
-    kind: Literal["certified", "estimated"]
+    kind: Kind
     lipschitz: float
     monotonicity: float
     contraction: float
     robustness: float
+
+
+NO_CERTIFICATE = Certificate("none", math.nan, math.nan, math.nan, math.nan)
 
 
 def certificate(lipschitz: float, *, certified: bool) -> Certificate:
@@ -48,7 +53,7 @@ def certificate(lipschitz: float, *, certified: bool) -> Certificate:
     """
     m = 1.0 - lipschitz
     robustness = 0.5 / math.sqrt(m) if m > 0 else math.inf
-    kind: Literal["certified", "estimated"] = "certified" if certified and m > 0 else "estimated"
+    kind: Kind = "certified" if certified and m > 0 else "estimated"
     return Certificate(kind, lipschitz, m, lipschitz, robustness)
 
 

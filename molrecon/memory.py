@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import final
 
@@ -160,10 +160,12 @@ def fit_to_memory(model: MOL, plan: MemoryPlan) -> MOL:
     The network is the same function (see `Tiled`), so certificate and equilibrium are those of `model`.
     """
     network = untiled(model.network)
-    fitted = MOL(Tiled(network, plan.tile) if any(plan.halo) else network, phase_reference=model.phase_reference)
+    fitted = MOL(
+        Tiled(network, plan.tile) if any(plan.halo) else network,
+        phase_reference=model.phase_reference,
+        solver=replace(model.solver, window=plan.window, refine=plan.refine),
+    )
     fitted.log_data_weight = model.log_data_weight
-    fitted.tol, fitted.max_steps, fitted.backward_tol = model.tol, model.max_steps, model.backward_tol
-    fitted.window, fitted.refine = plan.window, plan.refine
     return fitted.train(model.training)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, final
 
 import torch
@@ -13,19 +12,22 @@ from torch import Tensor, nn
 from molrecon.batched import norm, per_sample
 from molrecon.conditioning import NOISE_COEFFICIENTS, Conditioning, condition, data_weight
 from molrecon.conjugate_gradient import conjugate_gradient
-from molrecon.fixed_point import WINDOW, solve_fixed_point
+from molrecon.fixed_point import solve_fixed_point
 from molrecon.implicit import implicit_gradient, report_backward
 from molrecon.lipschitz import Certificate, certificate
 from molrecon.networks import ScoreNetwork
+from molrecon.reconstructor import Reconstructor
+from molrecon.robustness_bounds import data_robustness_bound
 from molrecon.solution import Solution
+from molrecon.solver_settings import SolverSettings
 from operators import LinearOperator, Sense
 
 INNER_TOL = 0.1  # of the inner CG, relative to the outer residual
 
 
 @final
-class MOL(nn.Module):
-    """The equilibrium reconstructor: `model(kspace, A)` returns the x with `F(x) + lambda A^H (A x - b) = 0`.
+class MOL(Reconstructor):
+    """The equilibrium reconstructor: the x with `F(x) + lambda A^H (A x - b) = 0`.
 
     F = I - H is the score of an m-monotone network, lambda = lambda(sigma) a learned function of the noise level. At
     alpha = 1 one step of forward-backward splitting, written with the residual r, is
@@ -38,11 +40,11 @@ class MOL(nn.Module):
     careful step, while trial steps use `eta = 0.1`. The iteration stops on the a-posteriori bound
     `|x - x*| <= |r(x)| / m`, which holds for every x by strong monotonicity.
 
-    The network and the conjugate gradients work in the precision of the network.
-    Image and data term are held in double precision (iterative refinement, `refine`): in single precision alone the
-    rounding of `lambda A^H A x` over m would stop the bound at about `1e-7 lambda / m`, with it only the network's
-    does, at about `2e-7 / m`. It is on by default because it costs one normal operator in double precision an
-    iteration, a tenth of the time. The rounding is part of the bound, that of TF32 convolutions included where
+    The network and the conjugate gradients work in the precision of the network. Image and data term are held in
+    double precision (iterative refinement, `SolverSettings.refine`): in single precision alone the rounding of
+    `lambda A^H A x` over m would stop the bound at about `1e-7 lambda / m`, with it only the network's does, at
+    about `2e-7 / m`. It is on by default because it costs one normal operator in double precision an iteration, a
+    tenth of the time. The rounding is part of the bound, that of TF32 convolutions included where
     `torch.backends.cudnn.allow_tf32` is left on (the `molrecon` command turns it off). A sample that cannot reach
     `tol` for it stops early and is marked `stalled`; its error bound is then the attainable accuracy, and
     `model.double()` goes further.
@@ -57,33 +59,35 @@ class MOL(nn.Module):
         network: the denoiser H.
         data_weight: lambda at the reference noise level, 0.01.
         phase_reference: show the network the image without its smooth phase (see `Conditioning`).
+        solver: how the equilibrium is looked for where a call does not say it.
 
-    Attributes:
-        tol: goal for the relative error bound of each sample.
-        max_steps: outer iterations at most.
-        window: Anderson differences; 0 for the plain iteration.
-        backward_tol: goal for the gradient's relative error bound.
-        refine: hold image and data term in double precision; for devices without it, turn it off.
+    Raises:
+        ValueError: `data_weight` that is not positive; images with other than the network's number of spatial axes.
 
     Reference: Pramanik, Zimmerman, Jacob, IEEE TCI 2023, arXiv 2206.04797.
     """
 
-    def __init__(self, network: ScoreNetwork, *, data_weight: float = 60.0, phase_reference: bool = True) -> None:
+    solver: SolverSettings
+
+    def __init__(
+        self,
+        network: ScoreNetwork,
+        *,
+        data_weight: float = 60.0,
+        phase_reference: bool = True,
+        solver: SolverSettings | None = None,
+    ) -> None:
         super().__init__()
-        if data_weight <= 0:
+        if not data_weight > 0:
             raise ValueError(f"MOL: data_weight is {data_weight}, expected a positive number")
         self.network = network
         self.phase_reference = phase_reference
         self.log_data_weight = nn.Parameter(torch.tensor([math.log(data_weight), *NOISE_COEFFICIENTS]))
-        self.tol = 1e-4
-        self.max_steps = 100
-        self.window = WINDOW
-        self.backward_tol = 1e-2
-        self.refine = True
+        self.solver = solver or SolverSettings()
 
     def settings(self) -> dict[str, Any]:
-        """Return the constructor's arguments besides the network and what is learned."""
-        return {"phase_reference": self.phase_reference}
+        """Return the constructor's arguments besides what is learned."""
+        return {"network": self.network, "phase_reference": self.phase_reference, "solver": self.solver}
 
     def certificate(self) -> Certificate:
         """Return what is guaranteed; "certified" only if the network's Lipschitz bound is a true upper bound."""
@@ -93,93 +97,57 @@ class MOL(nn.Module):
         """Return lambda of each sample, see `conditioning.data_weight`."""
         return data_weight(self.log_data_weight, noise_level)
 
+    def weight_ratio(self, conditioning: Conditioning) -> Tensor:
+        """Return `lambda / m` of the certificate, (batch,); infinite without monotonicity."""
+        m = self.certificate().monotonicity
+        weight = self.data_weight(conditioning.noise_level).detach()
+        return weight / m if m > 0 else torch.full_like(weight, math.inf)
+
+    def change_bound(
+        self, conditioning: Conditioning | None, operator: LinearOperator, change: Tensor
+    ) -> Tensor | None:
+        """Return `min(sqrt(lambda / m) / 2 |d|, (lambda / m) |A^H d|)`; None without monotonicity."""
+        if conditioning is None or not self.certificate().monotonicity > 0:
+            return None
+        return data_robustness_bound(self.weight_ratio(conditioning), operator, change)
+
     def condition(
         self, kspace: Tensor, operator: LinearOperator, noise_level: float | Tensor | None = None
     ) -> Conditioning:
         """Return scale, relative noise level and smooth phase of a scan, see `conditioning.condition`."""
         return condition(kspace, operator, noise_level, phase_reference=self.phase_reference)
 
-    def forward(
+    def _solve(
         self,
         kspace: Tensor,
         operator: LinearOperator,
-        noise_level: float | Tensor | None = None,
-        *,
-        conditioning: Conditioning | None = None,
-        start: Tensor | None = None,
-        on_backward: Callable[[Solution], None] | None = None,
+        conditioning: Conditioning | None,
+        start: Tensor | None,
+        solver: SolverSettings | None,
     ) -> Solution:
-        """Return the equilibrium of each sample, in the units of the data, with its error bound.
-
-        Args:
-            kspace: b (batch, coil, *spatial) complex; unsampled entries zero.
-            operator: the acquisition A.
-            noise_level: see `condition`.
-            conditioning: given in place of what `condition` finds; the robustness bound is for a fixed one.
-            start: first iterate, in the units of the image; the zero-filled image when None.
-            on_backward: called with the Solution of the gradient's linear system. Without it a system that misses
-                `backward_tol` is logged as a warning.
-
-        Raises:
-            ValueError: k-space that is not finite, or images with other than the network's number of spatial axes.
-            TypeError: real k-space.
-        """
-        if not torch.is_complex(kspace):
-            raise TypeError(f"MOL: kspace has dtype {kspace.dtype}, expected a complex dtype")
-        if not _all_finite(kspace.detach()):
-            raise ValueError("MOL: kspace holds NaN or infinite values, expected finite numbers")
-        known = self.condition(kspace, operator, noise_level) if conditioning is None else conditioning
+        solver = solver or self.solver
+        narrow = self.log_data_weight.dtype.to_complex()
+        known = (conditioning or self.condition(kspace, operator)).in_precision(narrow)
         if known.phase.ndim != self.network.ndim + 1:
             raise ValueError(
                 f"MOL: images {tuple(known.phase.shape)} (batch, *spatial), expected {self.network.ndim} spatial axes,"
                 f" as {type(self.network).__name__} has"
             )
-        narrow = self.log_data_weight.dtype.to_complex()
-        wide = torch.complex128 if self.refine else narrow
-        known = replace(known, noise_level=known.noise_level.to(narrow.to_real()), phase=known.phase.to(narrow))
         scale = per_sample(known.scale, known.phase)
         weight = per_sample(self.data_weight(known.noise_level), known.phase)
-        fixed_weight = weight.detach()
         denoise = known.denoiser(self.network)
+        iteration = _Iteration(operator, weight.detach(), self.network.monotonicity, narrow, solver)
 
-        monotonicity = self.network.monotonicity
-        careful_tol = monotonicity / 4
-        contraction = (1 - monotonicity) * (1 + careful_tol) + careful_tol
+        zero_filled = _adjoint(operator, kspace.detach(), iteration.wide) / scale
+        iteration.allow_for_rounding(zero_filled)
+        first = zero_filled if start is None else start.detach().to(iteration.wide) / scale
+        right_side = iteration.weight * zero_filled
 
-        def regularised(x: Tensor) -> Tensor:
-            return x + fixed_weight * operator.normal(x)
+        def residual(x: Tensor) -> Tensor:
+            return denoise(x.to(narrow)) + right_side - iteration.regularised(x)
 
-        def inner(x: Tensor) -> Tensor:
-            return regularised(x).to(narrow)  # maps of higher precision than the network return their own
-
-        def precondition(r: Tensor) -> Tensor:
-            return conjugate_gradient(inner, r.to(narrow), tol=INNER_TOL, verify=False).value
-
-        def careful(r: Tensor) -> Tensor:
-            return conjugate_gradient(inner, r.to(narrow), tol=careful_tol, verify=False).value
-
-        def solve(residual: Callable[[Tensor], Tensor], first: Tensor, tol: float) -> Solution:
-            return solve_fixed_point(
-                residual,
-                precondition,
-                first,
-                tol=tol,
-                max_steps=self.max_steps,
-                monotonicity=monotonicity,
-                contraction=contraction,
-                window=self.window,
-                careful=careful,
-                rounding=rounding,
-            )
-
-        right_side = _adjoint(operator, kspace.detach(), wide) / scale
-        rounding = torch.full_like(known.noise_level.detach(), 2 * _unit(narrow, kspace.device))
-        if not self.refine:
-            size = norm(right_side).clamp_min(torch.finfo(narrow).tiny)
-            rounding = rounding * (1 + 2 * norm(fixed_weight * operator.normal(right_side)) / size)
-        first = right_side if start is None else start.detach().to(wide) / scale
-        right_side = fixed_weight * right_side
-        solution = solve(lambda x: denoise(x.to(narrow)) + right_side - regularised(x), first, self.tol)
+        solution = iteration.solve(residual, first, solver.tol, solver.max_steps)
+        solution = solution.with_kind("certified" if self.network.certified else "estimated")
         value = solution.value.to(narrow)
         if not torch.is_grad_enabled():
             return solution.with_value(value * scale)
@@ -188,24 +156,72 @@ class MOL(nn.Module):
         denoised = denoise(root)
         fixed = root.detach()
         misfit = operator.adjoint(kspace) / scale - operator.normal(fixed)
-        residual = denoised + (weight * misfit).to(narrow) - fixed
 
         def solve_adjoint(grad: Tensor) -> Tensor:
             def adjoint_residual(w: Tensor) -> Tensor:
                 (pulled,) = torch.autograd.grad(denoised, root, w.to(narrow), retain_graph=True)
-                return grad + pulled - regularised(w)
+                return grad + pulled - iteration.regularised(w)
 
-            answer = solve(adjoint_residual, torch.zeros_like(grad, dtype=wide), self.backward_tol)
-            report_backward(answer, on_backward, "MOL")
+            zero = torch.zeros_like(grad, dtype=iteration.wide)
+            answer = iteration.solve(adjoint_residual, zero, solver.backward_tol, solver.backward_max_steps)
+            report_backward(answer, solver.on_backward, "MOL")
             return answer.value.to(narrow)
 
-        return solution.with_value(implicit_gradient(fixed, residual, solve_adjoint) * scale)
+        at_root = denoised + (weight * misfit).to(narrow) - fixed
+        return solution.with_value(implicit_gradient(fixed, at_root, solve_adjoint) * scale)
 
 
-def _all_finite(kspace: Tensor) -> bool:
-    """Tell whether all entries are finite, without a copy: extremes propagate NaN."""
-    extremes = torch.aminmax(torch.view_as_real(kspace.resolve_conj()))
-    return bool(torch.isfinite(extremes.min) & torch.isfinite(extremes.max))
+@final
+class _Iteration:
+    """`x <- x + (I + lambda A^H A)^-1 r(x)`, for the equilibrium and for its gradient."""
+
+    def __init__(
+        self,
+        operator: LinearOperator,
+        weight: Tensor,
+        monotonicity: float,
+        narrow: torch.dtype,
+        settings: SolverSettings,
+    ) -> None:
+        self.operator, self.weight, self.monotonicity, self.narrow = operator, weight, monotonicity, narrow
+        self.window, self.refine = settings.window, settings.refine
+        self.wide = torch.complex128 if settings.refine else narrow
+        self.careful_tol = monotonicity / 4
+        self.contraction = (1 - monotonicity) * (1 + self.careful_tol) + self.careful_tol
+        self.rounding = weight.new_full((len(weight),), 2 * _unit(narrow, weight.device))
+
+    def allow_for_rounding(self, image: Tensor) -> None:
+        """Without refinement the rounding of `lambda A^H A x` counts too; it is that of an image like this one."""
+        if not self.refine:
+            size = norm(image).clamp_min(torch.finfo(self.narrow).tiny)
+            self.rounding = self.rounding * (1 + 2 * norm(self.weight * self.operator.normal(image)) / size)
+
+    def regularised(self, x: Tensor) -> Tensor:
+        """Return `(I + lambda A^H A) x` in the precision of x, or of the operator's maps if that is higher."""
+        return x + self.weight * self.operator.normal(x)
+
+    def solve(self, residual: Callable[[Tensor], Tensor], first: Tensor, tol: float, max_steps: int) -> Solution:
+        return solve_fixed_point(
+            residual,
+            self._inverse(INNER_TOL),
+            first,
+            tol=tol,
+            max_steps=max_steps,
+            monotonicity=self.monotonicity,
+            contraction=self.contraction,
+            window=self.window,
+            careful=self._inverse(self.careful_tol),
+            rounding=self.rounding,
+        )
+
+    def _inverse(self, tol: float) -> Callable[[Tensor], Tensor]:
+        def apply(r: Tensor) -> Tensor:
+            return conjugate_gradient(self._narrowed, r.to(self.narrow), tol=tol, verify=False).value
+
+        return apply
+
+    def _narrowed(self, x: Tensor) -> Tensor:
+        return self.regularised(x).to(self.narrow)
 
 
 def _adjoint(operator: LinearOperator, kspace: Tensor, dtype: torch.dtype) -> Tensor:

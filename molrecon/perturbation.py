@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TypeVar, final
+from dataclasses import dataclass, replace
+from typing import final
 
 import torch
 from torch import Tensor
@@ -15,12 +14,11 @@ from molrecon.attack import worst_case_kspace
 from molrecon.batched import norm, per_sample
 from molrecon.checks import ROUNDING, absolute_error
 from molrecon.conditioning import Conditioning
-from molrecon.deep_equilibrium import DeepEquilibrium
 from molrecon.mol import MOL
+from molrecon.robustness_bounds import data_robustness_bound, operator_robustness_bound
 from molrecon.solution import Solution
+from molrecon.solver_settings import SolverSettings
 from operators import LinearOperator, Sense
-
-Equilibrium = TypeVar("Equilibrium", MOL, DeepEquilibrium)
 
 # Of the reconstructions inside an attack and of their gradients; what it finds is evaluated at the model's own.
 ATTACK_TOL = 1e-2
@@ -52,57 +50,6 @@ class PerturbationCheck:
         return self.change > self.bound * (1 + ROUNDING)
 
 
-def data_robustness_bound(ratio: Tensor, operator: LinearOperator, change: Tensor) -> Tensor:
-    """Return `min(sqrt(lambda / m) / 2 |d|, (lambda / m) |A^H d|)` >= |x*(b + d) - x*(b)|, (batch,).
-
-    Args:
-        ratio: lambda / m (batch,), see `weight_ratio`; 1 / mu for CG-SENSE with the weight mu.
-        operator: A.
-        change: d (batch, coil, *spatial).
-
-    The first follows from `m |dx|^2 + lambda |A dx|^2 <= lambda |A dx| |d|`, the second from `<= lambda |dx| |A^H d|`.
-    """
-    return torch.minimum(ratio.sqrt() / 2 * norm(change), ratio * norm(operator.adjoint(change)))
-
-
-def weight_ratio(model: MOL, known: Conditioning) -> Tensor:
-    """Return `lambda / m` of the certificate, (batch,); infinite without monotonicity."""
-    m = model.certificate().monotonicity
-    weight = model.data_weight(known.noise_level).detach()
-    return weight / m if m > 0 else torch.full_like(weight, math.inf)
-
-
-def operator_robustness_bound(
-    ratio: Tensor, operator: LinearOperator, changed: LinearOperator, kspace: Tensor, image: Tensor
-) -> Tensor:
-    """Return a bound of `|x*(A + D, b) - x*(A, b)|` for a changed operator (coil maps) A + D, (batch,).
-
-    With x = x*(A, b), its data residual e = A x - b, and y = x*(A + D, b), subtracting the two equilibria gives
-
-        F(y) - F(x) + lambda (A + D)^H (A + D) (y - x) = -lambda (D^H e + (A + D)^H D x).
-
-    The inner product with s = y - x, monotonicity, and the maximum over `t = |(A + D) s|` give
-
-        m |s|^2 <= lambda |s| |D^H e| + lambda (t |D x| - t^2) <= lambda |s| |D^H e| + lambda |D x|^2 / 4,
-
-    hence `|s| <= a + sqrt(a^2 + lambda |D x|^2 / (4 m))` with `a = lambda |D^H e| / (2 m)`. Without using t it is
-    `|s| <= (lambda / m) |D^H e + (A + D)^H D x|`. The smaller one is returned. There is no bound in |D| alone: it
-    scales with the image and with its data residual.
-
-    Args:
-        ratio: lambda / m (batch,); scale, noise level and phase are held fixed.
-        operator, changed: A and A + D.
-        kspace: b. image: x, in the units of the data; exact up to its error bound.
-    """
-    misfit = operator(image) - kspace
-    shift = changed(image) - operator(image)
-    pulled = changed.adjoint(misfit) - operator.adjoint(misfit)
-    half = ratio * norm(pulled) / 2
-    through_data = half + (half.square() + ratio * norm(shift).square() / 4).sqrt()
-    through_image = ratio * norm(pulled + changed.adjoint(shift))
-    return torch.minimum(through_data, through_image)
-
-
 def check_data_perturbations(
     model: MOL,
     kspace: Tensor,
@@ -121,9 +68,9 @@ def check_data_perturbations(
     """
     generator = torch.Generator(kspace.device).manual_seed(seed)
     project = operator.sampling if isinstance(operator, Sense) else None
-    rough = with_tolerance(model, ATTACK_TOL, ATTACK_TOL)
+    rough = coarser(model.solver, ATTACK_TOL, ATTACK_TOL)
 
-    base, ratio = _solved(model, kspace, operator, known), weight_ratio(model, known)
+    base, ratio = _solved(model, kspace, operator, known), model.weight_ratio(known)
     found = []
     for size in sizes:
         radius = size * norm(kspace)
@@ -131,7 +78,9 @@ def check_data_perturbations(
         noise = noise if project is None else project(noise)
         noise = per_sample(radius / norm(noise), noise) * noise
         attack = worst_case_kspace(
-            warm_started(lambda b, start: rough(b, operator, conditioning=known, start=start).value, base.value),
+            warm_started(
+                lambda b, start: model(b, operator, conditioning=known, start=start, solver=rough).value, base.value
+            ),
             kspace,
             radius,
             attack_steps,
@@ -168,13 +117,15 @@ def check_map_perturbations(
     The change is compared with `operator_robustness_bound`, for which the equilibrium's own error is allowed.
     """
     generator = torch.Generator(kspace.device).manual_seed(seed)
-    base, ratio = _solved(model, kspace, operator, known), weight_ratio(model, known)
+    base, ratio = _solved(model, kspace, operator, known), model.weight_ratio(known)
     radius = size * norm(maps)
     noise = torch.randn(maps.shape, dtype=maps.dtype, device=maps.device, generator=generator)
     noise = per_sample(radius / norm(noise), noise) * noise
-    rough = with_tolerance(model, ATTACK_TOL, ATTACK_TOL)
+    rough = coarser(model.solver, ATTACK_TOL, ATTACK_TOL)
     attack = worst_case_kspace(
-        warm_started(lambda s, start: rough(kspace, rebuild(s), conditioning=known, start=start).value, base.value),
+        warm_started(
+            lambda s, start: model(kspace, rebuild(s), conditioning=known, start=start, solver=rough).value, base.value
+        ),
         maps,
         radius,
         attack_steps,
@@ -218,8 +169,11 @@ def warm_started(solve: Callable[[Tensor, Tensor], Tensor], start: Tensor) -> Ca
     return warm
 
 
-def with_tolerance(model: Equilibrium, tol: float, backward_tol: float) -> Equilibrium:
-    """Return the same model, weights shared, with tolerances of at least these."""
-    other = copy.copy(model)
-    other.tol, other.backward_tol = max(tol, model.tol), max(backward_tol, model.backward_tol)
-    return other
+def coarser(settings: SolverSettings, tol: float, backward_tol: float) -> SolverSettings:
+    """Return the same settings with goals of at least these; what a backward solve misses is of no interest."""
+    return replace(
+        settings,
+        tol=max(tol, settings.tol),
+        backward_tol=max(backward_tol, settings.backward_tol),
+        on_backward=lambda answer: None,
+    )

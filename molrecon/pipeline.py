@@ -1,7 +1,7 @@
 """From a raw volume to an image volume with a report on every slice.
 
 volume = molrecon.io.read_volume("scan.h5")
-model = molrecon.weights.load_model("mol-brain-2d")
+model = molrecon.weights.load("mol-brain-2d", Reconstructor)
 result = reconstruct_volume(volume, model)
 result.image         # (slices, rows, cols) float32, in the units of the input
 result.error_bound   # (slices,): each slice is within this relative distance of the exact equilibrium
@@ -9,6 +9,7 @@ result.error_bound   # (slices,): each slice is within this relative distance of
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,10 +22,11 @@ from torch import Tensor
 from molrecon.defaults import DEFAULT_BATCH_SIZE
 from molrecon.io import RawVolume
 from molrecon.lipschitz import Certificate
-from molrecon.mol import MOL
 from molrecon.preparation import PreparedVolume, prepare
 from molrecon.progress import progress_bar
-from molrecon.solution import Solution
+from molrecon.reconstructor import Reconstructor, evaluating
+from molrecon.solution import Kind, Solution
+from molrecon.solver_settings import SolverSettings
 from operators import Sense
 
 Method = Callable[[Tensor, Sense], Solution]
@@ -38,8 +40,9 @@ class SliceSolutions:
     Attributes:
         image: (slices, rows, cols) complex64, not cropped to the recon matrix along the columns yet.
         error_bound: (slices,), as in `Solution`.
-        residuals: the history of the bound, one array (n_steps + 1,) per slice; empty for a slice without data.
+        residuals: as in `Solution`, one array per slice; empty for a slice without data.
         converged: (slices,) bool. n_steps: (slices,) int.
+        kind: what the bounds rest on, see `Solution`.
         seconds: duration of the solves alone.
 
     A slice without data is zero, converged, with bound 0 after 0 steps.
@@ -50,6 +53,7 @@ class SliceSolutions:
     residuals: list[np.ndarray]
     converged: np.ndarray
     n_steps: np.ndarray
+    kind: Kind
     seconds: float
 
 
@@ -61,21 +65,25 @@ class Reconstruction:
     Attributes:
         image: (slices, rows, cols) float32, magnitude in the units of the input, comparable with the root sum of
             squares of the coil images; cropped to the recon matrix.
-        error_bound: (slices,), upper bound of the relative distance to the exact equilibrium; a guarantee when
-            `certificate` is "certified".
-        residuals: the history of that bound, one array (n_steps + 1,) per slice.
-        converged: (slices,) bool, the bound reached `tol`. n_steps: (slices,) int.
+        method: the class of the reconstructor.
+        error_bound: (slices,), upper bound of the relative distance to the exact solution of the method's own equation;
+            a guarantee when `kind` is "certified", NaN when it is "none". 0 in slices without data.
+        kind: what the bounds rest on, see `Solution`.
+        residuals: as in `Solution`, one array per slice.
+        converged: (slices,) bool, the goal of `solver` was reached. n_steps: (slices,) int.
         empty: (slices,) bool, the slice holds no data and is delivered as zeros.
         voxel_size: mm (row, column, slice), or None.
         noise_level: the complex noise standard deviation that was used, in the units of kspace.
         scale: (slices,), the intensity by which the model divided each slice, in the units of the image; 1 where empty.
         certificate: what is guaranteed about the model.
-        tol, max_steps: the solver's settings.
+        solver: goals and limits of the iterations; None for a method that iterates nothing.
         seconds: from the raw data to the image, sensitivity maps included.
     """
 
     image: np.ndarray
+    method: str
     error_bound: np.ndarray
+    kind: Kind
     residuals: list[np.ndarray]
     converged: np.ndarray
     n_steps: np.ndarray
@@ -84,15 +92,15 @@ class Reconstruction:
     noise_level: float
     scale: np.ndarray
     certificate: Certificate
-    tol: float
-    max_steps: int
+    solver: SolverSettings | None
     seconds: float
 
 
 def reconstruct_volume(
     volume: RawVolume,
-    model: MOL,
+    model: Reconstructor,
     *,
+    solver: SolverSettings | None = None,
     maps: np.ndarray | None = None,
     noise_level: float | None = None,
     device: torch.device | str = "cpu",
@@ -103,7 +111,9 @@ def reconstruct_volume(
 
     Args:
         volume: the scan, from `molrecon.io.read_volume`.
-        model: the reconstructor; its `tol` and `max_steps` apply. It is moved to `device`.
+        model: any reconstructor. It is used in evaluation mode, and left where it is and as it was: on another device
+            a copy does the work.
+        solver: how to iterate, in place of the model's own settings.
         maps: sensitivity maps (slices or 1, coil, rows, cols) complex; None: ESPIRiT from the calibration region.
         noise_level: sigma with E|n|^2 = sigma^2 in the units of kspace; None: estimated from the data.
         device: where to compute.
@@ -114,47 +124,63 @@ def reconstruct_volume(
         ValueError: maps that do not fit, a calibration region too small for ESPIRiT, a batch size below 1.
     """
     prepared = prepare(volume, maps, noise_level, device, progress)
-    return reconstruct_prepared(prepared, model, device=device, batch_size=batch_size, progress=progress)
+    return reconstruct_prepared(prepared, model, solver=solver, device=device, batch_size=batch_size, progress=progress)
 
 
 def reconstruct_prepared(
     prepared: PreparedVolume,
-    model: MOL,
+    model: Reconstructor,
     *,
+    solver: SolverSettings | None = None,
     device: torch.device | str = "cpu",
     batch_size: int = DEFAULT_BATCH_SIZE,
     progress: bool = False,
 ) -> Reconstruction:
     """Do the second half of `reconstruct_volume`, for callers that use the prepared volume for more than this."""
     start = time.perf_counter()
-    model = model.to(device)
+    with evaluating(on_device(model, device)) as working:
 
-    def method(kspace: Tensor, A: Sense) -> Solution:
-        return model(kspace, A, noise_level=prepared.noise_level)
+        def method(kspace: Tensor, A: Sense) -> Solution:
+            solution: Solution = working(kspace, A, noise_level=prepared.noise_level, solver=solver)
+            return solution
 
-    slices = solve_slices(method, prepared, device=device, batch_size=batch_size, progress=progress)
+        slices = solve_slices(method, prepared, device=device, batch_size=batch_size, progress=progress)
+        scale, certificate = _scale(prepared, working, torch.device(device)), working.certificate()
     return Reconstruction(
         image=prepared.magnitude(slices.image),
+        method=type(model).__name__,
         error_bound=slices.error_bound,
+        kind=slices.kind,
         residuals=slices.residuals,
         converged=slices.converged,
         n_steps=slices.n_steps,
         empty=prepared.empty,
         voxel_size=prepared.volume.voxel_size,
         noise_level=prepared.noise_level,
-        scale=_scale(prepared, model),
-        certificate=model.certificate(),
-        tol=model.tol,
-        max_steps=model.max_steps,
+        scale=scale,
+        certificate=certificate,
+        solver=solver or model.solver,
         seconds=prepared.seconds + time.perf_counter() - start,
     )
 
 
-def _scale(prepared: PreparedVolume, model: MOL) -> np.ndarray:
+def on_device(model: Reconstructor, device: torch.device | str) -> Reconstructor:
+    """Return the model if all of it is on the device, else a copy there: the caller's own stays where it is."""
+    where = {tensor.device for tensor in (*model.parameters(), *model.buffers())}
+    return model if where <= {_full(device)} else copy.deepcopy(model).to(device)
+
+
+def _full(device: torch.device | str) -> torch.device:
+    device = torch.device(device)
+    return torch.device("cuda", torch.cuda.current_device()) if device == torch.device("cuda") else device
+
+
+def _scale(prepared: PreparedVolume, model: Reconstructor, device: torch.device) -> np.ndarray:
     scale = np.ones(len(prepared.empty))
     for k in map(int, np.flatnonzero(~prepared.empty)):
-        known = model.condition(prepared.kspace[[k]], prepared.operator([k]), prepared.noise_level)
-        scale[k] = float(known.scale)
+        operator = prepared.operator([k]).to(device)
+        known = model.condition(prepared.kspace[[k]].to(device), operator, prepared.noise_level)
+        scale[k] = 1.0 if known is None else float(known.scale)
     return scale
 
 
@@ -180,17 +206,19 @@ def solve_slices(
     image = torch.zeros_like(prepared.kspace[:, 0])
     error_bound, converged = np.zeros(n_slices), np.ones(n_slices, dtype=bool)
     n_steps, residuals = np.zeros(n_slices, dtype=np.int64), [np.zeros(0)] * n_slices
+    kind: Kind = "none"
     filled = [int(k) for k in np.flatnonzero(~prepared.empty)]
     batches = [filled[i : i + batch_size] for i in range(0, len(filled), batch_size)]
     for batch in progress_bar(batches, description, progress, unit="batch"):
         for part, solution in _solve_in_memory(method, prepared, batch, torch.device(device)):
+            kind = solution.kind
             image[part] = solution.value.cpu().to(image.dtype)
             error_bound[part] = solution.error_bound.cpu().double().numpy()
             converged[part] = solution.converged.cpu().numpy()
             n_steps[part] = solution.n_steps.cpu().numpy()
             for position, k in enumerate(part):
                 residuals[k] = solution.residuals[: n_steps[k] + 1, position].cpu().double().numpy()
-    return SliceSolutions(image, error_bound, residuals, converged, n_steps, time.perf_counter() - start)
+    return SliceSolutions(image, error_bound, residuals, converged, n_steps, kind, time.perf_counter() - start)
 
 
 def _solve_in_memory(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, final
 import numpy as np
 import torch
 
-from molrecon.classical import CGSense, zero_filled
+from molrecon.classical import CGSense, ZeroFilled
 from molrecon.io import atomic_path
 from molrecon.metrics import psnr
 from molrecon.pipeline import Reconstruction
@@ -28,19 +28,20 @@ RESOLUTION = 110  # dots an inch
 class Preview:
     """One slice of a volume, every image (rows, cols) float32 in the units of the input.
 
-    `index` is the slice; `reference` is None where the input has none.
+    `index` is the slice; `image` is what `method` made of it; `reference` is None where the input has none.
     """
 
     index: int
     zero_filled: np.ndarray
     cg_sense: np.ndarray
-    mol: np.ndarray
+    image: np.ndarray
     reference: np.ndarray | None
+    method: str
 
     @property
     def images(self) -> dict[str, np.ndarray]:
         """The reconstructions by title."""
-        return {"zero-filled": self.zero_filled, "CG-SENSE": self.cg_sense, "MOL": self.mol}
+        return {"zero-filled": self.zero_filled, "CG-SENSE": self.cg_sense, self.method: self.image}
 
 
 def make_preview(prepared: PreparedVolume, result: Reconstruction) -> Preview:
@@ -49,7 +50,7 @@ def make_preview(prepared: PreparedVolume, result: Reconstruction) -> Preview:
     index = int(filled[len(filled) // 2])
     operator, kspace = prepared.operator([index]), prepared.kspace[[index]]
     with torch.no_grad():
-        zero = zero_filled(kspace, operator)
+        zero = ZeroFilled()(kspace, operator).value
         cg = CGSense()(kspace, operator).value
     reference = prepared.volume.reference
     fits = reference is not None and reference.shape == result.image.shape
@@ -57,8 +58,9 @@ def make_preview(prepared: PreparedVolume, result: Reconstruction) -> Preview:
         index=index,
         zero_filled=prepared.magnitude(zero, [index])[0],
         cg_sense=prepared.magnitude(cg, [index])[0],
-        mol=result.image[index],
+        image=result.image[index],
         reference=reference[index] if reference is not None and fits else None,
+        method=result.method,
     )
 
 
@@ -74,7 +76,7 @@ def quality_page(preview: Preview, prepared: PreparedVolume, result: Reconstruct
     FigureCanvasAgg(figure)
     figure.suptitle(f"{title}, slice {preview.index} of {len(result.image)}")
     grid = figure.add_gridspec(rows, 12)
-    white = float(np.quantile(preview.mol if reference is None else reference, 0.999)) or 1.0
+    white = float(np.quantile(preview.image if reference is None else reference, 0.999)) or 1.0
     for n, (name, image) in enumerate(preview.images.items()):
         columns = slice(n * width, (n + 1) * width)
         _show(figure.add_subplot(grid[0, columns]), image, name, white, "gray")
@@ -98,23 +100,38 @@ def summary(prepared: PreparedVolume, result: Reconstruction) -> str:
     """Return the facts printed on the page: data, noise, certificate, convergence."""
     slices, coils, rows, cols = prepared.volume.kspace.shape
     mask = prepared.volume.sampling_mask
-    certificate = result.certificate
-    worst = int(np.argmax(result.error_bound))
     noise = "estimated" if prepared.noise_estimated else "given"
     lines = [
         f"k-space       {slices} slices, {coils} coils, {rows} x {cols}",
         f"measured      {int(mask.sum())} of {mask.size} {'columns' if mask.ndim == 1 else 'samples'}",
         f"coil maps     {prepared.maps_source.method}",
         f"noise level   {result.noise_level:.3g} ({noise})",
-        f"certificate   {certificate.kind}: Lip(H) <= {certificate.lipschitz:.4g}, m = {certificate.monotonicity:.4g}",
-        f"converged     {int(result.converged.sum())} of {slices} slices to {result.tol:g}",
-        f"error bound   {result.error_bound[worst]:.2e} at worst (slice {worst})",
-        f"iterations    {int(result.n_steps.max())} at most, of {result.max_steps}",
+        *_guarantee(result),
         f"time          {result.seconds:.1f} s",
     ]
     if result.empty.any():
         lines.append(f"no data       slices {', '.join(map(str, np.flatnonzero(result.empty)))}: delivered as zeros")
     return "\n".join(lines)
+
+
+def _guarantee(result: Reconstruction) -> list[str]:
+    """Return what is known about the images' errors; a method that solves no equation promises nothing."""
+    certificate, solver = result.certificate, result.solver
+    if solver is None:
+        return [f"method        {result.method}, {int(result.n_steps.max())} stages", "certificate   none"]
+    lines = [
+        f"method        {result.method}",
+        f"converged     {int(result.converged.sum())} of {len(result.converged)} slices to {solver.tol:g}",
+        f"iterations    {int(result.n_steps.max())} at most, of {solver.max_steps}",
+    ]
+    if result.kind == "none":
+        return [*lines, "certificate   none"]
+    worst = int(np.argmax(result.error_bound))
+    return [
+        *lines,
+        f"certificate   {certificate.kind}: Lip(H) <= {certificate.lipschitz:.4g}, m = {certificate.monotonicity:.4g}",
+        f"error bound   {result.error_bound[worst]:.2e} at worst (slice {worst}), {result.kind}",
+    ]
 
 
 def write_png(path: str | Path, figure: Figure) -> None:
@@ -130,11 +147,17 @@ def _show(axes: Axes, image: np.ndarray, title: str, white: float, colours: str)
 
 
 def _convergence(axes: Axes, result: Reconstruction) -> None:
+    if result.solver is None:
+        axes.axis("off")
+        text = "no error bound, nothing that converges to a tolerance"
+        axes.text(0.5, 0.5, text, ha="center", va="center", fontsize=10, transform=axes.transAxes)
+        return
     for history in result.residuals:
         shown = np.where(np.isfinite(history) & (history > 0), history, np.nan)
         axes.semilogy(shown, color="tab:blue", alpha=0.5, linewidth=1)
-    axes.axhline(result.tol, color="tab:red", linestyle="--", linewidth=1, label=f"tol {result.tol:g}")
+    tol = result.solver.tol
+    axes.axhline(tol, color="tab:red", linestyle="--", linewidth=1, label=f"tol {tol:g}")
     axes.set_xlabel("iteration")
-    axes.set_ylabel("relative error bound")
+    axes.set_ylabel("relative residual, no bound" if result.kind == "none" else "relative error bound")
     axes.set_title("convergence, one line a slice", fontsize=10)
     axes.legend(loc="upper right", fontsize=9)

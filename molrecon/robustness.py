@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import final
@@ -17,12 +18,17 @@ from molrecon.checks import ROUNDING, absolute_error
 from molrecon.defaults import DRAWS, LEVELS, STEPS
 from molrecon.io import RawVolume, center_crop
 from molrecon.metrics import psnr
+from molrecon.perturbation import coarser, warm_started
+from molrecon.pipeline import on_device
 from molrecon.preparation import PreparedVolume, prepare
 from molrecon.progress import progress_bar
-from molrecon.solution import Solution
-from molrecon.subjects import Frozen, Subject
+from molrecon.reconstructor import Reconstructor, evaluating
+from molrecon.solution import Kind, Solution
 from molrecon.trials import Curve, Robustness, Trial
+from operators import LinearOperator
+from operators.hybrid import embed_readout
 
+ASCENT_TOL, ASCENT_BACKWARD_TOL = 5e-3, 1e-1  # a direction of ascent wants no more
 SHOWN_LEVEL = 0.05  # the worst case of the level nearest to this is kept as a picture
 
 
@@ -49,7 +55,7 @@ def take_slices(volume: RawVolume, slices: Sequence[int]) -> RawVolume:
 def evaluate(
     prepared: PreparedVolume,
     reference: np.ndarray,
-    subjects: Mapping[str, Subject],
+    methods: Mapping[str, Reconstructor],
     levels: Sequence[float] = LEVELS,
     *,
     draws: int = DRAWS,
@@ -69,7 +75,7 @@ def evaluate(
     Args:
         prepared: the undersampled scan; its k-space as cropped there is b. No slice without data.
         reference: (slices, *recon_shape), from `compare.reference_image`; it is not perturbed.
-        subjects: methods by name; models must be on `device` already.
+        methods: by name. They are evaluated in evaluation mode, and left where and as they are.
         levels: `|d| / |b|`; 0 is always there.
         draws: random perturbations a level, at least 1.
         steps: of the ascent, a level, at least 1.
@@ -88,8 +94,25 @@ def evaluate(
             f"evaluate: got levels {levels}, {draws} draws, {steps} steps and {int(prepared.empty.sum())} slices"
             " without data; expected levels that are not negative, at least one draw and step, and no such slices"
         )
+    with ExitStack() as modes:
+        runs = {
+            name: _Run(modes.enter_context(evaluating(on_device(model, device))), prepared, reference, device)
+            for name, model in methods.items()
+        }
+        return _evaluate(runs, prepared, reference, tuple(levels), draws, steps, seed, progress)
+
+
+def _evaluate(
+    runs: Mapping[str, _Run],
+    prepared: PreparedVolume,
+    reference: np.ndarray,
+    levels: tuple[float, ...],
+    draws: int,
+    steps: int,
+    seed: Sequence[int],
+    progress: bool,
+) -> Robustness:
     shown_level, shown_slice = min(levels, key=lambda level: abs(level - SHOWN_LEVEL)), len(reference) // 2
-    runs = {name: _Run(subject, prepared, reference, device) for name, subject in subjects.items()}
     gaussian: dict[str, list[Trial]] = {name: [] for name in runs}
     random = [(level, draw) for level in levels for draw in range(draws if level else 1)]
     for level, draw in progress_bar(random, "random", progress, unit="draw"):
@@ -108,10 +131,46 @@ def evaluate(
         if level == shown_level:
             pictures[name] = image[shown_slice]
     curves = {
-        name: Curve(subject.guarantee, tuple(gaussian[name]), tuple(worst[name]), pictures[name])
-        for name, subject in subjects.items()
+        name: Curve(run.guarantee, tuple(gaussian[name]), tuple(worst[name]), pictures[name])
+        for name, run in runs.items()
     }
-    return Robustness(curves, tuple(levels), draws, steps, shown_level, shown_slice, reference[shown_slice])
+    return Robustness(curves, levels, draws, steps, shown_level, shown_slice, reference[shown_slice])
+
+
+@final
+class HeldFixed:
+    """A method on one slice, with all it was told about the scan (maps, noise level, scale, phase) held fixed.
+
+    Args:
+        model: the method, on the device of the data.
+        kspace: b (1, coil, rows, cols).
+        operator: A.
+        noise_level: in the units of k-space.
+    """
+
+    def __init__(self, model: Reconstructor, kspace: Tensor, operator: LinearOperator, noise_level: float) -> None:
+        self.model, self.operator = model, operator
+        self.conditioning = model.condition(kspace, operator, noise_level)
+        rough = None if model.solver is None else coarser(model.solver, ASCENT_TOL, ASCENT_BACKWARD_TOL)
+        self._ascend = warm_started(
+            lambda b, start: (
+                model(b, operator, noise_level, conditioning=self.conditioning, start=start, solver=rough).value
+            ),
+            operator.adjoint(kspace),
+        )
+
+    def solve(self, kspace: Tensor, start: Tensor | None) -> Solution:
+        """Return the image (1, rows, cols) as accurate as a user gets it."""
+        solution: Solution = self.model(kspace, self.operator, conditioning=self.conditioning, start=start)
+        return solution
+
+    def ascend(self, kspace: Tensor) -> Tensor:
+        """Return the image, differentiable, as accurate as a direction of ascent needs it."""
+        return self._ascend(kspace)
+
+    def bound(self, change: Tensor) -> Tensor | None:
+        """Return an upper bound of `|x(b + d) - x(b)|` for any b, (1,); None where none is known."""
+        return self.model.change_bound(self.conditioning, self.operator, change)
 
 
 @final
@@ -119,22 +178,29 @@ class _Run:
     """One method on one scan, slice by slice."""
 
     def __init__(
-        self, subject: Subject, prepared: PreparedVolume, reference: np.ndarray, device: torch.device | str
+        self, model: Reconstructor, prepared: PreparedVolume, reference: np.ndarray, device: torch.device | str
     ) -> None:
-        self.subject, self.prepared, self.reference, self.device = subject, prepared, reference, device
-        self.frozen = self._freeze(prepared)
-        self.base = self._solve(self.frozen, prepared, [None] * len(self.frozen))
+        self.model, self.prepared, self.reference, self.device = model, prepared, reference, device
+        self.fixed = self._hold_fixed(prepared)
+        self.base = self._solve(self.fixed, prepared, [None] * len(self.fixed))
 
     def image(self) -> np.ndarray:
         """Return the magnitudes of x(b), (slices, *recon_shape)."""
         return _magnitude(self.prepared, self.base)
 
+    @property
+    def guarantee(self) -> Kind:
+        """What the bound of the image's change rests on; "none" where there is no bound."""
+        if self.fixed[0].bound(torch.zeros_like(self.prepared.kspace[[0]], device=self.device)) is None:
+            return "none"
+        return "estimated" if self.model.certificate().kind == "estimated" else "certified"
+
     def trial(self, level: float, change: Tensor, again: PreparedVolume) -> tuple[Trial, np.ndarray]:
         """Return what the perturbation does, and the magnitudes of x(b + d), held fixed; `again` is the scan b + d."""
-        fixed = self._solve(self.frozen, again, [one.value for one in self.base])
-        anew = self._solve(self._freeze(again), again, [one.value for one in fixed])
+        fixed = self._solve(self.fixed, again, [one.value for one in self.base])
+        anew = self._solve(self._hold_fixed(again), again, [one.value for one in fixed])
         image = _magnitude(self.prepared, fixed)
-        pairs = zip(self.frozen, self.base, fixed, change.to(self.device).split(1), strict=True)
+        pairs = zip(self.fixed, self.base, fixed, change.to(self.device).split(1), strict=True)
         slices = [_movement(*pair) for pair in pairs]
         trial = Trial(
             level=level,
@@ -152,11 +218,11 @@ class _Run:
         """Return the worst perturbation found, (slices, coil, rows, cols), and `Trial.ascent`."""
         weight, target = self._delivered()
         found, squares = torch.empty_like(start), torch.zeros(steps + 1)
-        for k, frozen in enumerate(self.frozen):
+        for k, method in enumerate(self.fixed):
             kspace, w = self.prepared.kspace[[k]].to(self.device), weight[[k]].to(self.device)
 
-            def magnitude(b: Tensor, frozen: Frozen = frozen, w: Tensor = w) -> Tensor:
-                return frozen.ascend(b).abs() * w
+            def magnitude(b: Tensor, method: HeldFixed = method, w: Tensor = w) -> Tensor:
+                return method.ascend(b).abs() * w
 
             attack = worst_case_kspace(
                 magnitude,
@@ -184,18 +250,18 @@ class _Run:
         center_crop(target, shape)[...] = self.reference
         return torch.linalg.vector_norm(maps, dim=1) * torch.from_numpy(inside), torch.from_numpy(target)
 
-    def _freeze(self, prepared: PreparedVolume) -> list[Frozen]:
+    def _hold_fixed(self, prepared: PreparedVolume) -> list[HeldFixed]:
         slices = enumerate(prepared.kspace.to(self.device).split(1))
         return [
-            self.subject.freeze(kspace, prepared.operator([k]).to(self.device), prepared.noise_level)
+            HeldFixed(self.model, kspace, prepared.operator([k]).to(self.device), prepared.noise_level)
             for k, kspace in slices
         ]
 
     @torch.no_grad()
     def _solve(
-        self, frozen: Sequence[Frozen], prepared: PreparedVolume, starts: Sequence[Tensor | None]
+        self, method: Sequence[HeldFixed], prepared: PreparedVolume, starts: Sequence[Tensor | None]
     ) -> list[Solution]:
-        slices = zip(frozen, prepared.kspace.to(self.device).split(1), starts, strict=True)
+        slices = zip(method, prepared.kspace.to(self.device).split(1), starts, strict=True)
         return [one.solve(kspace, start) for one, kspace, start in slices]
 
 
@@ -210,14 +276,15 @@ class _Movement:
     violated: bool
 
 
-def _movement(frozen: Frozen, before: Solution, after: Solution, change: Tensor) -> _Movement:
+def _movement(method: HeldFixed, before: Solution, after: Solution, change: Tensor) -> _Movement:
     size, distance = float(norm(before.value)), float(norm(after.value - before.value))
-    if frozen.bound is None:
+    allowed = method.bound(change)
+    if allowed is None:
         return _Movement(distance / size, None, None, False)
-    bound = float(frozen.bound(change))
+    bound = float(allowed)
     # The bound speaks of the exact images, from which each of these may be so far.
-    exact = distance - float(absolute_error(before) + absolute_error(after))
-    tightness = distance / bound if bound else 0.0
+    exact = max(0.0, distance - float(absolute_error(before) + absolute_error(after)))
+    tightness = exact / bound if bound else 0.0
     return _Movement(distance / size, bound / size, tightness, exact > bound * (1 + ROUNDING))
 
 
@@ -233,15 +300,20 @@ def _noise(prepared: PreparedVolume, seed: Sequence[int]) -> Tensor:
     """Return complex white noise on the measured samples, with the norm of the k-space in each slice."""
     generator = torch.Generator().manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
     b = prepared.kspace
-    noise = prepared.operator([0]).sampling(torch.randn(b.shape, dtype=b.dtype, generator=generator))
+    noise = prepared.operator(slice(None)).sampling(torch.randn(b.shape, dtype=b.dtype, generator=generator))
     return noise * per_sample(norm(b) / norm(noise), noise)
 
 
 def _prepared_again(prepared: PreparedVolume, change: Tensor) -> PreparedVolume:
-    """Return the perturbed scan, with maps and noise level estimated from it if they were estimated before."""
-    given = prepared.maps_source.method == "given"
+    """Return the perturbed scan, with maps and noise level estimated from it if they were estimated before.
+
+    The perturbation is put into the k-space as it was measured, readout oversampling included, so that without a
+    perturbation everything is found as it was.
+    """
+    given, volume = prepared.maps_source.method == "given", prepared.volume
+    measured = embed_readout(change, volume.kspace.shape[-2]) if change.any() else torch.zeros(())
     return prepare(
-        replace(prepared.volume, kspace=(prepared.kspace + change).numpy()),
+        replace(volume, kspace=volume.kspace + measured.numpy()),
         prepared.sensitivity_maps.numpy() if given else None,
         None if prepared.noise_estimated else prepared.noise_level,
     )

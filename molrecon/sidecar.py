@@ -24,10 +24,10 @@ ACQUISITION_ATTRIBUTES = ("acquisition", "acceleration", "num_low_frequency")  #
 @final
 @dataclass(frozen=True)
 class ModelSource:
-    """Which weights a model was loaded from: the name or file that was asked for, and the sha256 of the weights."""
+    """Where a method comes from: the name or file that was asked for, and the sha256 of its weights, if it has any."""
 
     name: str
-    weights_sha256: str
+    weights_sha256: str | None
 
 
 def describe(prepared: PreparedVolume, result: Reconstruction, source: ModelSource) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def describe(prepared: PreparedVolume, result: Reconstruction, source: ModelSour
                 "fully_sampled": volume.fully_sampled,
                 **{key: volume.attributes[key] for key in ACQUISITION_ATTRIBUTES if key in volume.attributes},
             },
-            "model": asdict(source),
+            "model": {**asdict(source), "method": result.method},
             "sampling": describe_sampling(volume),
             "sensitivity_maps": {"method": prepared.maps_source.method, **prepared.maps_source.detail},
             "noise": {
@@ -58,7 +58,9 @@ def describe(prepared: PreparedVolume, result: Reconstruction, source: ModelSour
                 if (peak := float(result.image.max()))
                 else None,
             },
-            "solver": {"tol": result.tol, "max_steps": result.max_steps},
+            "solver": None
+            if result.solver is None
+            else {"tol": result.solver.tol, "max_steps": result.solver.max_steps},
             "certificate": asdict(result.certificate),
             "slices": [
                 {
@@ -74,6 +76,7 @@ def describe(prepared: PreparedVolume, result: Reconstruction, source: ModelSour
             "summary": {
                 "converged": result.converged.all(),
                 "worst_error_bound": result.error_bound.max(),
+                "kind": result.kind,
                 "n_empty": result.empty.sum(),
             },
             "image": {

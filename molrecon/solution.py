@@ -1,28 +1,34 @@
-"""What a solver returns: the value together with how far it is from the truth."""
+"""What a reconstruction or a solver returns: the value together with how far it is from the truth."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import final
+from typing import Literal, final
 
 import torch
 from torch import Tensor
+
+Kind = Literal["certified", "estimated", "none"]
 
 
 @final
 @dataclass(frozen=True)
 class Solution:
-    """The result of an iterative solve, all of it per sample.
+    """An image or another solution with its report, all of it per sample.
 
     Attributes:
-        value: (batch, ...), the last iterate.
-        error_bound: (batch,), an upper bound of `|value - x*| / |value|` where x* is the exact solution; a guarantee
-            as far as the solver's constants are (see the model's certificate).
-        residuals: (n_steps + 1, batch), that bound at every iterate, the start included.
-        converged: (batch,) bool, the tolerance was reached.
-        n_steps: (batch,) int, iterations used.
+        value: (batch, ...), the last or the best iterate.
+        error_bound: (batch,), an upper bound of `|value - x*| / |value|` where x* is the exact solution of the method's
+            own equation; NaN where nothing is known about that distance, and only there.
+        residuals: (n_steps + 1, batch), the history of the bound, the start included; where there is no bound, of what
+            the method watches instead (its relative residual, a duality gap).
+        converged: (batch,) bool, the tolerance was reached; True for methods that iterate nothing.
+        n_steps: (batch,) int, iterations or stages.
         stalled: (batch,) bool, not converged because the residual does not fall any further: the error bound is the
             accuracy attainable in this precision. None where a method does not look for it.
+        kind: what the error bound rests on: "certified", true upper bounds, rounding included; "estimated", constants
+            that were observed or assumed, such as those a solver was called with; "none", there is no bound.
+        duality_gap: (batch,), of convex problems, relative to their objective's scale; None for all others.
     """
 
     value: Tensor
@@ -31,6 +37,8 @@ class Solution:
     converged: Tensor
     n_steps: Tensor
     stalled: Tensor | None = None
+    kind: Kind = "estimated"
+    duality_gap: Tensor | None = None
 
     def shortfall(self) -> str:
         """Return in words how many samples did not converge, and why; empty when all did."""
@@ -43,17 +51,24 @@ class Solution:
             (stalled, "reached the accuracy attainable in this precision"),
             (~stalled, "ran out of steps or left the finite numbers"),
         ):
-            found = self.error_bound[missed & which]
+            found = self.residuals[-1][missed & which]
             if len(found):
-                reasons.append(f"{len(found)} {reason} (error bound {float(found.max()):.1e} at worst)")
+                what = "residual" if self.kind == "none" else "error bound"
+                reasons.append(f"{len(found)} {reason} ({what} {float(found.max()):.1e} at worst)")
         return f"{int(missed.sum())} of {len(missed)} samples did not converge: {', '.join(reasons)}"
 
     def with_value(self, value: Tensor) -> Solution:
         """Return the same report on another value, such as the value in other units."""
         return replace(self, value=value)
 
+    def with_kind(self, kind: Kind) -> Solution:
+        """Return the same solution with another word for what its bound rests on; "none" takes the bound away."""
+        bound = torch.full_like(self.error_bound, torch.nan) if kind == "none" else self.error_bound
+        return replace(self, kind=kind, error_bound=bound)
 
-def explicit_solution(image: Tensor) -> Solution:
-    """Return what a method that iterates nothing has to report: its image, exact, after no step."""
-    nothing = image.real.new_zeros(len(image))
-    return Solution(image, nothing, nothing[None], nothing == 0, nothing.long())
+
+def unbounded_solution(image: Tensor, n_steps: int = 0) -> Solution:
+    """Return what a method that solves no equation has to report: its image after so many stages, and no bound."""
+    unknown = image.detach().real.new_full((len(image),), torch.nan)
+    steps = torch.full((len(image),), n_steps, dtype=torch.int64, device=image.device)
+    return Solution(image, unknown, unknown[None], torch.ones_like(steps, dtype=torch.bool), steps, kind="none")

@@ -97,7 +97,7 @@ class _ProximalGradient:
 
         A sample is finished when its duality gap (see `duality_gap`) and the relative change of its last step are both
         at most `tol`; it is looked at every 10 steps and then left alone. `residuals` holds the gaps at those looks,
-        (looks, batch), and `error_bound` the last of them. They bound the objective, and `|D (x - x*)|^2` by
+        (looks, batch), and `duality_gap` the last of them. They bound the objective, and `|D (x - x*)|^2` by
         `gap |b|^2`; the distance of codes has no such bound where D has more columns than rows.
 
         Raises:
@@ -124,7 +124,8 @@ class _ProximalGradient:
             left, state = left[moving], state.of(moving)
         converged = torch.ones_like(n_steps, dtype=torch.bool)
         converged[left] = False
-        return Solution(value, gaps[-1], torch.stack(gaps), converged, n_steps)
+        unknown = torch.full_like(gaps[-1], torch.nan)
+        return Solution(value, unknown, torch.stack(gaps), converged, n_steps, kind="none", duality_gap=gaps[-1])
 
     def _check(self, measurements: Tensor) -> None:
         if measurements.is_complex():

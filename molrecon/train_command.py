@@ -17,7 +17,7 @@ from molrecon.training.fastmri_folder import FastMRIFolder
 from molrecon.training.log import finish, read_log, require_tensorboard
 from molrecon.training.loop import TrainSettings, train
 from molrecon.training.losses import LOSSES
-from molrecon.training.models import DESCRIPTIONS, build
+from molrecon.training.models import DESCRIPTIONS, Trainable, build
 from molrecon.training.processes import process_count, rank
 from molrecon.training.reconstruction import (
     ReconstructionSettings,
@@ -27,7 +27,7 @@ from molrecon.training.reconstruction import (
 )
 from molrecon.training.simulate import Problem
 from molrecon.training.stacks import Scans, hold_out, read_stack
-from molrecon.weights import Reconstructor, save_model
+from molrecon.weights import save
 
 VALIDATION_PROBLEMS = 12
 FASTMRI_SUFFIXES = (".h5", ".hdf5")
@@ -115,7 +115,7 @@ class TrainingPlan:
     name: str
     tensorboard: bool
 
-    def score(self, model: Reconstructor) -> float:
+    def score(self, model: Trainable) -> float:
         """Return the validation score: PSNR, or without references minus the loss of withheld samples."""
         return withheld_score(model, self.problems) if self._blind() else mean_psnr(model, self.problems)
 
@@ -134,7 +134,7 @@ class TrainingPlan:
         rows = read_log(self.folder)
         done = int(rows[-1]["step"]) if rows else self.settings.steps
         facts = {"steps": done, "data": self.data.describe(), "scores": {what: number}}
-        save_model(self.task.model, path, {**self.card, **facts})
+        save(self.task.model, path, {**self.card, **facts})
         return f"{done} steps, {what.replace('_', ' ')} {number:.2f}: {path}"
 
     def unusable(self) -> list[str]:

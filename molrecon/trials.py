@@ -19,7 +19,8 @@ class Trial:
         psnr_reestimated: the same with all this found anew from b + d: what a user gets.
         moved: `|x(b + d) - x(b)| / |x(b)|`, held fixed; of the slice with the largest.
         bound: the upper bound of that, likewise; None where none is known.
-        tightness: `|x(b + d) - x(b)|` over its bound, likewise; None where no bound is known.
+        tightness: `|x(b + d) - x(b)|`, the error bounds of both images taken off, over its bound, likewise; None where
+            no bound is known.
         violations: slices that moved by more than the bound and the solver's own error bounds together.
         converged: every solve reached its tolerance.
         ascent: `|x(b + d) - reference| / |reference|` after each step of the search for d; empty for a random d.
@@ -41,7 +42,8 @@ class Trial:
 class Curve:
     """A method's trials: `gaussian` several a level, `worst_case` one a level, both from level 0 upwards.
 
-    `picture` (rows, cols) is the worst case of the shown level, held fixed; `guarantee` is that of the `Subject`.
+    `picture` (rows, cols) is the worst case of the shown level, held fixed; `guarantee` what its bounds rest
+    on: "certified", "estimated" or "none".
     """
 
     guarantee: str

@@ -37,7 +37,7 @@ class Hybrid:
 
     def embed_kspace(self, kspace: Tensor) -> Tensor:
         """Return the k-space with the full readout of coil images that are zero outside the central rows."""
-        return centred_fft(_embed(centred_ifft(kspace, (self.axis,)), self.full_rows, self.axis), (self.axis,))
+        return embed_readout(kspace, self.full_rows, self.axis)
 
 
 def hybrid(kspace: Tensor, operator: Sense | SoftSense, rows: int) -> Hybrid:
@@ -102,6 +102,24 @@ def crop_readout(kspace: Tensor, rows: int, axis: int = -2) -> Tensor:
     for one, out in zip(kspace, cropped, strict=True):  # one by one: the transforms need several copies
         out.copy_(centred_fft(centred_ifft(one, (axis,)).narrow(axis, start, rows), (axis,)))
     return cropped
+
+
+def embed_readout(kspace: Tensor, full: int, axis: int = -2) -> Tensor:
+    """Return k-space with `full` readout positions whose image is zero outside the central ones.
+
+    `crop_readout` of it gives `kspace` back; they are adjoint to each other.
+
+    Args:
+        kspace: (batch, ...) complex, zero frequency in the middle, of the central positions.
+        full: positions of the whole readout.
+        axis: the readout, negative.
+
+    Raises:
+        ValueError: fewer positions than there are.
+        TypeError: real k-space.
+    """
+    require_complex("embed_readout", "k-space", kspace)
+    return centred_fft(_embed(centred_ifft(kspace, (axis,)), full, axis), (axis,))
 
 
 def first_row(full: int, rows: int) -> int:

@@ -6,15 +6,14 @@ import ctypes
 import ctypes.util
 import gc
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from molrecon.conditioning import Conditioning
-from molrecon.deep_equilibrium import DeepEquilibrium
-from molrecon.mol import MOL
-from molrecon.weights import Reconstructor
+from molrecon.reconstructor import Reconstructor
 from operators import LinearOperator
 
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
@@ -39,11 +38,9 @@ def training_memory(model: Reconstructor, kspace: Tensor, operator: LinearOperat
     model.train()
 
     def step() -> None:
-        if isinstance(model, MOL | DeepEquilibrium):
-            # Whether the gradient met its tolerance is of no interest here.
-            image = model(kspace, operator, conditioning=known, on_backward=lambda answer: None).value
-        else:
-            image = model(kspace, operator, conditioning=known)
+        # Whether the gradient met its tolerance is of no interest here.
+        solver = None if model.solver is None else replace(model.solver, on_backward=lambda answer: None)
+        image = model(kspace, operator, conditioning=known, solver=solver).value
         image.abs().square().mean().backward()
 
     model.zero_grad()

@@ -8,10 +8,12 @@ from molrecon.deep_equilibrium import DeepEquilibrium
 from molrecon.mol import MOL
 from molrecon.networks import PlainNetwork, ResidualNetwork, ScoreNetwork, UNet
 from molrecon.unrolled.admm_net import ADMMNet
+from molrecon.unrolled.base import UnrolledReconstructor
 from molrecon.unrolled.modl import MoDL
 from molrecon.unrolled.post_processing import PostProcessing
 from molrecon.unrolled.varnet import VarNet
-from molrecon.weights import Reconstructor
+
+Trainable = MOL | DeepEquilibrium | UnrolledReconstructor | PostProcessing
 
 PLAIN_FEATURES = 39  # of the plain network: as many parameters as the strict one
 MONOTONICITY = 0.01
@@ -28,7 +30,7 @@ DESCRIPTIONS = {
 }
 
 
-def build(name: str, *, seed: int = 0, channels: int = 8, features: int = 32, levels: int = 5) -> Reconstructor:
+def build(name: str, *, seed: int = 0, channels: int = 8, features: int = 32, levels: int = 5) -> Trainable:
     """Return an untrained 2D reconstructor of about 43,000 parameters.
 
     Args:
@@ -59,6 +61,6 @@ def build(name: str, *, seed: int = 0, channels: int = 8, features: int = 32, le
     )
     if name in ("de-grad", "de-prox"):
         return DeepEquilibrium(plain, step="gradient" if name == "de-grad" else "proximal")
-    kinds: dict[str, Callable[[ScoreNetwork], Reconstructor]]
+    kinds: dict[str, Callable[[ScoreNetwork], Trainable]]
     kinds = {"mol-penalised": MOL, "modl": MoDL, "admm-net": ADMMNet, "varnet": VarNet}
     return kinds[name](plain)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, final
 
 import numpy as np
@@ -11,23 +11,22 @@ import torch
 from torch import Tensor
 
 from molrecon.batched import per_sample
-from molrecon.conditioning import Conditioning, smooth_phase, to_channels
-from molrecon.deep_equilibrium import DeepEquilibrium
+from molrecon.conditioning import NOISE_LIMITS, Conditioning, smooth_phase, to_channels
 from molrecon.mol import MOL
 from molrecon.solution import Solution
+from molrecon.solver_settings import SolverSettings
 from molrecon.training.loop import Task
 from molrecon.training.losses import Loss, log_mse
+from molrecon.training.models import Trainable
 from molrecon.training.penalty import log_barrier, stretch
 from molrecon.training.self_supervised import split
 from molrecon.training.simulate import Problem, magnitude_psnr
 from molrecon.unrolled.base import UnrolledReconstructor
 from molrecon.unrolled.post_processing import PostProcessing
-from molrecon.weights import Reconstructor
 
 Precision = Literal["single", "mixed"]
 Draw = Callable[[np.random.Generator, int], Problem]
 
-EQUILIBRIUM = (MOL, DeepEquilibrium)
 PROJECT_EVERY = 10
 
 
@@ -78,7 +77,7 @@ class _Visit:
 
 
 @final
-class ReconstructionTask(Task[Reconstructor]):
+class ReconstructionTask(Task[Trainable]):
     """A reconstructor, and problems to train it on.
 
     A problem stays in a pool for several optimiser steps. An equilibrium model starts each from its last equilibrium,
@@ -99,13 +98,13 @@ class ReconstructionTask(Task[Reconstructor]):
 
     def __init__(
         self,
-        model: Reconstructor,
+        model: Trainable,
         draw: Draw,
         settings: ReconstructionSettings | None = None,
         loss: Loss = log_mse,
     ) -> None:
         self.settings = settings or ReconstructionSettings()
-        if self.settings.precision == "mixed" and isinstance(model, EQUILIBRIUM):
+        if self.settings.precision == "mixed" and model.solver is not None:
             raise ValueError(
                 f"ReconstructionTask: precision 'mixed' for {type(model).__name__}, expected 'single': an equilibrium"
                 " is found to the rounding of its network over m, and bfloat16 rounds by 2^-8"
@@ -114,7 +113,6 @@ class ReconstructionTask(Task[Reconstructor]):
         self.draw = draw
         self.loss = loss
         self._monotonicity = model.network.monotonicity
-        self._goals = (model.tol, model.backward_tol) if isinstance(model, EQUILIBRIUM) else None
         self._unrolls = model.n_unrolls if isinstance(model, UnrolledReconstructor) else 0
         self._pool: list[_Visit | None] = [None] * self.settings.pool
         self._seen = _Seen()
@@ -128,24 +126,18 @@ class ReconstructionTask(Task[Reconstructor]):
         ]
 
     def begin(self, step: int, steps: int) -> None:
-        """Set m, the unrolls and the goals of the solves for this step."""
+        """Set m and the unrolls for this step."""
         model, settings = self.model, self.settings
         early = step < settings.early_share * steps
         model.network.monotonicity = settings.early_monotonicity if early else self._monotonicity
         if isinstance(model, UnrolledReconstructor):
             model.n_unrolls = min(settings.early_unrolls, self._unrolls) if early else self._unrolls
-        if isinstance(model, EQUILIBRIUM):
-            # MOL's goals are for error bounds, residuals over m; without a bound they are for residuals.
-            m = model.network.monotonicity if isinstance(model, MOL) else 1.0
-            model.tol, model.backward_tol = settings.forward_tol / m, settings.backward_tol / m
 
     def end(self) -> None:
-        """Give the model its own m, unrolls and goals."""
+        """Give the model its own m and unrolls."""
         self.model.network.monotonicity = self._monotonicity
         if isinstance(self.model, UnrolledReconstructor):
             self.model.n_unrolls = self._unrolls
-        if isinstance(self.model, EQUILIBRIUM) and self._goals is not None:
-            self.model.tol, self.model.backward_tol = self._goals
 
     def losses(self, step: int, rng: np.random.Generator) -> Iterator[Tensor]:
         """Yield the loss of one visit to a problem of the pool."""
@@ -194,19 +186,32 @@ class ReconstructionTask(Task[Reconstructor]):
         return row
 
     def _reconstruct(self, visit: _Visit) -> Tensor:
-        problem, known = visit.problem, visit.conditioning
-        if not isinstance(self.model, EQUILIBRIUM):
-            image: Tensor = self.model(problem.kspace, problem.operator, conditioning=known)
-            return image
+        problem = visit.problem
         solution: Solution = self.model(
             problem.kspace,
             problem.operator,
-            conditioning=known,
+            conditioning=visit.conditioning,
             start=visit.image,
+            solver=self._solver(),
+        )
+        if self.model.solver is not None:
+            self._seen.solved("forward", solution)
+        return solution.value
+
+    def _solver(self) -> SolverSettings | None:
+        """Return the goals of this step's solves; None for a model that iterates nothing.
+
+        MOL's goals are for error bounds, residuals over m; without a bound they are for residuals.
+        """
+        if self.model.solver is None:
+            return None
+        m = self.model.network.monotonicity if isinstance(self.model, MOL) else 1.0
+        return replace(
+            self.model.solver,
+            tol=self.settings.forward_tol / m,
+            backward_tol=self.settings.backward_tol / m,
             on_backward=lambda answer: self._seen.solved("backward", answer),
         )
-        self._seen.solved("forward", solution)
-        return solution.value
 
     def _barrier(self, model: MOL, visit: _Visit, image: Tensor) -> Tensor:
         known = visit.conditioning
@@ -222,7 +227,7 @@ class ReconstructionTask(Task[Reconstructor]):
         batch = len(problem.noise_level)
         scale = torch.from_numpy(np.exp(rng.normal(0, 0.1, batch)).astype(np.float32)).to(problem.noise_level)
         error = torch.from_numpy(np.exp(rng.normal(0, 0.07, batch)).astype(np.float32)).to(problem.noise_level)
-        level = problem.noise_level * error / scale
+        level = (problem.noise_level * error / scale).clamp(*NOISE_LIMITS)
         mixed = self.settings.precision == "mixed"
         known = Conditioning(scale, level, reference_phase(self.model, problem), mixed)
         return _Visit(step, problem, known, judge)
@@ -234,20 +239,20 @@ class ReconstructionTask(Task[Reconstructor]):
         return problem, lambda image: self.loss(image, problem.reference)
 
 
-def reference_phase(model: Reconstructor, problem: Problem) -> Tensor:
+def reference_phase(model: Trainable, problem: Problem) -> Tensor:
     """Return the smooth phase of the zero-filled image, or 1 for a model without `phase_reference`."""
     image = problem.operator.adjoint(problem.kspace)
     return smooth_phase(image) if model.phase_reference else torch.ones_like(image)
 
 
 @torch.no_grad()
-def mean_psnr(model: Reconstructor, problems: Sequence[Problem]) -> float:
+def mean_psnr(model: Trainable, problems: Sequence[Problem]) -> float:
     """Return the mean PSNR in dB of magnitudes (reference maximum as peak), with scale 1 and the true noise level."""
     return float(np.mean([magnitude_psnr(_image(model, p), p.reference) for p in problems]))
 
 
 @torch.no_grad()
-def withheld_score(model: Reconstructor, problems: Sequence[Problem]) -> float:
+def withheld_score(model: Trainable, problems: Sequence[Problem]) -> float:
     """Return minus the mean self-supervised loss, where there are no references; the samples withheld are fixed."""
     losses = []
     for number, problem in enumerate(problems):
@@ -256,11 +261,11 @@ def withheld_score(model: Reconstructor, problems: Sequence[Problem]) -> float:
     return -float(np.mean(losses))
 
 
-def _image(model: Reconstructor, problem: Problem) -> Tensor:
-    known = Conditioning(torch.ones_like(problem.noise_level), problem.noise_level, reference_phase(model, problem))
-    answer = model(problem.kspace, problem.operator, conditioning=known)
-    image: Tensor = answer.value if isinstance(answer, Solution) else answer
-    return image
+def _image(model: Trainable, problem: Problem) -> Tensor:
+    level = problem.noise_level.clamp(*NOISE_LIMITS)  # as `condition` holds it: noise of zero has no logarithm
+    known = Conditioning(torch.ones_like(level), level, reference_phase(model, problem))
+    solution: Solution = model(problem.kspace, problem.operator, conditioning=known)
+    return solution.value
 
 
 @final

@@ -41,7 +41,7 @@ class ADMMNet(UnrolledReconstructor):
         self.log_stage_weight = nn.Parameter(torch.zeros(n_unrolls))
 
     def settings(self) -> dict[str, Any]:
-        """Return the constructor's arguments besides the network and what is learned."""
+        """Return the constructor's arguments besides what is learned."""
         return {**super().settings(), "n_unrolls": len(self.multiplier_step)}
 
     def iterate(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,13 +15,16 @@ from molrecon.conditioning import NOISE_COEFFICIENTS, Conditioning, condition, d
 from molrecon.conjugate_gradient import solve_hermitian
 from molrecon.descent_checks import Disturb
 from molrecon.networks import ScoreNetwork
+from molrecon.reconstructor import Reconstructor
+from molrecon.solution import Solution, unbounded_solution
+from molrecon.solver_settings import SolverSettings
 from operators import LinearOperator
 
 INNER_TOL = 1e-2  # of the conjugate gradients, relative to the residual at the image they start from
 INNER_STEPS = 30
 
 
-class UnrolledReconstructor(nn.Module, ABC):
+class UnrolledReconstructor(Reconstructor):
     """A fixed number K of stages around one network, trained end to end.
 
     Subclasses define `iterate`. The graph of all K stages is held for the gradient. Nothing is guaranteed about the
@@ -55,8 +58,8 @@ class UnrolledReconstructor(nn.Module, ABC):
         self.log_data_weight = nn.Parameter(torch.tensor([math.log(data_weight), *NOISE_COEFFICIENTS]))
 
     def settings(self) -> dict[str, Any]:
-        """Return the constructor's arguments besides the network and what is learned."""
-        return {"n_unrolls": self.n_unrolls, "phase_reference": self.phase_reference}
+        """Return the constructor's arguments besides what is learned."""
+        return {"network": self.network, "n_unrolls": self.n_unrolls, "phase_reference": self.phase_reference}
 
     @abstractmethod
     def iterate(
@@ -77,27 +80,22 @@ class UnrolledReconstructor(nn.Module, ABC):
             disturb: (k, x_k) -> the x_k that is yielded and that stage k + 1 starts from.
         """
 
-    def forward(
+    def condition(
+        self, kspace: Tensor, operator: LinearOperator, noise_level: float | Tensor | None = None
+    ) -> Conditioning:
+        """Return scale, relative noise level and smooth phase of a scan, see `conditioning.condition`."""
+        return condition(kspace, operator, noise_level, phase_reference=self.phase_reference)
+
+    def _solve(
         self,
         kspace: Tensor,
         operator: LinearOperator,
-        noise_level: float | Tensor | None = None,
-        *,
-        conditioning: Conditioning | None = None,
-    ) -> Tensor:
-        """Return the image after the last stage, in the units of the data.
-
-        Args:
-            kspace: b (batch, coil, *spatial) complex; unsampled entries zero.
-            operator: the acquisition A.
-            noise_level: see `conditioning.condition`.
-            conditioning: given in place of what `condition` finds.
-
-        Raises:
-            TypeError: real k-space.
-        """
-        *_, image = self.stages(kspace, operator, noise_level, conditioning=conditioning)
-        return image
+        conditioning: Conditioning | None,
+        start: Tensor | None,
+        solver: SolverSettings | None,
+    ) -> Solution:
+        *_, image = self._stages(kspace, operator, conditioning or self.condition(kspace, operator), None)
+        return unbounded_solution(image, self.n_unrolls)
 
     def stages(
         self,
@@ -111,39 +109,27 @@ class UnrolledReconstructor(nn.Module, ABC):
         """Yield x_1 .. x_K in the units of the data; the start is the zero-filled image.
 
         Args:
-            kspace, operator, noise_level, conditioning: as of `forward`.
+            kspace, operator, noise_level, conditioning: as of a call.
             disturb: (k, x_k) -> image, for k = 1 .. K - 1; what it returns is what the next stage starts from, and what
                 is yielded.
         """
-        known = known_or_found(self, kspace, operator, noise_level, conditioning)
-        scale = per_sample(known.scale, known.phase)
+        known = self.condition(kspace, operator, noise_level) if conditioning is None else conditioning
+        yield from self._stages(kspace, operator, known, disturb)
+
+    def _stages(
+        self, kspace: Tensor, operator: LinearOperator, known: Conditioning, disturb: Disturb | None
+    ) -> Iterator[Tensor]:
+        narrow = self.log_data_weight.dtype.to_complex()
+        known = known.in_precision(narrow)
+        scale = per_sample(known.scale, known.phase).to(narrow.to_real())
         weight = per_sample(data_weight(self.log_data_weight, known.noise_level), known.phase)
-        zero_filled = operator.adjoint(kspace) / scale
+        zero_filled = operator.adjoint(kspace).to(narrow) / scale
 
         def handed_on(stage: int, x: Tensor) -> Tensor:
             return x if disturb is None or stage == self.n_unrolls else disturb(stage, x * scale) / scale
 
         for x in self.iterate(zero_filled, operator, weight, known.denoiser(self.network), handed_on):
-            yield x * scale
-
-
-def known_or_found(
-    model: nn.Module,
-    kspace: Tensor,
-    operator: LinearOperator,
-    noise_level: float | Tensor | None,
-    conditioning: Conditioning | None,
-) -> Conditioning:
-    """Return the conditioning that is given, or else what `condition` finds for a model with `phase_reference`.
-
-    Raises:
-        TypeError: real k-space.
-    """
-    if not torch.is_complex(kspace):
-        raise TypeError(f"{type(model).__name__}: kspace has dtype {kspace.dtype}, expected a complex dtype")
-    if conditioning is not None:
-        return conditioning
-    return condition(kspace, operator, noise_level, phase_reference=bool(model.phase_reference))
+            yield (x * scale).to(narrow)
 
 
 def data_consistent(image: Tensor, zero_filled: Tensor, operator: LinearOperator, weight: Tensor) -> Tensor:

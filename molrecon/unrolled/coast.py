@@ -35,7 +35,7 @@ class COAST(Host):
 
     def __init__(self, *, channels: int = 1, copies: int = 1, n_stages: int = 20, seed: int = 0) -> None:
         super().__init__()
-        self.channels, self.n_stages = channels, n_stages
+        self.channels, self.copies, self.n_stages = channels, copies, n_stages
         generator = torch.Generator().manual_seed(seed)
         self.scale = nn.utils.skip_init(nn.Linear, 1, FEATURES)
         with torch.no_grad():

@@ -40,7 +40,7 @@ class DPCDUN(Host):
 
     def __init__(self, *, channels: int = 1, copies: int = 1, n_stages: int = 25, seed: int = 0) -> None:
         super().__init__()
-        self.channels, self.n_stages = channels, n_stages
+        self.channels, self.copies, self.n_stages = channels, copies, n_stages
         generator = torch.Generator().manual_seed(seed)
         self.extract = seeded_convolution(channels, FEATURES - channels, generator)
         self.networks = nn.ModuleList(_Network(channels, copies, generator) for _ in range(n_stages))

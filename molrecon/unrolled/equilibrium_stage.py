@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import final
+from typing import Any, final
 
 from torch import Tensor, nn
 
@@ -23,8 +23,6 @@ class EquilibriumStage(nn.Module):
 
     Args:
         model: an unrolled network of one stage that hands nothing on; its `repeats` play no part.
-
-    Attributes:
         solver: tolerances and limits.
 
     Shapes and dtypes: as of `Unrolled`.
@@ -35,12 +33,16 @@ class EquilibriumStage(nn.Module):
     Reference: Bai, Kolter, Koltun, Deep equilibrium models, NeurIPS 2019.
     """
 
-    def __init__(self, model: Unrolled) -> None:
+    def __init__(self, model: Unrolled, solver: EquilibriumSolver | None = None) -> None:
         super().__init__()
         if model.host.n_stages != 1:
             raise ValueError(f"EquilibriumStage: model of {model.host.n_stages} stages, expected 1")
         self.model = model
-        self.solver = EquilibriumSolver()
+        self.solver = solver or EquilibriumSolver()
+
+    def settings(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        return {"model": self.model, "solver": self.solver}
 
     @property
     def host(self) -> Host:

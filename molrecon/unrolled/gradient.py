@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,10 @@ class DataStep(nn.Module, ABC):
     def __init__(self, n_stages: int) -> None:
         super().__init__()
         self.step = nn.Parameter(torch.full((n_stages,), FIRST_STEP))
+
+    def settings(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        return {"n_stages": len(self.step)}
 
     @abstractmethod
     def forward(self, stage: int, image: Tensor, gradient: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
@@ -94,6 +98,10 @@ class GIN(DataStep):
         if not 0 < scale < math.inf:
             raise ValueError(f"GIN: got scale {scale}, expected a positive number")
         self.scale = scale
+
+    def settings(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        return {**super().settings(), "scale": self.scale}
 
     def forward(self, stage: int, image: Tensor, gradient: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
         """Return ((r_k, s g_k / c), r_k)."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import final
+from collections.abc import Mapping, Sequence
+from typing import Any, final
 
 from torch import Tensor, nn
 
@@ -45,6 +45,15 @@ class BlockImager(nn.Module):
         self.model = model
         self.register_buffer("phi", phi)
         self.register_buffer("initialisation", initialisation)
+
+    def settings(self) -> dict[str, Any]:
+        """Return the constructor's arguments besides the matrices, which a state dict holds."""
+        return {"model": self.model}
+
+    @classmethod
+    def rebuild(cls, settings: dict[str, Any], state: Mapping[str, Tensor]) -> BlockImager:
+        """Return the imager of `settings` for the matrices in a state dict."""
+        return cls(settings["model"], state["phi"], state["initialisation"])
 
     def measure(self, image: Tensor) -> Tensor:
         """Return the measurements (batch, blocks, M) of images (batch, rows, cols) with intensities in [0, 1]."""

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, final
 
 import torch
@@ -64,6 +64,7 @@ class CodeNetwork(nn.Module, ABC):
     """A network of K layers from measurements to codes.
 
     Args:
+        dictionary: D (m, n), for which the network is made; a state dict holds it.
         n_layers: K.
         threshold: before training, of all layers.
         selection: support selection, None for the soft threshold everywhere.
@@ -75,12 +76,15 @@ class CodeNetwork(nn.Module, ABC):
         ValueError: K or a threshold that is not positive.
     """
 
-    def __init__(self, n_layers: int, threshold: float, selection: SupportSelection | None) -> None:
+    dictionary: Tensor
+
+    def __init__(self, dictionary: Tensor, n_layers: int, threshold: float, selection: SupportSelection | None) -> None:
         super().__init__()
         if n_layers < 1 or not threshold > 0:
             raise ValueError(
                 f"{type(self).__name__}: got n_layers {n_layers} and threshold {threshold}, expected positive numbers"
             )
+        self.register_buffer("dictionary", dictionary.detach().float())
         self.n_layers = self._built = n_layers
         self.selection = selection
         self.log_threshold = nn.Parameter(torch.full((n_layers,), math.log(threshold)))
@@ -91,8 +95,12 @@ class CodeNetwork(nn.Module, ABC):
 
     def settings(self) -> dict[str, Any]:
         """Return the constructor's arguments besides the dictionary and what is learned."""
-        selection = None if self.selection is None else asdict(self.selection)
-        return {"n_layers": self._built, "selection": selection}
+        return {"n_layers": self._built, "selection": self.selection}
+
+    @classmethod
+    def rebuild(cls, settings: dict[str, Any], state: Mapping[str, Tensor]) -> CodeNetwork:
+        """Return the network of `settings` for the dictionary in a state dict."""
+        return cls(state["dictionary"], **settings)
 
     @torch.no_grad()
     def repeat_layer(self, layer: int) -> None:
@@ -157,7 +165,7 @@ class LISTA(CodeNetwork):
         self, dictionary: Tensor, n_layers: int = 16, *, tied: bool = False, regularisation: float = REGULARISATION
     ) -> None:
         lipschitz = squared_norm(Dense(dictionary))
-        super().__init__(n_layers, regularisation / lipschitz, None)
+        super().__init__(dictionary, n_layers, regularisation / lipschitz, None)
         copies = 1 if tied else n_layers
         scaled = dictionary.double().T / lipschitz
         inner = torch.eye(len(scaled), dtype=scaled.dtype) - scaled @ dictionary.double()
@@ -202,7 +210,7 @@ class LISTACP(CodeNetwork):
         regularisation: float = REGULARISATION,
     ) -> None:
         lipschitz = squared_norm(Dense(dictionary))
-        super().__init__(n_layers, regularisation / lipschitz, selection)
+        super().__init__(dictionary, n_layers, regularisation / lipschitz, selection)
         self.tied = tied
         self.log_step = nn.Parameter(torch.full((n_layers,), -math.log(lipschitz)))
         self.weight = nn.Parameter(dictionary.float().repeat(1 if tied else n_layers, 1, 1))
@@ -224,7 +232,7 @@ class ALISTA(CodeNetwork):
     Starts at `gamma = 1` and `theta = mu`.
 
     Args:
-        dictionary: D (m, n); W is not part of the state dict, as it follows from D.
+        dictionary: D (m, n); W follows from it and is not part of the state dict.
         n_layers: K.
         selection: see `SupportSelection`.
         regularisation: mu.
@@ -242,7 +250,7 @@ class ALISTA(CodeNetwork):
         selection: SupportSelection | None = None,
         regularisation: float = REGULARISATION,
     ) -> None:
-        super().__init__(n_layers, regularisation, selection)
+        super().__init__(dictionary, n_layers, regularisation, selection)
         self.log_step = nn.Parameter(torch.zeros(n_layers))
         self.register_buffer("weight", analytic_weights(dictionary).float(), persistent=False)
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from typing import Any, final
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from molrecon.batched import per_sample
-from molrecon.conditioning import Conditioning
+from molrecon.conditioning import Conditioning, condition
 from molrecon.networks import ScoreNetwork
-from molrecon.unrolled.base import known_or_found
+from molrecon.reconstructor import Reconstructor
+from molrecon.solution import Solution, unbounded_solution
+from molrecon.solver_settings import SolverSettings
 from operators import LinearOperator
 
 
 @final
-class PostProcessing(nn.Module):
+class PostProcessing(Reconstructor):
     """The reconstructor `x = H(A^H b)`.
 
     The image need not fit the data, and the noise level reaches it only through H.
@@ -34,28 +36,25 @@ class PostProcessing(nn.Module):
         self.phase_reference = phase_reference
 
     def settings(self) -> dict[str, Any]:
-        """Return the constructor's arguments besides the network."""
-        return {"phase_reference": self.phase_reference}
+        """Return the constructor's arguments."""
+        return {"network": self.network, "phase_reference": self.phase_reference}
 
-    def forward(
+    def condition(
+        self, kspace: Tensor, operator: LinearOperator, noise_level: float | Tensor | None = None
+    ) -> Conditioning:
+        """Return scale, relative noise level and smooth phase of a scan, see `conditioning.condition`."""
+        return condition(kspace, operator, noise_level, phase_reference=self.phase_reference)
+
+    def _solve(
         self,
         kspace: Tensor,
         operator: LinearOperator,
-        noise_level: float | Tensor | None = None,
-        *,
-        conditioning: Conditioning | None = None,
-    ) -> Tensor:
-        """Return the image in the units of the data.
-
-        Args:
-            kspace: b (batch, coil, *spatial) complex; unsampled entries zero.
-            operator: the acquisition A.
-            noise_level: see `conditioning.condition`.
-            conditioning: given in place of what `condition` finds.
-
-        Raises:
-            TypeError: real k-space.
-        """
-        known = known_or_found(self, kspace, operator, noise_level, conditioning)
-        scale = per_sample(known.scale, known.phase)
-        return known.denoiser(self.network)(operator.adjoint(kspace) / scale) * scale
+        conditioning: Conditioning | None,
+        start: Tensor | None,
+        solver: SolverSettings | None,
+    ) -> Solution:
+        narrow = next(self.network.parameters()).dtype.to_complex()
+        known = (conditioning or self.condition(kspace, operator)).in_precision(narrow)
+        scale = per_sample(known.scale, known.phase).to(narrow.to_real())
+        zero_filled = operator.adjoint(kspace).to(narrow) / scale
+        return unbounded_solution(known.denoiser(self.network)(zero_filled) * scale, n_steps=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
@@ -38,12 +38,18 @@ class Host(nn.Module, ABC):
     Attributes:
         n_stages: number of stages.
         channels: of the image, 1 for real and 2 for complex images.
+        copies: images among the inputs, 1 for GDM and 2 for GIN.
         whole_image: whether the network sees the whole image; else every block is reconstructed apart.
     """
 
     n_stages: int
     channels: int
+    copies: int
     whole_image: bool
+
+    def settings(self) -> dict[str, Any]:
+        """Return the constructor's arguments besides the seed."""
+        return {"channels": self.channels, "copies": self.copies, "n_stages": self.n_stages}
 
     def begin(self, image: Tensor, share: Tensor) -> Tensor | None:
         """Return the carry of the first stage.
@@ -98,6 +104,10 @@ class Unrolled(nn.Module):
         self.repeats = repeats
         # Convolutions of 32 channels took half the time on a processor so. It changes strides, not numbers.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def settings(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        return {"host": self.host, "data_step": self.data_step, "repeats": self.repeats}
 
     def forward(self, measurements: Tensor, operator: LinearOperator, start: Tensor | None = None) -> Tensor:
         """Return the image after the last stage.

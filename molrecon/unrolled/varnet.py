@@ -39,7 +39,7 @@ class VarNet(UnrolledReconstructor):
         self.stage_step = nn.Parameter(torch.ones(n_unrolls))
 
     def settings(self) -> dict[str, Any]:
-        """Return the constructor's arguments besides the network and what is learned."""
+        """Return the constructor's arguments besides what is learned."""
         return {**super().settings(), "n_unrolls": len(self.stage_step)}
 
     def iterate(

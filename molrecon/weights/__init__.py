@@ -1,43 +1,31 @@
-"""Packaged weights: safetensors files, each with a card; loading and saving them."""
+"""Trained models as files: one store for all of them, the packaged ones, and their cards."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, overload
 
-from molrecon.deep_equilibrium import DeepEquilibrium
+from torch import nn
+
 from molrecon.defaults import DEFAULT_MODEL
-from molrecon.mol import MOL
-from molrecon.networks import PlainNetwork, ResidualNetwork, ScoreNetwork, SpectralNetwork, UNet
-from molrecon.unrolled.admm_net import ADMMNet
-from molrecon.unrolled.modl import MoDL
-from molrecon.unrolled.post_processing import PostProcessing
-from molrecon.unrolled.varnet import VarNet
-from molrecon.weights.stored import UNFIT, read_settings, read_weights, write_weights
+from molrecon.weights.stored import Unfit, read_model, write_model
 
 FOLDER = Path(__file__).parent
+PUBLISHED_SUFFIXES = (".tar", ".pth", ".pt")  # of MOL weights that other groups have published
 
-Reconstructor = MOL | DeepEquilibrium | MoDL | ADMMNet | VarNet | PostProcessing
-
-_NETWORKS: dict[str, Callable[..., ScoreNetwork]] = {
-    network.__name__: network for network in (PlainNetwork, ResidualNetwork, SpectralNetwork, UNet)
-}
-_MODELS: dict[str, Callable[..., Reconstructor]] = {
-    model.__name__: model for model in (MOL, DeepEquilibrium, MoDL, ADMMNet, VarNet, PostProcessing)
-}
+Model = TypeVar("Model", bound=nn.Module)
 
 
-def available_models(kind: str | None = None) -> list[str]:
-    """Return the names of the packaged models: all, or those whose settings have the key `kind`."""
-    paths = sorted(FOLDER.glob("*.safetensors"))
-    return [path.stem for path in paths if kind is None or kind in read_settings(path)]
+def available_models(kind: type[nn.Module] = nn.Module) -> list[str]:
+    """Return the names of the packaged models: all, or those of a class."""
+    names = sorted(path.stem for path in FOLDER.glob("*.safetensors"))
+    return names if kind is nn.Module else [name for name in names if issubclass(_stored_class(name), kind)]
 
 
 def weights_path(name_or_path: str | Path) -> Path:
-    """Return the safetensors file of a packaged model's name or of a path.
+    """Return the file of a packaged model's name or of a path.
 
     Raises:
         FileNotFoundError: neither a packaged model nor a file; the message lists the models there are.
@@ -52,56 +40,57 @@ def weights_path(name_or_path: str | Path) -> Path:
     return path
 
 
-def load_model(name_or_path: str | Path = DEFAULT_MODEL) -> MOL:
-    """Return an equilibrium model in evaluation mode.
+@overload
+def load(name_or_path: str | Path = ...) -> nn.Module: ...
+@overload
+def load(name_or_path: str | Path, kind: type[Model]) -> Model: ...
+def load(name_or_path: str | Path = DEFAULT_MODEL, kind: type[nn.Module] = nn.Module) -> nn.Module:
+    """Return any packaged or saved model in evaluation mode, on the CPU.
+
+    A file names the classes of its model by their import paths, and they are imported: of a file that names other
+    packages than molrecon, know where it comes from. Its numbers cannot run anything.
 
     Args:
-        name_or_path: a packaged model's name or a safetensors file written by `save_model`.
+        name_or_path: a packaged model's name, a file written by `save`, or MOL weights published with MnM-MOL
+            (.pth.tar, .pth, .pt).
+        kind: the class, or a base class, that is expected.
 
     Raises:
         FileNotFoundError: no such model or file.
-        ValueError: the file is not a safetensors file of a monotone equilibrium model of molrecon.
+        ValueError: the file is something else, or holds a model of another kind.
+        ImportError: the file names a class, or a class needs a package, that is not installed.
     """
-    model = load_reconstructor(name_or_path)
-    if not isinstance(model, MOL):
-        raise ValueError(f"{weights_path(name_or_path)}: holds a {type(model).__name__}, expected an equilibrium model")
-    return model
-
-
-def load_reconstructor(name_or_path: str | Path) -> Reconstructor:
-    """Return any packaged or saved reconstructor in evaluation mode; see `load_model`."""
     path = weights_path(name_or_path)
-    try:
-        settings = read_settings(path)
-        # Files of version 0.1 name neither class: they hold a MOL with a ResidualNetwork. Later ones of MoDL did not
-        # name it either, but their number of unrolls.
-        network = _NETWORKS[settings.pop("network_class", ResidualNetwork.__name__)](**settings.pop("network"))
-        guess = MoDL.__name__ if "n_unrolls" in settings else MOL.__name__
-        model = _MODELS[settings.pop("model_class", guess)](network, **settings)
-        model.load_state_dict(read_weights(path))
-    except UNFIT as error:
-        raise ValueError(f"{path}: not a molrecon model ({error}), expected a file written by save_model") from error
+    if path.suffix in PUBLISHED_SUFFIXES:
+        from molrecon.weights.published import load_published_mol
+
+        model: nn.Module = load_published_mol(path)
+    else:
+        try:
+            model = read_model(path)
+        except Unfit as error:
+            raise ValueError(f"{path}: not a molrecon model ({error}), expected a file written by save") from error
+    if not isinstance(model, kind):
+        raise ValueError(f"{path}: holds a {type(model).__name__}, expected a {kind.__name__}")
     return model.eval()
 
 
-def save_model(model: Reconstructor, path: str | Path, card: dict[str, Any]) -> None:
-    """Write the weights as safetensors, with what is needed to build the model, and the card beside it as JSON.
+def save(model: nn.Module, path: str | Path, card: dict[str, Any], *, half: bool = False) -> None:
+    """Write a model as safetensors, with what is needed to build it again, and the card beside it as JSON.
 
     Args:
-        model: a reconstructor with one of this package's networks.
+        model: of any package, with a method `settings` that returns its constructor's arguments: JSON values, and
+            modules and dataclasses of which the same holds.
         path: ends in .safetensors; the card gets the same name with .json.
         card: data, split, steps, seed, scores, licence of the data, intended use.
+        half: store matrices and filters in half precision, in half the bytes; they are single precision again when
+            loaded. Numbers and vectors (steps, thresholds) are not rounded.
 
     Raises:
-        TypeError: a network of another package, which could not be built again from the file.
+        TypeError: a part of the model that could not be built again from the file.
         ValueError: another ending of the name.
     """
-    network = model.network
-    if type(network).__name__ not in _NETWORKS:
-        raise TypeError(f"save_model: network is {type(network).__name__}, expected one of {', '.join(_NETWORKS)}")
-    settings = {"network_class": type(network).__name__, "network": network.settings()}
-    settings |= {"model_class": type(model).__name__, **model.settings()}
-    write_weights(path, model.state_dict(), settings, card)
+    write_model(model, Path(path), card, half=half)
 
 
 def load_card(name_or_path: str | Path = DEFAULT_MODEL) -> dict[str, Any]:
@@ -113,3 +102,9 @@ def load_card(name_or_path: str | Path = DEFAULT_MODEL) -> dict[str, Any]:
 def weights_hash(name_or_path: str | Path = DEFAULT_MODEL) -> str:
     """Return the sha256 of the weights file in hexadecimal."""
     return hashlib.sha256(weights_path(name_or_path).read_bytes()).hexdigest()
+
+
+def _stored_class(name: str) -> type:
+    from molrecon.weights.stored import read_class
+
+    return read_class(FOLDER / f"{name}.safetensors")

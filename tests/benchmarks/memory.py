@@ -20,7 +20,10 @@ import logging
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+
+from molrecon.reconstructor import Reconstructor
 
 # This script's folder is searched first, and has a file of the name of the package.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -34,7 +37,6 @@ from molrecon.mol import MOL
 from molrecon.networks import ResidualNetwork
 from molrecon.training.memory import training_memory
 from molrecon.unrolled.modl import MoDL
-from molrecon.weights import Reconstructor
 from operators import Sense
 
 COILS, FEATURES, NOISE = 8, 16, 0.01
@@ -51,7 +53,7 @@ def make_model(name: str, ndim: int, iterations: int) -> Reconstructor:
     if name == "MoDL":
         return MoDL(network, n_unrolls=iterations)
     model = MOL(network)
-    model.tol, model.backward_tol, model.max_steps = 0.0, 0.0, iterations
+    model.solver = replace(model.solver, tol=0.0, backward_tol=0.0, max_steps=iterations)
     return model
 
 

@@ -40,6 +40,7 @@ from torch import Tensor
 from molrecon.classical import CGSense
 from molrecon.io import read_cfl, write_cfl
 from molrecon.io.phantom import coil_maps, phantom_volume
+from molrecon.solver_settings import SolverSettings
 from operators import Sense, centred_fft, random_mask, sense
 from operators.hybrid import hybrid
 
@@ -176,7 +177,7 @@ def normal_case(image: Tensor, operator: Sense, steps: tuple[int, int], seconds:
 def cg_case(kspace: Tensor, operator: Sense, seconds: float) -> Result:
     """Time 30 iterations of CG-SENSE from files in memory, and give the residual of the normal equations for both."""
     mask = operator.sampling_mask
-    solver = CGSense(REGULARISATION, tol=0.0, max_steps=CG_STEPS)
+    solver = CGSense(REGULARISATION, solver=SolverSettings(tol=0.0, max_steps=CG_STEPS))
     with memory_folder() as name:
         folder = Path(name)
         write_bart(folder, kspace, operator.sensitivity_maps)

@@ -17,7 +17,10 @@ import resource
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
+
+from molrecon.weights import load
 
 # This script's folder is searched first, and has a file of the name of the package.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -32,7 +35,6 @@ from molrecon.memory import fit_to_memory, parse_size, plan_memory
 from molrecon.metrics import psnr
 from molrecon.mol import MOL
 from molrecon.networks import ResidualNetwork
-from molrecon.weights import load_model
 from operators import Sense, centred_fft, poisson_disc_mask
 
 ACCELERATION, CALIBRATION, NOISE = 6.0, (16, 16), 0.01
@@ -75,11 +77,11 @@ def reconstruct(folder: Path, memory: str, model: str | None, max_steps: int, to
     """Reconstruct the scan inside the budget, write image.npy and print the report."""
     budget = parse_size(memory)
     resource.setrlimit(resource.RLIMIT_DATA, (budget, budget))
-    mol = load_model(model) if model else MOL(ResidualNetwork(ndim=3, levels=2, layer="sll")).eval()
-    mol.tol, mol.max_steps = tol, max_steps
+    mol = load(model, MOL) if model else MOL(ResidualNetwork(ndim=3, levels=2, layer="sll")).eval()
+    mol.solver = replace(mol.solver, tol=tol, max_steps=max_steps)
     kspace, maps = (torch.from_numpy(np.load(folder / f"{name}.npy"))[None] for name in ("kspace", "maps"))
     mask = torch.from_numpy(np.load(folder / "mask.npy"))
-    plan = plan_memory(budget, mol.network, kspace.shape[2:], kspace.shape[1], window=mol.window)
+    plan = plan_memory(budget, mol.network, kspace.shape[2:], kspace.shape[1], window=mol.solver.window)
     print(plan.describe(), file=sys.stderr, flush=True)
     mol = fit_to_memory(mol, plan)
     started = time.perf_counter()

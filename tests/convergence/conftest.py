@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from molrecon.certify import load_certifiable
 from molrecon.mol import MOL
-from molrecon.weights import available_models
+from molrecon.weights import available_models, load
 from tests.convergence.problems import FAMILIES, NDIM, TIGHTNESS
 from tests.random_networks import draw_network
 
@@ -38,7 +37,7 @@ def equilibrium_models() -> dict[str, MOL]:
     models = {}
     for name in available_models():
         try:
-            model = load_certifiable(name)
+            model = load(name, MOL)
         except ValueError:  # an unrolled model has no equilibrium
             continue
         if model.network.certified:  # what is only estimated promises nothing; `--model` tries it all the same
@@ -51,7 +50,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "model" not in metafunc.fixturenames:
         return
     path = metafunc.config.getoption("--model", default=None)
-    models = equilibrium_models() if path is None else {str(path): load_certifiable(path)}
+    models = equilibrium_models() if path is None else {str(path): load(path, MOL)}
     known = {model.network.ndim for model in models.values()}
     if path is None:
         models |= {f"random {ndim}D": random_model(ndim) for ndim in (2, 3) if ndim not in known}

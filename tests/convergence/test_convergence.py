@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -31,7 +32,7 @@ def told(model: MOL, family: str) -> tuple[Family, Conditioning]:
 def with_settings(model: MOL, *, window: int = ANDERSON, tol: float = 1e-3, max_steps: int = 2000) -> MOL:
     """Return the same model, weights shared, with other settings of the solver."""
     other = copy.copy(model)
-    other.window, other.tol, other.max_steps = window, tol, max_steps
+    other.solver = replace(other.solver, window=window, tol=tol, max_steps=max_steps)
     return other
 
 

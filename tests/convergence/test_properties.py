@@ -9,6 +9,7 @@ network. `--cases` says how many there are.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from molrecon.batched import dot, norm, per_sample
 from molrecon.checks import absolute_error
 from molrecon.conditioning import Conditioning
 from molrecon.mol import MOL
-from molrecon.perturbation import data_robustness_bound, weight_ratio
+from molrecon.robustness_bounds import data_robustness_bound
 from operators import Dense, Flatten, LinearOperator, Sense
 from tests.random_networks import draw_network
 
@@ -85,18 +86,18 @@ def scans_violated(rng: np.random.Generator, model: MOL, shape: tuple[int, ...])
     change = per_sample(scattered(rng, SCANS, -4, 1) * norm(kspace) / norm(change), change) * change
     start = per_sample(scattered(rng, SCANS, -3, 3), phase) * complex_normal(rng, SCANS, *shape)
 
-    model.tol, model.max_steps = TOL, MAX_STEPS
+    model.solver = replace(model.solver, tol=TOL, max_steps=MAX_STEPS)
     first = model(kspace, operator, conditioning=known)
     second = model(kspace, operator, conditioning=known, start=start)
     moved = model(kspace + change, operator, conditioning=known, start=first.value)
-    model.max_steps, model.window = int(rng.integers(1, 8)), int(rng.choice([0, 5]))
+    model.solver = replace(model.solver, max_steps=int(rng.integers(1, 8)), window=int(rng.choice([0, 5])))
     early = model(kspace, operator, conditioning=known, start=start)
 
     def apart(one: Tensor, other: Tensor, allowed: Tensor) -> Tensor:
         return norm(one - other) > allowed * EXACT
 
     errors = [absolute_error(solution) for solution in (first, second, moved, early)]
-    bound = data_robustness_bound(weight_ratio(model, known), operator, change)
+    bound = data_robustness_bound(model.weight_ratio(known), operator, change)
     violated = torch.stack(
         [
             apart(first.value, second.value, errors[0] + errors[1]),

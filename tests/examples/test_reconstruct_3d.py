@@ -12,7 +12,7 @@ from examples.reconstruct_3d import make_sample, run
 from molrecon.io.phantom import voxel_size
 from molrecon.mol import MOL
 from molrecon.networks import ResidualNetwork
-from molrecon.weights import save_model
+from molrecon.weights import save
 
 SHAPE = (24, 32, 40)
 
@@ -21,7 +21,7 @@ SHAPE = (24, 32, 40)
 def model(tmp_path: Path) -> str:
     path = tmp_path / "untrained.safetensors"
     network = ResidualNetwork(ndim=3, monotonicity=0.2, channels=2, features=4, levels=1, cycles=1)
-    save_model(MOL(network), path, {})
+    save(MOL(network), path, {})
     return str(path)
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 from examples.reconstruct_dynamic import FRAME_SECONDS, make_sample, moving_head, run
 from molrecon.mol import MOL
 from molrecon.networks import ResidualNetwork
-from molrecon.weights import save_model
+from molrecon.weights import save
 
 SHAPE = (6, 40, 36)
 
@@ -36,7 +36,7 @@ def test_sample_measures_an_eighth_of_the_columns_of_every_frame():
 
 def test_series_picture_and_animation(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     path = tmp_path / "untrained.safetensors"
-    save_model(MOL(ResidualNetwork(ndim=3, monotonicity=0.2, channels=2, features=4, levels=1, cycles=1)), path, {})
+    save(MOL(ResidualNetwork(ndim=3, monotonicity=0.2, channels=2, features=4, levels=1, cycles=1)), path, {})
     images = run(tmp_path / "out", str(path), shape=SHAPE)
     output = capsys.readouterr().out
     assert "CG-SENSE" in output and "MOL is within" in output

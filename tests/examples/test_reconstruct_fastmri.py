@@ -9,7 +9,7 @@ from molrecon.io import read_volume
 from molrecon.io.phantom import make_sample_volume
 from molrecon.mol import MOL
 from molrecon.networks import ResidualNetwork
-from molrecon.weights import save_model
+from molrecon.weights import save
 
 
 def small(path: Path) -> Path:
@@ -20,7 +20,7 @@ def small(path: Path) -> Path:
 def model(tmp_path: Path) -> str:
     path = tmp_path / "untrained.safetensors"
     network = ResidualNetwork(monotonicity=0.2, channels=2, features=4, levels=1, cycles=1)
-    save_model(MOL(network), path, {})
+    save(MOL(network), path, {})
     return str(path)
 
 

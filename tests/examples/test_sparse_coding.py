@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from examples import sparse_coding, train_sparse_coding
-from molrecon.weights import load_card
-from molrecon.weights.sparse import load_code_network
+from molrecon.unrolled.lista import CodeNetwork
+from molrecon.weights import load, load_card
 
 
 def test_training_and_table(
@@ -21,7 +21,8 @@ def test_training_and_table(
         out = tmp_path / network
         train_sparse_coding.run(train_sparse_coding.parse(["--network", network, "--out", str(out), *small, *more]))
         models.append(out / f"{network}.safetensors")
-    model, dictionary = load_code_network(models[0])
+    model = load(models[0], CodeNetwork)
+    dictionary = model.dictionary
     card = load_card(models[0])
     assert model.n_layers == 3 and dictionary.shape == (20, 40)
     assert card["parameters"] == 20 * 40 + 6 and len(card["scores"]["test_pooled_nmse_db_by_layer"]) == 3

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from molrecon.weights import load_card, load_model
+from molrecon.mol import MOL
+from molrecon.weights import load, load_card
 
 DATA = os.environ.get("MOLRECON_DATA")
 SCRIPT = Path(__file__).parents[2] / "examples" / "train_mol.py"
@@ -23,7 +24,7 @@ def test_train_mol_writes_a_certified_model_and_resumes(tmp_path: Path) -> None:
     for steps in ("2", "3"):
         subprocess.run([*command, "--steps", steps], check=True, capture_output=True, text=True)
     assert "resumed at step 2" in (tmp_path / "train.log").read_text(encoding="utf-8")
-    model = load_model(tmp_path / "tiny.safetensors")
+    model = load(tmp_path / "tiny.safetensors", MOL)
     assert model.certificate().kind == "certified"
     card = load_card(tmp_path / "tiny.safetensors")
     assert card["steps"] == 3

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from molrecon.weights import load_card, load_model
+from molrecon.mol import MOL
+from molrecon.weights import load, load_card
 
 DATA = os.environ.get("MOLRECON_DATA")
 SCRIPT = Path(__file__).parents[2] / "examples" / "train_volume.py"
@@ -22,7 +23,7 @@ def test_train_volume_writes_a_certified_model_and_resumes(tmp_path: Path) -> No
     for steps in ("1", "2"):
         subprocess.run([*command, "--steps", steps, "--name", "tiny"], check=True, capture_output=True, text=True)
     assert "resumed at step 1" in (tmp_path / "train.log").read_text(encoding="utf-8")
-    model = load_model(tmp_path / "tiny.safetensors")
+    model = load(tmp_path / "tiny.safetensors", MOL)
     assert model.network.ndim == 3
     assert model.certificate().kind == "certified"
     scores = load_card(tmp_path / "tiny.safetensors")["scores"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import final
 
@@ -14,16 +15,16 @@ import torch
 from torch import Tensor, nn
 
 from molrecon.__main__ import main
-from molrecon.certify import Problem, certify, load_certifiable, sample_problem, volume_problem
+from molrecon.certify import Problem, certify, sample_problem, volume_problem
 from molrecon.conditioning import Conditioning
 from molrecon.findings import as_dict, describe
 from molrecon.io import read_volume
 from molrecon.io.phantom import make_sample_volume
 from molrecon.mol import MOL
 from molrecon.networks import PlainNetwork, ResidualNetwork, ScoreNetwork
-from molrecon.perturbation import data_robustness_bound, operator_robustness_bound, weight_ratio
+from molrecon.robustness_bounds import data_robustness_bound, operator_robustness_bound
 from molrecon.unrolled.modl import MoDL
-from molrecon.weights import save_model
+from molrecon.weights import load, save
 from operators import Sense
 
 FIELDS = ["kind", "lipschitz", "monotonicity", "contraction", "robustness"]
@@ -87,7 +88,7 @@ def test_a_model_that_does_not() -> None:
 def test_the_data_bound_is_attained() -> None:
     # One pixel, one coil of sensitivity a: x = lambda a b / (m + lambda a^2), steepest at a = sqrt(m / lambda).
     model = MOL(Scaling(), data_weight=5.0).double().eval()
-    model.tol = 1e-12
+    model.solver = replace(model.solver, tol=1e-12)
     known = Conditioning(
         torch.ones(1).double(), torch.full((1,), 0.01).double(), torch.ones(1, 1, 1, dtype=torch.complex128)
     )
@@ -96,14 +97,14 @@ def test_the_data_bound_is_attained() -> None:
     b = torch.full((1, 1, 1, 1), 3.0 - 1j, dtype=torch.complex128)
     with torch.no_grad():
         moved = model(2 * b, operator, conditioning=known).value - model(b, operator, conditioning=known).value
-    ratio = weight_ratio(model, known)
+    ratio = model.weight_ratio(known)
     torch.testing.assert_close(data_robustness_bound(ratio, operator, b), moved.abs().flatten(), rtol=1e-6, atol=0)
 
 
 def test_the_bound_of_changed_maps_holds_at_all_sizes() -> None:
     problem = small_problem()
     model = MOL(Scaling(), data_weight=5.0).double().eval()
-    model.tol = 1e-10
+    model.solver = replace(model.solver, tol=1e-10)
     operator = problem.operator
     assert isinstance(operator, Sense)
     known = model.condition(problem.kspace.to(torch.complex128), operator, 0.01)
@@ -114,7 +115,7 @@ def test_the_bound_of_changed_maps_holds_at_all_sizes() -> None:
             change = size * torch.randn(operator.sensitivity_maps.shape, dtype=torch.complex64, generator=generator)
             changed = Sense(operator.sensitivity_maps + change, operator.sampling_mask)
             moved = (model(problem.kspace, changed, conditioning=known).value - base).norm()
-            bound = operator_robustness_bound(weight_ratio(model, known), operator, changed, problem.kspace, base)
+            bound = operator_robustness_bound(model.weight_ratio(known), operator, changed, problem.kspace, base)
             assert moved <= bound
             assert size > 1e-3 or moved >= 0.05 * bound
 
@@ -151,7 +152,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "unrolled": MoDL(certified, n_unrolls=2),
     }
     for name, model in saved.items():
-        save_model(model, folder / f"{name}.safetensors", {"data": "none"})
+        save(model, folder / f"{name}.safetensors", {"data": "none"})
     return {name: str(folder / f"{name}.safetensors") for name in saved}
 
 
@@ -196,4 +197,4 @@ def test_usage(models: dict[str, str], scan: str, tmp_path: Path, capsys: pytest
 
 
 def test_packaged_models_can_be_loaded() -> None:
-    assert load_certifiable("mol-brain-2d").certificate().kind == "certified"
+    assert load("mol-brain-2d", MOL).certificate().kind == "certified"

@@ -14,17 +14,19 @@ from molrecon.arguments import METHODS
 from molrecon.io.phantom import make_sample_volume
 from molrecon.mol import MOL
 from molrecon.networks import ResidualNetwork
-from molrecon.weights import save_model
+from molrecon.reconstructor import Reconstructor
+from molrecon.weights import available_models, save, weights_hash
 
 SHAPE = (36, 32)
-KEYS = {"psnr", "ssim", "nmse", "seconds", "iterations", "error_bound", "converged"}
+KEYS = {"psnr", "ssim", "nmse", "psnr_rss", "ssim_rss", "seconds", "iterations", "error_bound", "kind", "converged"}
+KEYS |= {"worse_than_zero_filled", "regularisation", "model", "weights_sha256"}
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     path = tmp_path_factory.mktemp("model") / "untrained.safetensors"
     network = ResidualNetwork(monotonicity=0.2, channels=2, features=4, levels=1, cycles=1)
-    save_model(MOL(network), path, {"data": "none"})
+    save(MOL(network), path, {"data": "none"})
     return str(path)
 
 
@@ -158,7 +160,10 @@ def test_compare_prints_json_alone(model: str, sample: Path, capsys: pytest.Capt
     command += ["--noise", "0.005", "--seed", "3", "--model", model, "--json", "-"]
     assert main(command) in (0, 5)
     content = json.loads(capsys.readouterr().out)
-    assert set(content) == {"input", "methods"}
+    assert set(content) == {"input", "sha256", "sampling", "noise", "sensitivity_maps", "reference", "methods"}
+    assert content["sampling"]["seed"] == [3] and content["sampling"]["mask"] == "equispaced"
+    assert content["sampling"]["measured"] == len(content["sampling"]["columns"])
+    assert content["methods"]["mol"]["weights_sha256"] == weights_hash(model)
     assert content["input"] == str(sample)
     assert list(content["methods"]) == list(METHODS)
     assert all(set(score) == KEYS for score in content["methods"].values())
@@ -190,6 +195,38 @@ def test_compare_takes_npy_of_one_slice(sample: Path, tmp_path: Path, capsys: py
     assert json.loads(capsys.readouterr().out)["methods"]["zero-filled"]["psnr"] > 0
 
 
+def test_compare_takes_any_packaged_model_and_any_file(
+    model: str, sample: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["compare", str(sample), "--accel", "2", "--center-fraction", "0.25", "--json", "-"]
+    methods = [*available_models(Reconstructor), model]
+    flat = [name for name in methods if "3d" not in name and "2dt" not in name]
+    assert main([*command, "--methods", ",".join(["cg-sense", *flat])]) in (0, 5)
+    scores = json.loads(capsys.readouterr().out)["methods"]
+    assert list(scores) == ["cg-sense", *flat]
+    assert scores["modl-brain-2d"]["kind"] == "none" and scores["modl-brain-2d"]["error_bound"] is None
+    assert main([*command, "--methods", "magic"]) == 2
+    assert "magic is neither a file nor a packaged model" in capsys.readouterr().err
+    assert main([*command, "--methods", "alista-16"]) == 2
+    assert "holds a ALISTA, expected a Reconstructor" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["modl-brain-2d", "unet-brain-2d", "de-grad-brain-2d", "cg-sense", "l1-wavelet"])
+def test_reconstruct_takes_every_method(
+    name: str, sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["reconstruct", str(sample), "--out", str(tmp_path), "--model", name]
+    assert main(command) in (0, 5)
+    sidecar = json.loads((tmp_path / f"{sample.stem}.json").read_text())
+    kind = "certified" if name == "cg-sense" else "none"
+    assert sidecar["summary"]["kind"] == sidecar["certificate"]["kind"] == kind
+    assert (sidecar["slices"][0]["error_bound"] is None) == (kind == "none")
+    if name == "modl-brain-2d":
+        assert sidecar["solver"] is None
+        assert main([*command, "--tol", "1e-3"]) == 2
+        assert "--tol, expected neither" in capsys.readouterr().err
+
+
 def test_compare_wants_a_fully_sampled_scan(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     kspace = np.ones((3, 24, 20), np.complex64)
     kspace[..., 1::2] = 0
@@ -204,7 +241,7 @@ def test_compare_wants_a_fully_sampled_scan(tmp_path: Path, capsys: pytest.Captu
         [],
         ["nonsense"],
         ["reconstruct", "x.h5"],
-        ["compare", "x.h5", "--methods", "magic"],
+        ["compare", "x.h5", "--methods", "cg-sense,,mol"],
         ["compare", "x.h5", "--accel", "0.5"],
         ["compare", "x.h5", "--noise", "-1"],
         ["compare", "x.h5", "--seed", "1.5"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -105,18 +106,18 @@ def test_a_large_budget_changes_nothing_and_a_small_one_is_described() -> None:
 def test_a_fitted_model_finds_the_same_equilibrium_with_the_same_weights() -> None:
     kspace, operator = make_problem((64, 6, 5))
     model = MOL(make_network()).double().eval()
-    model.tol, model.max_steps = 1e-8, 60
+    model.solver = replace(model.solver, tol=1e-8, max_steps=60)
     plan = plan_memory(5 * 2**30, model.network, (64, 6, 5), 3)
     plan = type(plan)(**{**vars(plan), "tile": (16, 6, 5), "halo": (9, 0, 0), "window": 4})
     fitted = fit_to_memory(model, plan)
     assert isinstance(fitted.network, Tiled) and len(fitted.network.cuts((64, 6, 5))[0]) == 4
-    assert isinstance(model.network, ResidualNetwork) and model.window == 10
+    assert isinstance(model.network, ResidualNetwork) and model.solver.window == 10
     assert {id(p) for p in fitted.parameters()} == {id(p) for p in model.parameters()}
     assert fitted.certificate() == model.certificate() and not fitted.training
     kspace = kspace.to(torch.complex128)
     operator = Sense(operator.sensitivity_maps.to(torch.complex128), operator.sampling_mask)
     expected, solution = model(kspace, operator, 0.05), fitted(kspace, operator, 0.05)
-    assert bool(solution.converged.all()) and (fitted.window, fitted.tol) == (4, 1e-8)
+    assert bool(solution.converged.all()) and (fitted.solver.window, fitted.solver.tol) == (4, 1e-8)
     torch.testing.assert_close(solution.value, expected.value, rtol=1e-6, atol=1e-6)
     assert fit_to_memory(fitted, plan).network.network is model.network
 
@@ -133,7 +134,7 @@ def solve_within_the_estimate() -> None:
     shape, coils = (96, 64, 48), 3
     kspace, operator = make_problem(shape, coils)
     model = MOL(ResidualNetwork(channels=4, features=24, levels=2, cycles=1, ndim=3, layer="sll")).eval()
-    model.max_steps, model.tol = 1, 0.0
+    model.solver = replace(model.solver, max_steps=1, tol=0.0)
     known = condition(kspace, operator, 0.05)
     for budget in ("8GiB", "700MiB"):
         plan = plan_memory(budget, model.network, shape, coils)
@@ -152,7 +153,7 @@ def test_training_an_equilibrium_takes_less_memory_than_training_as_many_unrolls
     known = condition(kspace, operator, 0.05)
     network = ResidualNetwork(features=8, channels=4, levels=2, cycles=1)
     mol, modl = MOL(network), MoDL(network, n_unrolls=12)
-    mol.max_steps, mol.tol, mol.backward_tol = 12, 0.0, 0.0
+    mol.solver = replace(mol.solver, max_steps=12, tol=0.0, backward_tol=0.0)
     models: tuple[MOL, MoDL] = (mol, modl)
     used = []
     for model in models:

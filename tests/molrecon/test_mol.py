@@ -62,7 +62,7 @@ def make_model(*, monotonicity: float = 0.1, seed: int = 0) -> MOL:
         network.weight.add_(0.05 * torch.randn(network.weight.shape, generator=generator))
         network.bias.add_(0.01 * torch.randn(network.bias.shape, generator=generator))
     model = MOL(network, data_weight=20.0).double().eval()
-    model.tol = 1e-9
+    model.solver = replace(model.solver, tol=1e-9)
     return model
 
 
@@ -73,7 +73,7 @@ def norms(x: Tensor) -> Tensor:
 def test_zero_score_gives_the_tikhonov_solution() -> None:
     kspace, operator, image = make_problem(shape=(6, 8), batch=1)
     model = MOL(ZeroNetwork(), data_weight=7.0).double()
-    model.tol = 1e-12
+    model.solver = replace(model.solver, tol=1e-12)
     conditioning = Conditioning(torch.ones(1).double(), torch.full((1,), 0.01).double(), torch.ones_like(image))
     solution = model(kspace, operator, conditioning=conditioning)
     basis = torch.eye(48, dtype=torch.complex128).reshape(48, 6, 8)
@@ -89,7 +89,7 @@ def test_zero_score_gives_the_tikhonov_solution() -> None:
 def test_one_equilibrium_from_five_starts_within_the_bounds(window: int) -> None:
     kspace, operator, image = make_problem()
     model = make_model()
-    model.window, model.tol, model.max_steps = window, 1e-5, 400
+    model.solver = replace(model.solver, window=window, tol=1e-5, max_steps=400)
     noise = torch.randn(image.shape, dtype=image.dtype, generator=torch.Generator().manual_seed(5))
     starts = [None, torch.zeros_like(image), noise, image.flip(0), 1e3 * noise]
     solutions = [model(kspace, operator, noise_level=0.01, start=start) for start in starts]
@@ -105,15 +105,15 @@ def test_the_bound_bounds_and_falls_at_the_promised_rate_without_acceleration() 
     model = make_model()
     known = model.condition(kspace, operator, 0.01)
     truth = model(kspace, operator, conditioning=known).value
-    model.window = 0
+    model.solver = replace(model.solver, window=0)
     m = model.network.monotonicity
     rate = (1 - m) * (1 + m / 4) + m / 4
     for steps in (1, 3, 10):
-        model.max_steps = steps
+        model.solver = replace(model.solver, max_steps=steps)
         solution = model(kspace, operator, conditioning=known)
         error = norms(solution.value - truth)
         assert (error <= solution.error_bound * norms(solution.value) * (1 + 1e-6)).all()
-    model.max_steps, model.tol = 60, 1e-8
+    model.solver = replace(model.solver, max_steps=60, tol=1e-8)
     absolute = model(kspace, operator, conditioning=known).residuals
     # The history is relative to the size of the iterate, which settles after some steps.
     assert (absolute[11:] <= absolute[10:-1] * rate * 1.01).all()
@@ -145,14 +145,15 @@ def _loss(value: Tensor) -> Tensor:
 def test_implicit_gradients_match_finite_differences() -> None:
     kspace, operator, _ = make_problem(shape=(12, 10), batch=1)
     model = make_model(monotonicity=0.3)
-    model.tol = model.backward_tol = 1e-11
+    model.solver = replace(model.solver, tol=1e-11, backward_tol=1e-11)
     known = model.condition(kspace, operator, 0.01)
     maps = operator.sensitivity_maps.clone().requires_grad_()
     kspace = kspace.clone().requires_grad_()
     reports: list[Solution] = []
 
     def loss(k: Tensor, s: Tensor) -> Tensor:
-        solution = model(k, Sense(s, operator.sampling_mask), conditioning=known, on_backward=reports.append)
+        settings = replace(model.solver, on_backward=reports.append)
+        solution = model(k, Sense(s, operator.sampling_mask), conditioning=known, solver=settings)
         return _loss(solution.value)
 
     loss(kspace, maps).backward()
@@ -178,10 +179,9 @@ def test_implicit_gradients_match_finite_differences() -> None:
 def test_a_gradient_that_misses_its_tolerance_is_reported(caplog: pytest.LogCaptureFixture) -> None:
     kspace, operator, _ = make_problem(shape=(12, 10), batch=2)
     model = make_model()
-    model.tol, model.backward_tol = 1e-4, 1e-10
+    model.solver = replace(model.solver, tol=1e-4, backward_tol=1e-10, backward_max_steps=2)
     solution = model(kspace, operator, noise_level=0.01)
     assert solution.converged.all()
-    model.max_steps = 2
     with caplog.at_level(logging.WARNING):
         solution.value.abs().square().sum().backward()
     assert "MOL: the gradient's linear system: 2 of 2 samples did not converge" in caplog.text
@@ -191,7 +191,7 @@ def test_a_gradient_that_misses_its_tolerance_is_reported(caplog: pytest.LogCapt
 def test_equivariant_to_intensity_and_to_a_constant_phase() -> None:
     kspace, operator, _ = make_problem()
     model = make_model()
-    model.tol = 1e-8
+    model.solver = replace(model.solver, tol=1e-8)
     base = model(kspace, operator, noise_level=0.01).value
     louder = model(250 * kspace, operator, noise_level=2.5).value
     torch.testing.assert_close(louder, 250 * base, rtol=1e-5, atol=1e-4)
@@ -215,7 +215,7 @@ def test_noise_level_is_estimated_when_it_is_not_given() -> None:
 def test_empty_slice_is_zero_and_leaves_its_neighbour_alone() -> None:
     kspace, operator, _ = make_problem()
     model = make_model()
-    model.tol = 1e-8
+    model.solver = replace(model.solver, tol=1e-8)
     both = model(kspace, operator, noise_level=0.01)
     kspace = kspace.clone()
     kspace[1] = 0
@@ -228,7 +228,7 @@ def test_empty_slice_is_zero_and_leaves_its_neighbour_alone() -> None:
 def test_single_precision_reaches_bounds_below_its_rounding_of_the_data_term() -> None:
     kspace, operator, _ = make_problem()
     model = make_model().float()
-    model.tol = 1e-5
+    model.solver = replace(model.solver, tol=1e-5)
     operator = Sense(operator.sensitivity_maps.to(torch.complex64), operator.sampling_mask)
     solution = model(kspace.to(torch.complex64), operator, noise_level=0.001)
     assert solution.value.dtype == torch.complex64
@@ -243,10 +243,10 @@ def test_what_single_precision_cannot_reach_is_said_and_double_reaches_it() -> N
         Sense(operator.sensitivity_maps.to(torch.complex64), operator.sampling_mask),
     )
     model = make_model(monotonicity=0.02).float()
-    model.tol = 1e-7
+    model.solver = replace(model.solver, tol=1e-7)
     bounds = []
     for refine in (False, True):
-        model.refine = refine
+        model.solver = replace(model.solver, refine=refine)
         solution = model(kspace, operator, noise_level=1e-3)
         assert solution.stalled is not None and solution.stalled.all() and not solution.converged.any()
         assert "attainable in this precision" in solution.shortfall()
@@ -284,7 +284,7 @@ def test_any_number_of_axes_and_any_operator(case: str) -> None:
     model = (
         MOL(ResidualNetwork(monotonicity=0.1, channels=2, features=4, levels=2, cycles=1, ndim=ndim)).double().eval()
     )
-    model.tol = 1e-6
+    model.solver = replace(model.solver, tol=1e-6)
     kspace = 40 * operator(image)
     known = model.condition(kspace, operator, 0.4)
     assert 0.4 < float(known.scale) / 40 < 1.3  # the intensity of the image, whatever the norm of A
@@ -336,7 +336,7 @@ def test_published_weights_reach_their_fixed_point_and_are_not_certified() -> No
     _, operator, _ = make_problem(shape=(64, 64), batch=1)
     kspace = operator(image)
     known = Conditioning(torch.ones(1).double(), torch.full((1,), 0.01).double(), torch.ones_like(image))
-    model.tol = 1e-6
+    model.solver = replace(model.solver, tol=1e-6)
     first = model(kspace, operator, conditioning=known)
     second = model(kspace, operator, conditioning=replace(known), start=torch.zeros_like(image))
     assert first.converged.all()
@@ -347,7 +347,7 @@ def test_published_weights_reach_their_fixed_point_and_are_not_certified() -> No
 def test_double_precision_data_meet_a_single_precision_model() -> None:
     kspace, operator, _ = make_problem(batch=1)
     model = make_model().float()
-    model.tol = 1e-3
+    model.solver = replace(model.solver, tol=1e-3)
     data = kspace.requires_grad_()
     solution = model(data, operator)
     assert solution.converged.all()
@@ -360,6 +360,6 @@ def test_double_precision_data_meet_a_single_precision_model() -> None:
 def test_an_empty_scan_converges_without_refinement() -> None:
     kspace, operator, _ = make_problem(batch=1)
     model = make_model()
-    model.refine = False
+    model.solver = replace(model.solver, refine=False)
     solution = model(torch.zeros_like(kspace), operator, 0.01)
     assert solution.converged.all()

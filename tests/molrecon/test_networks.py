@@ -19,7 +19,7 @@ from molrecon.lipschitz import convolution_norm_bound
 from molrecon.mol import MOL
 from molrecon.networks import PlainNetwork, ResidualNetwork, ScoreNetwork, SpectralNetwork
 from molrecon.networks.convolution import Padding
-from molrecon.weights import load_model
+from molrecon.weights import load
 from tests.random_networks import KINDS, build_network
 
 SHAPES: list[dict[str, Any]] = [
@@ -264,7 +264,7 @@ def waves(*size: int) -> Tensor:
 
 def test_the_packaged_model_computes_what_it_always_did() -> None:
     # Values of version 0.1.0, before networks in more dimensions.
-    packaged = load_model("mol-brain-2d").network
+    packaged = load("mol-brain-2d", MOL).network
     other = ResidualNetwork(channels=3, features=20, levels=2, cycles=2, seed=4).eval()
     expected = {
         packaged: [0.00935508031, 0.05952899530, -0.32991236448, 0.00739428075, 8.59261920],

@@ -14,7 +14,8 @@ from molrecon.io.images import read_image, write_image
 from molrecon.photographs import sense_photograph
 from molrecon.unrolled.assembly import assemble
 from molrecon.unrolled.imager import BlockImager
-from molrecon.weights.imaging import find_imager, save_imager
+from molrecon.weights import save
+from molrecon.weights.imaging import find_imager
 from operators import orthonormal_matrix
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (20, 40, 3), np.uint8)
@@ -31,7 +32,7 @@ def imager(measurements: int) -> BlockImager:
 @pytest.fixture
 def model(tmp_path: Path) -> str:
     path = tmp_path / "imager.safetensors"
-    save_imager(imager(272), path, {})
+    save(imager(272), path, {})
     return str(path)
 
 

@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
+from molrecon.classical import CGSense
 from molrecon.cohort import Entry, Settings, reconstruct_cohort, reconstruct_file
-from molrecon.compare import Comparison, reference_image, root_sum_of_squares, undersample
+from molrecon.compare import CG_GRID, Comparison, reference_image, root_sum_of_squares, undersample
 from molrecon.io import RawVolume, read_volume, write_cfl
 from molrecon.io.phantom import make_sample_volume
 from molrecon.metrics import psnr
@@ -18,9 +20,10 @@ from molrecon.networks import ResidualNetwork
 from molrecon.outputs import output_names, output_paths, write_outputs
 from molrecon.pipeline import reconstruct_prepared, reconstruct_volume, solve_slices
 from molrecon.preparation import prepare, read_maps
+from molrecon.reconstructor import Reconstructor
 from molrecon.sidecar import ModelSource, describe, describe_sampling, plain, write_json
-from molrecon.solution import Solution
-from operators import centred_fft, centred_ifft, random_mask
+from molrecon.solution import Solution, unbounded_solution
+from operators import LinearOperator, centred_fft, centred_ifft, random_mask
 from operators.hybrid import crop_readout
 
 SHAPE = (40, 36)
@@ -77,7 +80,7 @@ def test_the_pipeline_delivers_the_equilibrium_with_its_bound(scan: RawVolume, m
     assert result.image.dtype == np.float32
     assert result.voxel_size == scan.voxel_size
     assert result.converged.all()
-    assert (result.error_bound <= model.tol).all()
+    assert (result.error_bound <= model.solver.tol).all()
     assert [len(history) for history in result.residuals] == [n + 1 for n in result.n_steps]
     prepared = prepare(scan)
     with torch.no_grad():
@@ -110,10 +113,10 @@ def test_a_slice_without_data_is_delivered_as_zeros_and_flagged(scan: RawVolume,
 
 
 def test_non_convergence_is_reported(scan: RawVolume, model: MOL):
-    model.max_steps = 1
+    model.solver = replace(model.solver, max_steps=1)
     result = reconstruct_volume(scan, model)
     assert not result.converged.any()
-    assert (result.error_bound > model.tol).all()
+    assert (result.error_bound > model.solver.tol).all()
 
 
 def test_given_maps_are_used_on_either_grid(scan: RawVolume, tmp_path: Path):
@@ -187,11 +190,11 @@ def test_the_four_outputs_and_what_the_sidecar_says(scan: RawVolume, model: MOL,
     text = written[-1].read_text()
     sidecar = json.loads(text)
     assert sidecar["input"]["sha256"] == scan.sha256
-    assert sidecar["model"] == {"name": "untrained", "weights_sha256": "0" * 64}
+    assert sidecar["model"] == {"name": "untrained", "weights_sha256": "0" * 64, "method": "MOL"}
     assert sidecar["sampling"]["columns"] == np.flatnonzero(scan.sampling_mask).tolist()
     assert sidecar["sampling"]["acceleration"] == pytest.approx(SHAPE[1] / scan.sampling_mask.sum(), abs=1e-3)
     assert sidecar["sensitivity_maps"]["method"] == "espirit"
-    assert sidecar["solver"] == {"tol": model.tol, "max_steps": model.max_steps}
+    assert sidecar["solver"] == {"tol": model.solver.tol, "max_steps": model.solver.max_steps}
     assert sidecar["certificate"]["kind"] == "certified"
     assert [entry["index"] for entry in sidecar["slices"]] == [0, 1]
     assert all(entry["converged"] and entry["scale"] > 0 for entry in sidecar["slices"])
@@ -306,17 +309,38 @@ def test_references_of_a_comparison(full: RawVolume, scan: RawVolume):
 
 def test_comparing_methods(full: RawVolume, scan: RawVolume, model: MOL):
     prepared = prepare(scan)
-    comparison = Comparison(prepared, reference_image(full, prepared))
-    zero, cg, best = comparison.zero_filled(), comparison.cg_sense(0.01), comparison.cg_sense(None)
+    comparison = Comparison(prepared, full)
+    zero, cg = comparison.zero_filled, comparison.score("cg-sense", CGSense(0.01))
+    best = comparison.tuned("cg-sense", CGSense, CG_GRID)
     assert (zero.score.iterations, zero.score.error_bound, zero.score.converged) == (0, None, None)
     assert cg.score.psnr > zero.score.psnr
     assert best.score.psnr >= cg.score.psnr - 0.3 and best.regularisation is not None
     result = reconstruct_prepared(prepared, model)
-    assert comparison.reconstruction(result).score.psnr == pytest.approx(comparison.mol(model).score.psnr, abs=0.01)
+    assert comparison.reconstruction(result).score.psnr == pytest.approx(
+        comparison.score("mol", model).score.psnr, abs=0.01
+    )
+    assert (zero.score.kind, cg.score.kind, comparison.score("mol", model).score.kind) == ("none", *["certified"] * 2)
+
+
+def test_a_method_that_diverged_is_marked(full: RawVolume, scan: RawVolume):
+    class Diverged(Reconstructor):
+        def _solve(self, kspace: Tensor, operator: LinearOperator, *unused: object) -> Solution:
+            return unbounded_solution(5 * operator.adjoint(kspace))
+
+    comparison = Comparison(prepare(scan), full)
+    assert comparison.score("diverged", Diverged()).score.worse_than_zero_filled
+    assert not comparison.zero_filled.score.worse_than_zero_filled
+
+
+def test_without_a_reference_in_the_file_the_root_sum_of_squares_is_compared_with_too(full: RawVolume, scan: RawVolume):
+    assert Comparison(prepare(scan), full).zero_filled.score.psnr_rss is None
+    combined = Comparison(prepare(scan), replace(full, reference=None, reference_kind=None)).zero_filled.score
+    assert combined.psnr_rss == pytest.approx(Comparison(prepare(scan), full).zero_filled.score.psnr)
+    assert combined.ssim_rss is not None and combined.psnr != combined.psnr_rss
 
 
 def test_the_file_in_one_call(sample: Path, model: MOL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("molrecon.cohort.load_source", lambda name: (model, ModelSource(name, "0" * 64)))
+    monkeypatch.setattr("molrecon.cohort.load_method", lambda name: (model, ModelSource(name, "0" * 64)))
     result = reconstruct_file(sample, tmp_path / "out", model="mine")
     assert result.converged.all()
     assert json.loads((tmp_path / "out" / "head.json").read_text())["model"]["name"] == "mine"

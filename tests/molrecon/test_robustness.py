@@ -15,19 +15,23 @@ from torch import Tensor
 
 from molrecon.__main__ import main
 from molrecon.batched import norm
+from molrecon.classical import CGSense, ZeroFilled
 from molrecon.compare import Comparison, reference_image, undersample
+from molrecon.defaults import DEFAULT_MODEL
 from molrecon.io import RawVolume, read_npy, read_volume
 from molrecon.io.phantom import make_sample_volume
+from molrecon.lipschitz import Certificate, certificate
 from molrecon.mol import MOL
 from molrecon.networks import ResidualNetwork
 from molrecon.preparation import PreparedVolume, prepare
-from molrecon.robustness import evaluate, select_slices, take_slices
+from molrecon.reconstructor import Reconstructor
+from molrecon.robustness import HeldFixed, evaluate, select_slices, take_slices
 from molrecon.robustness_page import describe_robustness, robustness_figure, robustness_table
-from molrecon.subjects import Frozen, Subject, cg_sense_subject, model_subject, zero_filled_subject
+from molrecon.solution import Solution, unbounded_solution
 from molrecon.trials import Robustness
 from molrecon.unrolled.modl import MoDL
-from molrecon.weights import load_model, save_model
-from operators import Sense, crop_readout, random_mask
+from molrecon.weights import load, save
+from operators import LinearOperator, Sense, crop_readout, random_mask
 
 SHAPE = (36, 32)
 LEVELS = (0.02, 0.1)
@@ -55,13 +59,13 @@ def prepared(full: RawVolume) -> PreparedVolume:
 
 @pytest.fixture(scope="module")
 def result(full: RawVolume, prepared: PreparedVolume) -> Robustness:
-    subjects = {
-        "zero-filled": zero_filled_subject(),
-        "cg-sense": cg_sense_subject(MU),
-        "strict": model_subject(MOL(small_network()).eval()),
-        "unrolled": model_subject(MoDL(small_network(), n_unrolls=3).eval()),
+    methods = {
+        "zero-filled": ZeroFilled(),
+        "cg-sense": CGSense(MU),
+        "strict": MOL(small_network()),
+        "unrolled": MoDL(small_network(), n_unrolls=3),
     }
-    return evaluate(prepared, reference_image(full, prepared), subjects, LEVELS, draws=2, steps=3)
+    return evaluate(prepared, reference_image(full, prepared), methods, LEVELS, draws=2, steps=3)
 
 
 def test_every_promise_is_kept_and_says_what_it_rests_on(result: Robustness):
@@ -98,32 +102,50 @@ def test_the_ascent_climbs_what_psnr_measures(result: Robustness, full: RawVolum
 def test_without_a_perturbation_both_scores_are_those_of_compare(
     result: Robustness, full: RawVolume, prepared: PreparedVolume
 ):
-    comparison = Comparison(prepared, reference_image(full, prepared))
-    for name, outcome in (("zero-filled", comparison.zero_filled()), ("cg-sense", comparison.cg_sense(MU))):
+    comparison = Comparison(prepared, full)
+    for name, outcome in (("zero-filled", comparison.zero_filled), ("cg-sense", comparison.score("", CGSense(MU)))):
         (trial,) = [trial for trial in result.curves[name].gaussian if trial.level == 0]
         assert trial.psnr == pytest.approx(outcome.score.psnr, abs=1e-5)
-        assert trial.psnr_reestimated == pytest.approx(outcome.score.psnr, abs=1e-3)
         assert trial.moved < 1e-4
+    for curve in result.curves.values():
+        (trial,) = [trial for trial in curve.gaussian if trial.level == 0]
+        assert trial.psnr_reestimated == pytest.approx(trial.psnr, abs=1e-3)
+
+
+def test_without_a_perturbation_everything_is_found_as_it_was(tmp_path: Path):
+    # With readout oversampling the noise is estimated on rows that the cropped data no longer have.
+    full = read_volume(make_sample_volume(tmp_path / "head.h5", slices=1, coils=4, shape=(64, 32)))
+    scan = prepare(undersample(replace(full, recon_shape=(32, 32)), random_mask(32, 2, 0.25, 0), 0.0, [0]))
+    assert scan.kspace.shape[-2] == 32 and scan.volume.kspace.shape[-2] > 32
+    reference = np.ones((1, 32, 32), np.float32)
+    found = evaluate(scan, reference, {"strict": MOL(small_network())}, (), draws=1, steps=1)
+    (trial,) = found.curves["strict"].gaussian
+    assert trial.psnr == pytest.approx(trial.psnr_reestimated, abs=1e-4)
 
 
 def test_the_bound_of_cg_sense_is_reached_where_the_singular_value_is_the_root_of_its_weight():
     maps = torch.full((1, 1, 6, 5), math.sqrt(MU), dtype=torch.complex64)
     operator = Sense(maps, torch.ones(1, 1, 1, dtype=torch.bool))
     kspace, change = torch.randn(2, 1, 1, 6, 5, dtype=torch.complex64, generator=torch.Generator().manual_seed(0))
-    frozen = cg_sense_subject(MU).freeze(kspace, operator, 0.0)
-    moved = frozen.solve(kspace + change, None).value - frozen.solve(kspace, None).value
-    assert frozen.bound is not None
-    torch.testing.assert_close(norm(moved), frozen.bound(change), rtol=1e-4, atol=0.0)
+    method = HeldFixed(CGSense(MU), kspace, operator, 0.0)
+    moved = method.solve(kspace + change, None).value - method.solve(kspace, None).value
+    bound = method.bound(change)
+    assert bound is not None
+    torch.testing.assert_close(norm(moved), bound, rtol=1e-4, atol=0.0)
 
 
 def test_a_broken_promise_is_counted_once_a_slice(full: RawVolume, prepared: PreparedVolume):
-    honest = zero_filled_subject()
+    class Boast(Reconstructor):
+        def certificate(self) -> Certificate:
+            return certificate(0.5, certified=False)
 
-    def freeze(kspace: Tensor, A: Sense, noise_level: float) -> Frozen:
-        return replace(honest.freeze(kspace, A, noise_level), bound=lambda d: 0.1 * norm(d))
+        def change_bound(self, conditioning: object, operator: LinearOperator, change: Tensor) -> Tensor:
+            return 0.1 * norm(change)
 
-    subjects = {"boast": Subject(freeze, "estimated")}
-    found = evaluate(prepared, reference_image(full, prepared), subjects, (0.05,), draws=1, steps=1)
+        def _solve(self, kspace: Tensor, operator: LinearOperator, *unused: object) -> Solution:
+            return unbounded_solution(operator.adjoint(kspace))
+
+    found = evaluate(prepared, reference_image(full, prepared), {"boast": Boast()}, (0.05,), draws=1, steps=1)
     assert [trial.violations for trial in found.curves["boast"].trials] == [0, 2, 2]
     assert "estimated: 4 violations" in robustness_table(found)
 
@@ -131,9 +153,9 @@ def test_a_broken_promise_is_counted_once_a_slice(full: RawVolume, prepared: Pre
 def test_what_was_given_stays_and_what_was_estimated_is_estimated_again(full: RawVolume, prepared: PreparedVolume):
     retrospective = prepared.volume
     fixed = prepare(retrospective, prepared.sensitivity_maps.numpy(), prepared.noise_level)
-    reference, subjects = reference_image(full, prepared), {"cg-sense": cg_sense_subject(MU)}
+    reference, methods = reference_image(full, prepared), {"cg-sense": CGSense(MU)}
     for scan, equal in ((fixed, True), (prepared, False)):
-        trial = evaluate(scan, reference, subjects, (0.1,), draws=1, steps=1).curves["cg-sense"].worst_case[-1]
+        trial = evaluate(scan, reference, methods, (0.1,), draws=1, steps=1).curves["cg-sense"].worst_case[-1]
         assert (abs(trial.psnr - trial.psnr_reestimated) < 1e-4) == equal
 
 
@@ -177,7 +199,7 @@ def test_table_json_and_figure_show_every_method(result: Robustness):
 
 def test_the_command(path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     for name, model in (("strict", MOL(small_network())), ("unrolled", MoDL(small_network(), n_unrolls=2))):
-        save_model(model, tmp_path / f"{name}.safetensors", {})
+        save(model, tmp_path / f"{name}.safetensors", {})
     models = [str(tmp_path / f"{name}.safetensors") for name in ("strict", "unrolled")]
     command = ["robustness", str(path), "--accel", "2", "--center-fraction", "0.25", "--slices", "1", "--seed", "3"]
     command += ["--levels", "0.05", "--steps", "1", "--draws", "1", "--models", *models, "--device", "cpu"]
@@ -192,6 +214,14 @@ def test_the_command(path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert json.loads(capsys.readouterr().out)["methods"] == {
         k: v for k, v in content["methods"].items() if k != "strict"
     }
+    # Two files of one name are two models, and one file twice is a mistake.
+    (tmp_path / "other").mkdir()
+    save(MoDL(small_network(), n_unrolls=1), tmp_path / "other" / "unrolled.safetensors", {})
+    same_name = [models[1], str(tmp_path / "other" / "unrolled.safetensors")]
+    assert main([*command, "--models", *same_name, "--json", "-"]) == 0
+    assert list(json.loads(capsys.readouterr().out)["methods"]) == ["zero-filled", "cg-sense", *same_name]
+    assert main([*command, "--models", models[0], models[0]]) == 2
+    assert "given twice" in capsys.readouterr().err
     assert main([*command, "--slices", "7"]) == 2
     assert "hold data" in capsys.readouterr().err
     with pytest.raises(SystemExit):
@@ -204,8 +234,8 @@ def test_a_strip_of_the_real_brain_keeps_the_certificate_and_nearly_uses_it_up()
     strip = crop_readout(torch.from_numpy(full.kspace), 8).numpy()
     full = replace(full, kspace=strip, recon_shape=(8, 180))
     scan = prepare(undersample(full, random_mask(180, 4, 24 / 180, 0), 0.0, [0]))
-    subjects = {"strict": model_subject(load_model())}
-    found = evaluate(scan, reference_image(full, scan), subjects, (0.02,), draws=1, steps=3)
+    methods = {"strict": load(DEFAULT_MODEL, MOL)}
+    found = evaluate(scan, reference_image(full, scan), methods, (0.02,), draws=1, steps=3)
     worst = found.curves["strict"].worst_case[-1]
     assert found.curves["strict"].violations == 0 and found.curves["strict"].converged
     assert worst.tightness is not None and worst.tightness > 0.3

@@ -12,10 +12,11 @@ import torch
 from molrecon import train_command
 from molrecon.__main__ import main
 from molrecon.io.phantom import make_sample_volume
+from molrecon.reconstructor import Reconstructor
 from molrecon.training.log import read_log
 from molrecon.unrolled.post_processing import PostProcessing
 from molrecon.unrolled.varnet import VarNet
-from molrecon.weights import load_card, load_reconstructor
+from molrecon.weights import load, load_card
 
 FEW_STEPS = ["--steps", "2", "--batch", "1", "--rows", "8", "--device", "cpu"]
 
@@ -39,7 +40,7 @@ def test_stack_to_model_and_on(stack: str, tmp_path: Path, capsys: pytest.Captur
     assert main([*command, "--precision", "mixed", "--patience", "1", "--tensorboard"]) == 0
     told = capsys.readouterr()
     assert "2 steps, validation psnr db" in told.out and str(out / "varnet.safetensors") in told.out
-    assert isinstance(load_reconstructor(out / "varnet.safetensors"), VarNet)
+    assert isinstance(load(out / "varnet.safetensors", Reconstructor), VarNet)
     card = load_card(out / "varnet.safetensors")
     assert card["steps"] == 2 and card["loss"] == "l1" and card["precision"] == "mixed" and card["processes"] == 1
     assert "head.npy" in card["data"] and set(card["scores"]) == {"validation_psnr_db"}
@@ -63,7 +64,7 @@ def test_fastmri_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert main([*command, "--out", str(tmp_path / "full")]) == 4
     told = capsys.readouterr()
     assert "2 steps, validation psnr" in told.out and "broken.h5" in told.err
-    assert isinstance(load_reconstructor(tmp_path / "full" / "unet.safetensors"), PostProcessing)
+    assert isinstance(load(tmp_path / "full" / "unet.safetensors", Reconstructor), PostProcessing)
     assert "1 files or slices unusable" in load_card(tmp_path / "full" / "unet.safetensors")["data"]
     (tmp_path / "data" / "broken.h5").unlink()
     for name in ("a.h5", "b.h5"):

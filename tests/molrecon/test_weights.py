@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,24 +20,17 @@ from torch import Tensor
 from molrecon.deep_equilibrium import DeepEquilibrium
 from molrecon.mol import MOL
 from molrecon.networks import PlainNetwork, ResidualNetwork, ScoreNetwork, SpectralNetwork, UNet
+from molrecon.reconstructor import Reconstructor
+from molrecon.solver_settings import SolverSettings
 from molrecon.unrolled.admm_net import ADMMNet
+from molrecon.unrolled.glow_prox import GlowProx
+from molrecon.unrolled.imager import BlockImager
+from molrecon.unrolled.lista import CodeNetwork
 from molrecon.unrolled.modl import MoDL
 from molrecon.unrolled.post_processing import PostProcessing
 from molrecon.unrolled.varnet import VarNet
-from molrecon.weights import (
-    Reconstructor,
-    available_models,
-    load_card,
-    load_model,
-    load_reconstructor,
-    save_model,
-    weights_hash,
-    weights_path,
-)
-from molrecon.weights.imaging import available_imagers
-from molrecon.weights.inpainting import available_inpainters
+from molrecon.weights import available_models, load, load_card, save, weights_hash, weights_path
 from molrecon.weights.published import load_published_mol
-from molrecon.weights.sparse import available_code_networks
 from operators import Sense
 
 DATA = os.environ.get("MOLRECON_DATA")
@@ -70,8 +66,8 @@ def reconstruct(model: MOL) -> Tensor:
 @pytest.mark.parametrize("phase_reference", [True, False])
 def test_round_trip(phase_reference: bool, tmp_path: Path) -> None:
     model, path = small_model(phase_reference=phase_reference), tmp_path / "small.safetensors"
-    save_model(model, path, CARD)
-    again = load_model(path)
+    save(model, path, CARD)
+    again = load(path, MOL)
     assert not again.training
     assert again.phase_reference is phase_reference
     assert again.state_dict().keys() == model.state_dict().keys()
@@ -87,25 +83,25 @@ def test_round_trip(phase_reference: bool, tmp_path: Path) -> None:
 def test_saving_is_repeatable(tmp_path: Path) -> None:
     model = small_model()
     for name in ("a", "b"):
-        save_model(model, tmp_path / f"{name}.safetensors", CARD)
+        save(model, tmp_path / f"{name}.safetensors", CARD)
     assert weights_hash(tmp_path / "a.safetensors") == weights_hash(tmp_path / "b.safetensors")
     with torch.no_grad():
         next(model.parameters()).add_(1e-3)
-    save_model(model, tmp_path / "b.safetensors", CARD)
+    save(model, tmp_path / "b.safetensors", CARD)
     assert weights_hash(tmp_path / "a.safetensors") != weights_hash(tmp_path / "b.safetensors")
 
 
 def test_paths_may_be_text_and_cards_may_be_missing(tmp_path: Path) -> None:
     path = tmp_path / "small.safetensors"
-    save_model(small_model(), str(path), CARD)
+    save(small_model(), str(path), CARD)
     path.with_suffix(".json").unlink()
     assert load_card(str(path)) == {}
     assert weights_path(str(path)) == path
-    load_model(str(path))
+    load(str(path), MOL)
 
 
 def test_unknown_names() -> None:
-    for function in (load_model, load_card, weights_hash, weights_path):
+    for function in (load, load_card, weights_hash, weights_path):
         with pytest.raises(
             FileNotFoundError, match=r"weights: no-such is neither a file nor a packaged model"
         ) as caught:
@@ -122,7 +118,7 @@ def write_nothing(path: Path) -> None:
 
 
 def write_truncated(path: Path) -> None:
-    save_model(small_model(), path, CARD)
+    save(small_model(), path, CARD)
     path.write_bytes(path.read_bytes()[:-100])
 
 
@@ -134,19 +130,32 @@ def write_broken_settings(path: Path) -> None:
     save_file({"weight": torch.zeros(2)}, path, metadata={"molrecon": "{"})
 
 
+NETWORK = "molrecon.networks.residual:ResidualNetwork"
+
+
+def write_header(path: Path, name: str, settings: dict[str, Any]) -> None:
+    header = json.dumps({"class": name, "settings": settings})
+    save_file({"weight": torch.zeros(2)}, path, metadata={"molrecon": header})
+
+
 def write_other_settings(path: Path) -> None:
-    settings: dict[str, Any] = {"network": {"depth": 3}, "phase_reference": True}
-    save_file({"weight": torch.zeros(2)}, path, metadata={"molrecon": json.dumps(settings)})
+    write_header(path, NETWORK, {"depth": 3})
 
 
 def write_other_tensors(path: Path) -> None:
-    settings = {"network": small_model().network.settings(), "phase_reference": True}
-    save_file({"weight": torch.zeros(2)}, path, metadata={"molrecon": json.dumps(settings)})
+    write_header(path, NETWORK, small_model().network.settings())
 
 
 def write_impossible_settings(path: Path) -> None:
-    settings = {"network": {"monotonicity": 2.0}, "phase_reference": True}
-    save_file({"weight": torch.zeros(2)}, path, metadata={"molrecon": json.dumps(settings)})
+    write_header(path, NETWORK, {"monotonicity": 2.0})
+
+
+def write_no_model(path: Path) -> None:
+    write_header(path, "os:getcwd", {})
+
+
+def write_no_class(path: Path) -> None:
+    write_header(path, "molrecon.mol:INNER_TOL", {})
 
 
 BROKEN = [
@@ -158,6 +167,8 @@ BROKEN = [
     write_other_settings,
     write_other_tensors,
     write_impossible_settings,
+    write_no_model,
+    write_no_class,
 ]
 
 
@@ -168,7 +179,7 @@ def test_files_that_are_no_model(write: Any, tmp_path: Path) -> None:
     with pytest.raises(
         ValueError, match=r"(?s)broken\.safetensors: not a molrecon model \(.*expected a file written by"
     ):
-        load_model(path)
+        load(path, MOL)
 
 
 def other_reconstructors() -> dict[str, Reconstructor]:
@@ -189,41 +200,80 @@ def other_reconstructors() -> dict[str, Reconstructor]:
 @pytest.mark.parametrize("name", other_reconstructors())
 def test_other_reconstructors_round_trip(name: str, tmp_path: Path) -> None:
     model, path = other_reconstructors()[name].eval(), tmp_path / f"{name}.safetensors"
-    save_model(model, path, CARD)
-    again = load_reconstructor(path)
+    save(model, path, CARD)
+    again = load(path, Reconstructor)
     assert type(again) is type(model)
     assert not again.training
-    assert again.settings() == model.settings()
-    assert again.network.settings() == model.network.settings()
+    assert plain_settings(again) == plain_settings(model)
+    assert again.settings()["network"].settings() == model.settings()["network"].settings()
     for key, value in model.state_dict().items():
         assert torch.equal(again.state_dict()[key], value)
     kspace, operator = small_scan()
     with torch.no_grad():
-        images = [m(kspace, operator, 0.01) for m in (model, again)]
-    first, second = (image if isinstance(image, Tensor) else image.value for image in images)
+        first, second = (m(kspace, operator, 0.01).value for m in (model, again))
     assert torch.equal(first, second)
     if isinstance(model, MOL):
-        assert load_model(path).certificate().kind == ("certified" if name == "spectral" else "estimated")
+        assert load(path, MOL).certificate().kind == ("certified" if name == "spectral" else "estimated")
     else:
-        with pytest.raises(
-            ValueError, match=rf"{name}.safetensors: holds a {type(model).__name__}, expected an equilibrium model"
-        ):
-            load_model(path)
+        with pytest.raises(ValueError, match=rf"{name}.safetensors: holds a {type(model).__name__}, expected a MOL"):
+            load(path, MOL)
 
 
-@pytest.mark.parametrize("unrolled", [True, False])
-def test_files_without_the_name_of_a_class(unrolled: bool, tmp_path: Path) -> None:
-    strict = small_model()
-    model = MoDL(strict.network, n_unrolls=3) if unrolled else strict
-    settings = {"network": strict.network.settings(), **model.settings()}
-    path = tmp_path / "old.safetensors"
-    save_file(model.state_dict(), path, metadata={"molrecon": json.dumps(settings)})
-    again = load_reconstructor(path)
-    assert type(again) is type(model)
-    assert again.settings() == model.settings()
+def plain_settings(model: Reconstructor) -> dict[str, Any]:
+    return {key: value for key, value in model.settings().items() if key != "network"}
 
 
-def test_networks_of_others_are_not_saved(tmp_path: Path) -> None:
+def test_solver_settings_survive(tmp_path: Path) -> None:
+    model, path = small_model(), tmp_path / "small.safetensors"
+    model.solver = SolverSettings(tol=3e-3, max_steps=7, window=2, backward_tol=0.5, backward_max_steps=5, refine=False)
+    save(model, path, CARD)
+    assert load(path, MOL).solver == model.solver
+
+
+FOREIGN = """
+import torch
+from molrecon.networks import ScoreNetwork
+
+class Foreign(ScoreNetwork):
+    monotonicity, certified, ndim = 0.5, False, 2
+
+    def __init__(self, gain):
+        super().__init__()
+        self.gain = gain
+        self.weight = torch.nn.Parameter(torch.ones(3))
+
+    def settings(self):
+        return {"gain": self.gain}
+
+    def denoiser(self, noise_level):
+        return lambda x: self.gain * self.weight.mean() * x
+
+    def lipschitz_bound(self):
+        return 0.5
+"""
+
+
+def test_a_model_with_somebody_elses_network_is_saved_and_loaded_in_another_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "foreign_network.py").write_text(FOREIGN)
+    monkeypatch.syspath_prepend(tmp_path)
+    model = MOL(importlib.import_module("foreign_network").Foreign(0.3)).eval()
+    path = tmp_path / "foreign.safetensors"
+    save(model, path, CARD)
+    assert torch.equal(reconstruct(load(path, MOL)), reconstruct(model))
+    code = "import sys; from molrecon.weights import load; print(load(sys.argv[1]).network.gain)"
+    ran = subprocess.run(
+        [sys.executable, "-c", code, str(path)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.stdout.strip() == "0.3", ran.stderr
+
+
+def test_networks_that_could_not_be_built_again_are_not_saved(tmp_path: Path) -> None:
     class Foreign(ScoreNetwork):
         monotonicity, certified, ndim = 0.5, False, 2
 
@@ -233,25 +283,31 @@ def test_networks_of_others_are_not_saved(tmp_path: Path) -> None:
         def lipschitz_bound(self) -> float:
             return 0.5
 
-    with pytest.raises(TypeError, match=r"save_model: network is Foreign, expected one of PlainNetwork"):
-        save_model(MOL(Foreign()), tmp_path / "foreign.safetensors", CARD)
+    with pytest.raises(TypeError, match=r"save: MOL\.network is a Foreign .*expected a class that can be imported"):
+        save(MOL(Foreign()), tmp_path / "foreign.safetensors", CARD)
+    assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(
-    "name",
-    sorted({*available_models()} - {*available_imagers()} - {*available_code_networks()} - {*available_inpainters()}),
-)
+def test_every_packaged_model_loads() -> None:
+    kinds = [Reconstructor, BlockImager, CodeNetwork, GlowProx]
+    assert sorted(name for kind in kinds for name in available_models(kind)) == available_models()
+    for name in available_models():
+        assert not load(name).training
+
+
+@pytest.mark.parametrize("name", available_models(Reconstructor))
 def test_packaged_models(name: str) -> None:
-    model = load_reconstructor(name)
+    model = load(name, Reconstructor)
     assert all(torch.isfinite(value).all() for value in model.state_dict().values())
-    kspace, operator = small_scan(model.network.ndim)
+    ndim = model.settings()["network"].ndim
+    kspace, operator = small_scan(ndim)
     with torch.no_grad():
-        answer = model(kspace, operator, None if model.network.ndim == 2 else 0.01)
-    if isinstance(answer, Tensor):
-        assert torch.isfinite(torch.view_as_real(answer)).all()
-    elif isinstance(model, MOL):
-        assert answer.converged.all()
-        assert model.certificate().kind == ("estimated" if "penalised" in name else "certified")
+        solution = model(kspace, operator, None if ndim == 2 else 0.01)
+    kind = ("estimated" if "penalised" in name else "certified") if isinstance(model, MOL) else "none"
+    assert solution.kind == model.certificate().kind == kind
+    assert bool(solution.error_bound.isnan().all()) == (kind == "none")
+    if isinstance(model, MOL):
+        assert solution.converged.all()
         assert model.certificate().lipschitz < 1
     card = load_card(name)
     assert {"data", "split", "steps", "seed", "licence"} <= card.keys()

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from molrecon.classical import CGSense
+from molrecon.solver_settings import SolverSettings
 from operators.checks import adjoint_gap, normal_gap
 from operators.hybrid import crop_readout, hybrid
 from operators.sense import Sense
@@ -79,7 +80,7 @@ def test_cg_sense_of_the_cropped_problem_is_the_cropped_solution(full: int, rows
     operator = Sense(random_complex(1, 3, full, 7, seed=1) / 3, random_mask(1, 1, 7))
     inside = torch.zeros(1, full, 7, dtype=torch.complex128)
     cut(inside, -2, rows).copy_(random_complex(1, rows, 7, seed=2))
-    solver = CGSense(0.05, tol=1e-13, max_steps=500)
+    solver = CGSense(0.05, solver=SolverSettings(tol=1e-13, max_steps=500))
     kspace = operator(inside)
     whole, problem = solver(kspace, operator), hybrid(kspace, operator, rows)
     part = solver(problem.kspace, problem.operator)

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from molrecon.classical import CGSense
+from molrecon.solver_settings import SolverSettings
 from operators import (
     Fourier,
     Sampling,
@@ -361,7 +362,7 @@ def test_cg_sense_finds_the_phantom(trajectory: Tensor, largest: float, weighted
     weights = density_compensation(trajectory, (SIZE, SIZE)) if weighted else None
     operator = NonCartesianSense(maps, trajectory, weights)
     kspace = operator.weigh(NonCartesianSense(maps, trajectory)(image))
-    solution = CGSense(1e-3, tol=1e-4)(kspace, operator)
+    solution = CGSense(1e-3, solver=SolverSettings(tol=1e-4, max_steps=200))(kspace, operator)
     assert bool(solution.converged.all())
     error = relative_error(solution.value, image)
     assert error < largest
@@ -384,7 +385,10 @@ def test_cg_sense_removes_off_resonance() -> None:
     exact = torch.stack([direct_sum(s * image[0], trajectory[0], field_map[0], times) for s in maps[0]])[None]
     maps = maps.to(torch.complex64)
     operator = NonCartesianSense(maps, trajectory, weights, field_map=field_map, readout_times=times)
-    kspace, method = operator.weigh(exact.to(torch.complex64)), CGSense(1e-3, tol=1e-3, max_steps=20)
+    kspace, method = (
+        operator.weigh(exact.to(torch.complex64)),
+        CGSense(1e-3, solver=SolverSettings(tol=1e-3, max_steps=20)),
+    )
     corrected = method(kspace, operator).value
     blurred = method(kspace, NonCartesianSense(maps, trajectory, weights)).value
     assert relative_error(corrected, image) < 0.01

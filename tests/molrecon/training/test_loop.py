@@ -20,9 +20,9 @@ from molrecon.mol import MOL
 from molrecon.networks import PlainNetwork
 from molrecon.training.log import finish, read_log
 from molrecon.training.loop import Task, TrainSettings, train
+from molrecon.training.models import Trainable
 from molrecon.training.reconstruction import ReconstructionSettings, ReconstructionTask
 from molrecon.training.simulate import Problem, simulate_scan, strip_problem
-from molrecon.weights import Reconstructor
 
 SETTINGS = TrainSettings(
     steps=12, warmup=1, learning_rate=0.05, decay_start=0, ema=0.5, clip=10.0, checkpoint_every=4, log_every=3
@@ -154,7 +154,7 @@ def model(seed: int) -> MOL:
     return MOL(PlainNetwork(monotonicity=0.05, layers=2, features=4, skip=True, seed=seed))
 
 
-class Both(Task[Reconstructor]):
+class Both(Task[Trainable]):
     """The tasks of two processes in one."""
 
     def __init__(self) -> None:

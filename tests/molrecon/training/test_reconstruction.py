@@ -17,9 +17,8 @@ from molrecon.networks import PlainNetwork, ResidualNetwork
 from molrecon.training.log import read_log
 from molrecon.training.loop import TrainSettings, train
 from molrecon.training.losses import log_mse
-from molrecon.training.models import DESCRIPTIONS, build
+from molrecon.training.models import DESCRIPTIONS, Trainable, build
 from molrecon.training.reconstruction import (
-    EQUILIBRIUM,
     ReconstructionSettings,
     ReconstructionTask,
     mean_psnr,
@@ -28,7 +27,6 @@ from molrecon.training.reconstruction import (
 from molrecon.training.simulate import Problem, simulate_scan, strip_problem
 from molrecon.unrolled.base import UnrolledReconstructor
 from molrecon.unrolled.modl import MoDL
-from molrecon.weights import Reconstructor
 
 SETTINGS = TrainSettings(steps=6, warmup=2, checkpoint_every=2)
 POOL = ReconstructionSettings(pool=2, visits=2)
@@ -51,7 +49,7 @@ def penalised() -> MOL:
     return MOL(PlainNetwork(monotonicity=0.05, layers=2, features=4, skip=True))
 
 
-def loss_of(model: Reconstructor, problem: Problem) -> float:
+def loss_of(model: Trainable, problem: Problem) -> float:
     with torch.no_grad():
         answer = model(problem.kspace, problem.operator, problem.noise_level)
     return float(log_mse(answer if isinstance(answer, Tensor) else answer.value, problem.reference))
@@ -80,21 +78,20 @@ def test_models_have_equal_size() -> None:
 
 @pytest.mark.parametrize("kind", ["strict", "penalised", "modl"])
 def test_what_changes_in_training_is_put_back(kind: str, tmp_path: Path) -> None:
-    def fresh() -> Reconstructor:
+    def fresh() -> Trainable:
         models = {"strict": strict, "penalised": penalised}
         return models[kind]() if kind in models else MoDL(PlainNetwork(layers=2, features=4, skip=True), n_unrolls=3)
 
     model, untouched = fresh(), fresh()
 
-    def validate(scored: Reconstructor) -> float:
+    def validate(scored: Trainable) -> float:
         assert not scored.training and not torch.is_grad_enabled()
         check(scored)
         return 0.0
 
-    def check(scored: Reconstructor) -> None:
+    def check(scored: Trainable) -> None:
         assert scored.network.monotonicity == untouched.network.monotonicity
-        if isinstance(scored, EQUILIBRIUM) and isinstance(untouched, EQUILIBRIUM):
-            assert (scored.tol, scored.backward_tol) == (untouched.tol, untouched.backward_tol)
+        assert scored.solver == untouched.solver
         if isinstance(scored, UnrolledReconstructor):
             assert scored.n_unrolls == 3
 

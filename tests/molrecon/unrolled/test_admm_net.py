@@ -35,7 +35,7 @@ def test_it_solves_the_classical_problem() -> None:
     kspace, operator, known = make_problem()
     model = ADMMNet(shrinkage(), n_unrolls=80, data_weight=2.0).double()
     with torch.no_grad():
-        image = model(kspace, operator, conditioning=known)
+        image = model(kspace, operator, conditioning=known).value
         weight = 0.7 / 0.3 * data_weight(model.log_data_weight, known.noise_level)
         # x = 0.7 (x - lambda A^H (A x - b))
         torch.testing.assert_close(image, tikhonov(kspace, operator, weight), rtol=1e-6, atol=1e-6)
@@ -46,7 +46,9 @@ def test_gradients() -> None:
     model = ADMMNet(small_network(), n_unrolls=3, data_weight=5.0).double()
     with torch.no_grad():
         model.log_stage_weight.copy_(torch.tensor([0.2, -0.3, 0.1]))
-    assert_gradients(model, lambda b: model(b, operator, conditioning=known).abs().square().sum(), kspace, operator)
+    assert_gradients(
+        model, lambda b: model(b, operator, conditioning=known).value.abs().square().sum(), kspace, operator
+    )
 
 
 def test_stages_may_be_left_out() -> None:
@@ -55,8 +57,8 @@ def test_stages_may_be_left_out() -> None:
     with torch.no_grad():
         stages = list(model.stages(kspace, operator, conditioning=known))
         model.n_unrolls = 2
-        assert torch.equal(model(kspace, operator, conditioning=known), stages[1])
-    assert model.settings() == {"n_unrolls": 4, "phase_reference": True}
+        assert torch.equal(model(kspace, operator, conditioning=known).value, stages[1])
+    assert model.settings() == {"network": model.network, "n_unrolls": 4, "phase_reference": True}
 
 
 def test_errors() -> None:

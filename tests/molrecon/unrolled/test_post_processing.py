@@ -23,16 +23,16 @@ def test_it_starts_as_the_zero_filled_image() -> None:
     kspace, operator, known = make_problem()
     model = PostProcessing(UNet(channels=(2, 3), monotonicity=0.3).double())
     with torch.no_grad():
-        image = model(kspace, operator, conditioning=known)
+        image = model(kspace, operator, conditioning=known).value
     torch.testing.assert_close(image, 0.7 * operator.adjoint(kspace))
-    assert model.settings() == {"phase_reference": True}
+    assert model.settings() == {"network": model.network, "phase_reference": True}
 
 
 def test_units_follow_the_data() -> None:
     kspace, operator, _ = make_problem()
     model = PostProcessing(network())
     with torch.no_grad():
-        one, thousand = model(kspace, operator, 0.01), model(1000 * kspace, operator, 10.0)
+        one, thousand = model(kspace, operator, 0.01).value, model(1000 * kspace, operator, 10.0).value
     torch.testing.assert_close(thousand, 1000 * one, rtol=1e-10, atol=0)
     assert not torch.allclose(one, 0.7 * operator.adjoint(kspace), rtol=1e-2)
 
@@ -40,7 +40,9 @@ def test_units_follow_the_data() -> None:
 def test_gradients() -> None:
     kspace, operator, known = make_problem()
     model = PostProcessing(network())
-    assert_gradients(model, lambda b: model(b, operator, conditioning=known).abs().square().sum(), kspace, operator)
+    assert_gradients(
+        model, lambda b: model(b, operator, conditioning=known).value.abs().square().sum(), kspace, operator
+    )
 
 
 def test_errors() -> None:

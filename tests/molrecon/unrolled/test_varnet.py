@@ -36,14 +36,16 @@ def test_steps_are_those_of_the_stages() -> None:
         torch.testing.assert_close(first, 0.7 * start - step * (operator.normal(start) - start))
         torch.testing.assert_close(second, 0.7 * first)
         model.n_unrolls = 1
-        assert torch.equal(model(kspace, operator, conditioning=known), first)
-    assert model.settings() == {"n_unrolls": 2, "phase_reference": True}
+        assert torch.equal(model(kspace, operator, conditioning=known).value, first)
+    assert model.settings() == {"network": model.network, "n_unrolls": 2, "phase_reference": True}
 
 
 def test_gradients() -> None:
     kspace, operator, known = make_problem()
     model = VarNet(small_network(), n_unrolls=3, data_weight=5.0).double()
-    assert_gradients(model, lambda b: model(b, operator, conditioning=known).abs().square().sum(), kspace, operator)
+    assert_gradients(
+        model, lambda b: model(b, operator, conditioning=known).value.abs().square().sum(), kspace, operator
+    )
 
 
 def test_errors() -> None:

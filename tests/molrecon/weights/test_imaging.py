@@ -8,11 +8,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from molrecon.reconstructor import Reconstructor
 from molrecon.unrolled.assembly import HOSTS, assemble, names
+from molrecon.unrolled.gradient import GIN
 from molrecon.unrolled.imager import BlockImager
-from molrecon.weights import load_card, load_reconstructor
-from molrecon.weights.imaging import available_imagers, load_imager, save_imager
-from molrecon.weights.stored import read_settings, read_weights, write_weights
+from molrecon.weights import available_models, load, load_card, save
 
 
 def imager(host: str = "ista-net-plus") -> BlockImager:
@@ -28,8 +28,9 @@ def imager(host: str = "ista-net-plus") -> BlockImager:
 @pytest.mark.parametrize("host", HOSTS)
 def test_round_trip(host: str, tmp_path: Path) -> None:
     path, saved = tmp_path / "x.safetensors", imager(host)
-    save_imager(saved, path, {"seed": 3})
-    loaded = load_imager(path)
+    save(saved, path, {"seed": 3})
+    loaded = load(path, BlockImager)
+    assert isinstance(loaded.model.data_step, GIN) and loaded.model.data_step.scale == 3
     assert names(loaded.model) == (host, "gin") and not loaded.training and load_card(path) == {"seed": 3}
     assert path.stat().st_mode == path.with_suffix(".json").stat().st_mode
     image = torch.rand(1, 20, 40, generator=torch.Generator().manual_seed(0))
@@ -39,22 +40,12 @@ def test_round_trip(host: str, tmp_path: Path) -> None:
         )
 
 
-def test_files_from_before_the_scale_have_one(tmp_path: Path) -> None:
-    path = tmp_path / "x.safetensors"
-    save_imager(imager(), path, {})
-    assert load_imager(path).model.data_step.scale == 3
-    settings = read_settings(path)
-    del settings["imager"]["gradient_scale"]
-    write_weights(path, read_weights(path), settings, {})
-    assert load_imager(path).model.data_step.scale == 1
-
-
 def test_half_precision_halves_the_file_and_keeps_the_image(tmp_path: Path) -> None:
     saved, paths = imager(), [tmp_path / "whole.safetensors", tmp_path / "half.safetensors"]
     for path, half in zip(paths, (False, True), strict=True):
-        save_imager(saved, path, {}, half=half)
+        save(saved, path, {}, half=half)
     assert paths[1].stat().st_size < 0.52 * paths[0].stat().st_size
-    whole, rounded = (load_imager(path) for path in paths)
+    whole, rounded = (load(path, BlockImager) for path in paths)
     assert rounded.phi.dtype == torch.float32
     image = torch.rand(1, 20, 40, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -65,23 +56,23 @@ def test_half_precision_halves_the_file_and_keeps_the_image(tmp_path: Path) -> N
 def test_what_is_no_imager(tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     with pytest.raises(ValueError, match=r"ends in \.safetensors"):
-        save_imager(imager(), tmp_path / "x.pt", {})
+        save(imager(), tmp_path / "x.pt", {})
     with pytest.raises(FileNotFoundError, match="neither a file nor a packaged model"):
-        load_imager(path)
+        load(path, BlockImager)
     path.write_bytes(b"something")
-    with pytest.raises(ValueError, match="not an imager of molrecon"):
-        load_imager(path)
-    save_file({"phi": torch.ones(1, 1089)}, path)
-    with pytest.raises(ValueError, match="not an imager of molrecon"):
-        load_imager(path)
-    save_imager(imager(), path, {})
     with pytest.raises(ValueError, match="not a molrecon model"):
-        load_reconstructor(path)
-    with pytest.raises(ValueError, match="not an imager of molrecon"):
-        load_imager("mol-brain-2d")
+        load(path, BlockImager)
+    save_file({"phi": torch.ones(1, 1089)}, path)
+    with pytest.raises(ValueError, match="not a molrecon model"):
+        load(path, BlockImager)
+    save(imager(), path, {})
+    with pytest.raises(ValueError, match="holds a BlockImager, expected a Reconstructor"):
+        load(path, Reconstructor)
+    with pytest.raises(ValueError, match="holds a MOL, expected a BlockImager"):
+        load("mol-brain-2d", BlockImager)
 
 
 def test_packaged_imagers_load() -> None:
-    for name in available_imagers():
-        assert load_imager(name).phi.shape[1] == 1089
+    for name in available_models(BlockImager):
+        assert load(name, BlockImager).phi.shape[1] == 1089
         assert "intended_use" in load_card(name)

@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import save_file
 
 from molrecon.inpainting import biharmonic_fill, inpainting_score
+from molrecon.reconstructor import Reconstructor
 from molrecon.training.inpainting_problems import FACE_SIZE, evaluation_batches, shipped_faces
 from molrecon.unrolled.glow_prox import Glow, GlowProx
-from molrecon.weights import load_card, load_reconstructor
-from molrecon.weights.inpainting import available_inpainters, load_inpainter, save_inpainter
+from molrecon.weights import available_models, load, load_card, save
 from operators import Inpainting
 
 pytest.importorskip("normflows")
@@ -25,42 +25,43 @@ def test_round_trip(tmp_path: Path) -> None:
     operator = Inpainting((torch.arange(64) % 3 > 0).reshape(1, 1, 8, 8))
     model.calibrate(operator(images), operator)
     path = tmp_path / "inpainter.safetensors"
-    save_inpainter(model, path, {"seed": 9})
-    loaded = load_inpainter(path)
+    save(model, path, {"seed": 9})
+    loaded = load(path, GlowProx)
     assert not loaded.training
     assert loaded.settings() == model.settings()
     assert torch.equal(loaded(operator(images), operator), model(operator(images), operator))
     assert load_card(path) == {"seed": 9}
     with pytest.raises(ValueError, match=r"a name that ends in \.safetensors"):
-        save_inpainter(model, tmp_path / "inpainter.pt", {})
-    with pytest.raises(ValueError, match="not a molrecon model"):
-        load_reconstructor(path)
+        save(model, tmp_path / "inpainter.pt", {})
+    with pytest.raises(ValueError, match="holds a GlowProx, expected a Reconstructor"):
+        load(path, Reconstructor)
 
 
 def test_other_files(tmp_path: Path) -> None:
     path = tmp_path / "other.safetensors"
-    wrong: list[dict[str, dict[str, int]]] = [
-        {"imager": {}},
-        {"glow_prox": {"levels": 0}},
-        {"glow_prox": {"colour": 1}},
-        {"glow_prox": {}},
+    name = "molrecon.unrolled.glow_prox:GlowProx"
+    wrong: list[dict[str, object]] = [
+        {"class": name},
+        {"class": name, "settings": {"levels": 0}},
+        {"class": name, "settings": {"colour": 1}},
+        {"class": name, "settings": {}},
     ]
     for settings in wrong:
         save_file({"weight": torch.zeros(2)}, path, metadata={"molrecon": json.dumps(settings)})
         with pytest.raises(
-            ValueError, match=r"(?s)other\.safetensors: not a GLOW-Prox .*expected a file of save_inpainter"
+            ValueError, match=r"(?s)other\.safetensors: not a molrecon model .*expected a file written by"
         ):
-            load_inpainter(path)
+            load(path, GlowProx)
     path.write_text("text", encoding="utf-8")
-    with pytest.raises(ValueError, match="not a GLOW-Prox"):
-        load_inpainter(path)
+    with pytest.raises(ValueError, match="not a molrecon model"):
+        load(path, GlowProx)
     with pytest.raises(FileNotFoundError):
-        load_inpainter(tmp_path / "missing.safetensors")
+        load(tmp_path / "missing.safetensors", GlowProx)
 
 
-@pytest.mark.parametrize("name", available_inpainters())
+@pytest.mark.parametrize("name", available_models(GlowProx))
 def test_packaged(name: str) -> None:
-    model, card = load_inpainter(name), load_card(name)
+    model, card = load(name, GlowProx), load_card(name)
     assert {"data", "split", "steps", "seed", "licence"} <= card.keys()
     assert card["intended_use"] == "research use"
     faces = shipped_faces()

@@ -11,8 +11,7 @@ from safetensors.torch import save_file
 from molrecon.sparse import pooled_nmse_db
 from molrecon.training.sparse_problems import TEST, BernoulliGaussian, gaussian_dictionary, stream
 from molrecon.unrolled.lista import ALISTA, LISTA, LISTACP, CodeNetwork, SupportSelection
-from molrecon.weights import FOLDER, load_card
-from molrecon.weights.sparse import available_code_networks, load_code_network, save_code_network
+from molrecon.weights import FOLDER, available_models, load, load_card, save
 from operators import Dense
 
 DICTIONARY = gaussian_dictionary(20, 40)
@@ -28,33 +27,34 @@ def test_round_trip(model: CodeNetwork, tmp_path: Path) -> None:
     with torch.no_grad():
         model.log_threshold[1] = -7.654321
     path = tmp_path / "x.safetensors"
-    save_code_network(model, DICTIONARY, path, {"name": "x"})
-    loaded, dictionary = load_code_network(path)
+    save(model, path, {"name": "x"})
+    loaded = load(path, CodeNetwork)
     assert type(loaded) is type(model) and loaded.settings() == model.settings() and not loaded.training
-    assert torch.equal(dictionary, DICTIONARY) and load_card(path) == {"name": "x"}
+    assert torch.equal(loaded.dictionary, DICTIONARY) and load_card(path) == {"name": "x"}
     _, measurements = BernoulliGaussian(DICTIONARY).draw(5, stream(0, TEST))
     whole = model(measurements, Dense(DICTIONARY))
-    assert torch.equal(loaded(measurements, Dense(dictionary)), whole)
-    save_code_network(model, DICTIONARY, path, {}, half=True)
-    rounded, dictionary = load_code_network(path)
+    assert torch.equal(loaded(measurements, Dense(loaded.dictionary)), whole)
+    save(model, path, {}, half=True)
+    rounded = load(path, CodeNetwork)
     assert rounded.log_threshold[1] == model.log_threshold[1]
-    torch.testing.assert_close(rounded(measurements, Dense(dictionary)), whole, rtol=0, atol=0.02)
+    torch.testing.assert_close(rounded(measurements, Dense(rounded.dictionary)), whole, rtol=0, atol=0.02)
 
 
 def test_refusals(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"ends in \.safetensors"):
-        save_code_network(NETWORKS[0], DICTIONARY, tmp_path / "x.pt", {})
+        save(NETWORKS[0], tmp_path / "x.pt", {})
     save_file({"a": torch.zeros(1)}, tmp_path / "x.safetensors")
-    with pytest.raises(ValueError, match="not a network of sparse codes"):
-        load_code_network(tmp_path / "x.safetensors")
+    with pytest.raises(ValueError, match="not a molrecon model"):
+        load(tmp_path / "x.safetensors")
     with pytest.raises(FileNotFoundError, match="neither a file nor a packaged model"):
-        load_code_network("nothing")
+        load("nothing")
 
 
-@pytest.mark.parametrize("name", available_code_networks())
+@pytest.mark.parametrize("name", available_models(CodeNetwork))
 def test_packaged_networks(name: str) -> None:
     assert (FOLDER / f"{name}.safetensors").stat().st_size < 2e6
-    model, dictionary = load_code_network(name)
+    model = load(name, CodeNetwork)
+    dictionary = model.dictionary
     card = load_card(name)
     assert {"data", "split", "steps", "seed", "licence"} <= card.keys() and card["intended_use"] == "research use"
     told = card["scores"].get("test_pooled_nmse_db_by_layer")
