@@ -3,7 +3,7 @@
     python examples/compare_methods.py --data DATA [--weights FOLDER] [--slices 30] [--json FILE] [--figure FILE]
 
 DATA is the folder that data_scripts/prepare_siat.py and prepare_brains.py lay out. The learned methods are those that
-are packaged, or, where FOLDER holds NAME.safetensors files of `examples/train_mol.py`, those. Coils are simulated,
+are packaged, or, where FOLDER holds NAME.safetensors files of `examples/train_prior.py`, those. Coils are simulated,
 noise is 1 % of the image maximum, masks are random with 8 % (4x) or 4 % (8x) of central lines; maps, noise level,
 scale and phase come from the undersampled data. The reference is the noise-free coil combination with the same maps.
 The weights of CG-SENSE and L1-wavelet are those that are best on training slices, for each acceleration.

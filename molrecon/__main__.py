@@ -16,15 +16,18 @@ Exit codes:
     4  some volumes failed; the others are reconstructed, and manifest.json in the output folder lists all of them
        (of `train`: some files could not be used; it is trained on the others)
     5  everything is written, but some slice did not converge to the tolerance; the outputs say which
-       (in `compare`, of the methods with an error bound; l1-wavelet runs a fixed number of iterations)
+       (in `compare`, of the methods with an error bound; l1-wavelet runs a fixed number of iterations);
+       or a volume is incomplete: its file holds image data that were left out, such as further repetitions
     6  `certify` or `robustness` saw a model break what it promises; the output says how
 
-Existing outputs are replaced, unless `reconstruct --skip-existing` keeps them. Messages go to stderr.
+Existing outputs are replaced, unless `reconstruct --resume` finds that they would come out the same. No command
+replaces its inputs. Messages go to stderr.
 """
 
 from __future__ import annotations
 
 import argparse
+import filecmp
 import json
 import logging
 import sys
@@ -39,25 +42,16 @@ import torch
 from molrecon.arguments import MODEL_METHOD, build_parser
 from molrecon.certify import certify, sample_problem, volume_problem
 from molrecon.classical import CGSense, L1Wavelet, ZeroFilled
-from molrecon.cohort import (
-    FAILED,
-    MANIFEST,
-    NOT_CONVERGED,
-    OK,
-    UNREADABLE,
-    Entry,
-    Settings,
-    check_outputs,
-    reconstruct_cohort,
-)
+from molrecon.cohort import Settings, check_outputs, model_files, reconstruct_cohort
 from molrecon.compare import CG_GRID, L1_GRID, Comparison, Outcome, reference_image, root_sum_of_squares, undersample
 from molrecon.findings import as_dict, describe
-from molrecon.io import RawVolume, UnreadableInput, expand_inputs, read_volume
+from molrecon.io import RawVolume, UnreadableInput, atomic_path, expand_inputs, read_volume
 from molrecon.io.images import check_suffix, read_image, write_image
 from molrecon.io.phantom import make_sample_volume
+from molrecon.manifest import FAILED, INCOMPLETE, MANIFEST, NOT_CONVERGED, OK, UNREADABLE, Entry
 from molrecon.methods import load_method
 from molrecon.mol import MOL
-from molrecon.outputs import write_outputs
+from molrecon.outputs import check_replacement, write_outputs
 from molrecon.photographs import sense_photograph
 from molrecon.pipeline import reconstruct_prepared
 from molrecon.preparation import PreparedVolume, prepare, read_maps
@@ -94,6 +88,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.DEBUG if args.verbose else logging.WARNING, format="molrecon: %(message)s")
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
     try:
+        with _usage():
+            check_replacement(_files_written(args), _files_read(args))
         return _COMMANDS[args.command](args)
     except _UsageError as error:
         return _complain(error, EXIT_USAGE)
@@ -133,18 +129,54 @@ def _tell(args: argparse.Namespace, content: dict[str, Any], text: str) -> None:
             write_json(args.json, content)
 
 
+def _files_read(args: argparse.Namespace) -> list[Path]:
+    """Return what the arguments name for reading, scans and images, maps, weights and their cards."""
+    named = [getattr(args, name, None) for name in ("inputs", "input", "image", "data", "maps")]
+    listed = [item for value in named for item in (value if isinstance(value, list) else [value])]
+    models = [getattr(args, "model", None), *getattr(args, "models", [])]
+    weights = [file for name in models if name is not None for file in model_files(name)]
+    return [*(Path(item) for item in listed if item is not None), *weights]
+
+
+def _files_written(args: argparse.Namespace) -> list[Path]:
+    """Return the single files that the arguments name for writing; the outputs in folders are checked where written."""
+    named = [None if getattr(args, "json", None) == "-" else getattr(args, "json", None), getattr(args, "figure", None)]
+    if args.command == "cs":
+        named.append(_image_out(args))
+    return [Path(item) for item in named if item is not None]
+
+
+def _image_out(args: argparse.Namespace) -> Path:
+    return Path(args.out or f"{Path(args.image).stem}-{args.ratio}.png")
+
+
+def _make_sample(path: Path) -> Path:
+    """Write the synthetic scan, and return its path. Raises ValueError where another file is in its place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as temporary:
+        make_sample_volume(temporary)
+        if path.exists() and not filecmp.cmp(temporary, path, shallow=False):
+            raise ValueError(
+                f"{path}: is there, and is not the scan that this command makes, expected another --out, or that file"
+                " to be moved away"
+            )
+    return path
+
+
 def _demo(args: argparse.Namespace) -> int:
     out = Path(args.out)
     model, source, solver = _load(args)
     with _usage():
-        path = make_sample_volume(out / "input" / "sample.h5")
+        path = _make_sample(out / "input" / "sample.h5")
+        check_outputs([path], out, _files_read(args))
     full = read_volume(path)
     mask = random_mask(full.kspace.shape[-1], DEMO_ACCELERATION, DEMO_CENTER_FRACTION, DEMO_SEED)
     prepared = prepare(undersample(full, mask, 0.0, [DEMO_SEED]), device=args.device, progress=True)
     result = reconstruct_prepared(
         prepared, model, solver=solver, device=args.device, batch_size=args.batch_size, progress=True
     )
-    written = write_outputs(out, "sample", prepared, result, source)
+    settings = Settings(solver=solver, device=args.device, batch_size=args.batch_size)
+    written = write_outputs(out, "sample", prepared, result, source, settings.sha256(model))
     comparison = Comparison(prepared, full, device=args.device)
     outcomes = {
         "zero-filled": comparison.zero_filled,
@@ -178,16 +210,16 @@ def _reconstruct(args: argparse.Namespace) -> int:
     )
     out = Path(args.out)
     with _usage():
-        check_outputs(inputs, out)
+        check_outputs(inputs, out, _files_read(args))
         out.mkdir(parents=True, exist_ok=True)
-    entries = reconstruct_cohort(inputs, out, model, source, settings, skip_existing=args.skip_existing, report=_report)
+    entries = reconstruct_cohort(inputs, out, model, source, settings, resume=args.resume, report=_report)
     statuses = [entry.status for entry in entries]
     print(f"{len(entries)} volumes, {statuses.count(OK)} ok; see {out / MANIFEST}")
     if all(status == UNREADABLE for status in statuses):
         return EXIT_UNREADABLE
     if UNREADABLE in statuses or FAILED in statuses:
         return EXIT_FAILED
-    return EXIT_NOT_CONVERGED if NOT_CONVERGED in statuses else EXIT_OK
+    return EXIT_NOT_CONVERGED if NOT_CONVERGED in statuses or INCOMPLETE in statuses else EXIT_OK
 
 
 def _report(entry: Entry) -> None:
@@ -348,7 +380,7 @@ def _robustness(args: argparse.Namespace) -> int:
 
 def _cs(args: argparse.Namespace) -> int:
     image = read_image(args.image)
-    out = Path(args.out or f"{Path(args.image).stem}-{args.ratio}.png")
+    out = _image_out(args)
     with _usage():
         check_suffix(out)
         imager = find_imager(args.model, args.ratio).to(args.device)

@@ -41,8 +41,9 @@ def build_parser(description: str) -> argparse.ArgumentParser:
             "reconstruct",
             help="reconstruct scans",
             description="Reconstruct scans. For every input NAME the folder receives NAME.nii.gz, NAME.h5 (fastMRI"
-            " submission), NAME.png (quality page) and NAME.json (sidecar), and for all of them manifest.json. Existing"
-            " files are replaced. Inputs of the same name get their parent folder's name in front.",
+            " submission), NAME.png (quality page) and NAME.json (sidecar), records/NAME.json what became of it, and"
+            " manifest.json lists all that was ever reconstructed there. Existing files are replaced."
+            " Inputs of the same name get their parent folder's name in front.",
         )
     )
     _add_compare(
@@ -137,7 +138,10 @@ def _add_reconstruct(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for the outputs")
     parser.add_argument(
-        "--skip-existing", action="store_true", help="keep complete outputs of an earlier run, whatever its settings"
+        "--resume",
+        "--skip-existing",
+        action="store_true",
+        help="keep complete outputs of an earlier run with the same input, weights and settings, by their hashes",
     )
     _add_data(parser)
     _add_model(parser)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
+import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, final
 
@@ -14,39 +15,19 @@ import numpy as np
 import torch
 
 from molrecon.defaults import DEFAULT_BATCH_SIZE, DEFAULT_MODEL
-from molrecon.io import UnreadableInput, read_volume
+from molrecon.io import UnreadableInput, input_sha256, read_volume
+from molrecon.io.volume import left_out_text
+from molrecon.manifest import FAILED, MANIFEST, UNREADABLE, Entry, now, status_of, write_manifest, write_record
 from molrecon.methods import load_method
-from molrecon.outputs import output_names, output_paths, write_outputs
+from molrecon.outputs import check_replacement, output_names, output_paths, write_outputs
 from molrecon.pipeline import Reconstruction, reconstruct_prepared
 from molrecon.preparation import prepare
 from molrecon.reconstructor import Reconstructor
-from molrecon.sidecar import ModelSource, versions, write_json
+from molrecon.sidecar import ModelSource, plain, versions
 from molrecon.solver_settings import SolverSettings
+from molrecon.weights.stored import describe_model
 
 log = logging.getLogger(__name__)
-
-MANIFEST = "manifest.json"
-OK, NOT_CONVERGED, UNREADABLE, FAILED = "ok", "not converged", "unreadable", "failed"
-
-
-@final
-@dataclass(frozen=True)
-class Entry:
-    """What became of one input.
-
-    Attributes:
-        input: the path as given.
-        status: "ok", "not converged" (outputs are written), "unreadable" (the input) or "failed" (anything else).
-        message: what went wrong, or how well it went.
-        outputs: the paths of the written files.
-        skipped: True when complete outputs of an earlier run were kept.
-    """
-
-    input: str
-    status: str
-    message: str
-    outputs: list[str]
-    skipped: bool = False
 
 
 @final
@@ -60,6 +41,36 @@ class Settings:
     device: torch.device | str = "cpu"
     batch_size: int = DEFAULT_BATCH_SIZE
     progress: bool = False
+
+    def sha256(self, model: Reconstructor) -> str:
+        """Return the hash of all that shapes the image besides the input and the weights, in hexadecimal.
+
+        That is what the model's settings and the arguments say, and the version of molrecon; device and batch size only
+        round differently. A model that cannot be described is never taken for another: its hash is new every time.
+        """
+        maps = None
+        if self.maps is not None:
+            content = np.ascontiguousarray(self.maps)
+            maps = [str(content.dtype), list(content.shape), hashlib.sha256(content.tobytes()).hexdigest()]
+        try:
+            described: dict[str, Any] | str = describe_model(model)
+        except TypeError:
+            described = secrets.token_hex()
+        solver = self.solver or model.solver
+        facts = {
+            "maps": maps,
+            "noise_level": self.noise_level,
+            "model": described,
+            "solver": None if solver is None else asdict(replace(solver, on_backward=None)),
+            "molrecon": versions()["molrecon"],
+        }
+        return hashlib.sha256(json.dumps(plain(facts), sort_keys=True).encode()).hexdigest()
+
+
+def model_files(name_or_path: str) -> list[Path]:
+    """Return the files of a model that are not the package's own: weights and card, as far as they are there."""
+    path = Path(name_or_path)
+    return [file for file in (path, path.with_suffix(".json")) if file.is_file()]
 
 
 def reconstruct_file(
@@ -83,7 +94,7 @@ def reconstruct_file(
     settings = settings or Settings()
     loaded, source = load_method(model)
     if out is not None:
-        check_outputs([Path(path)], Path(out))
+        check_outputs([Path(path)], Path(out), model_files(model))
     return _reconstruct(Path(path), Path(path).stem, None if out is None else Path(out), loaded, source, settings)
 
 
@@ -94,17 +105,19 @@ def reconstruct_cohort(
     source: ModelSource,
     settings: Settings,
     *,
-    skip_existing: bool = False,
+    resume: bool = False,
     report: Callable[[Entry], None] | None = None,
 ) -> list[Entry]:
-    """Reconstruct the inputs one by one into a folder, and keep `manifest.json` there up to date after each of them.
+    """Reconstruct the inputs one by one into a folder, with a record of each and a manifest at the end (`manifest`).
 
     Args:
         inputs: files; each gets its own output name (`output_names`).
-        out: the folder, made when missing. Older outputs of the same names are replaced.
+        out: the folder, made when missing. Older outputs of the same names are replaced. Other processes may work on
+            other inputs in the same folder.
         model, source: from `load_method`.
         settings: the same for all.
-        skip_existing: keep the complete outputs of an earlier run, whatever its settings; the manifest lists them.
+        resume: keep complete outputs of an earlier run whose sidecar has the same hash of the input, of the weights
+            and of the settings.
         report: called with every entry as soon as it is known.
 
     Returns:
@@ -116,45 +129,70 @@ def reconstruct_cohort(
     """
     names = check_outputs(inputs, out)
     out.mkdir(parents=True, exist_ok=True)
+    settings_sha256 = settings.sha256(model)
     entries: list[Entry] = []
-    for path, name in zip(inputs, names, strict=True):
-        entry = _kept(path, out, name) if skip_existing else None
-        if entry is None:
-            entry = _attempt(path, name, out, model, source, settings)
-        entries.append(entry)
-        _write_manifest(out, entries, len(inputs), source)
-        if report is not None:
-            report(entry)
+    unwritten: list[dict[str, Any]] = []
+    try:
+        for path, name in zip(inputs, names, strict=True):
+            entry = _kept(path, out, name, source, settings_sha256) if resume else None
+            if entry is None:
+                entry = _attempt(path, name, out, model, source, settings)
+            entries.append(entry)
+            record = {"name": name, **asdict(entry), "model": asdict(source), "settings_sha256": settings_sha256}
+            record |= {"versions": versions(), "written": now()}
+            try:
+                write_record(out, record)
+            except OSError as error:  # the other volumes go on, and the manifest tells of this one if it can
+                log.warning("%s: no record of it: %s", path, error)
+                unwritten.append(record)
+            if report is not None:
+                report(entry)
+    finally:
+        write_manifest(out, unwritten)
     return entries
 
 
-def check_outputs(inputs: Sequence[Path], out: Path) -> list[str]:
-    """Return the output names. Raises ValueError for an input listed twice, or one that an output would replace."""
+def check_outputs(inputs: Sequence[Path], out: Path, others: Sequence[Path] = ()) -> list[str]:
+    """Return the output names.
+
+    Args:
+        inputs: the scans.
+        out: the folder of the outputs.
+        others: more files that are read, such as weights and maps.
+
+    Raises:
+        ValueError: an input listed twice, or a file that is read and that an output would replace.
+    """
     names = output_names(inputs)
-    protected = {path.resolve() for path in inputs}
     for path, name in zip(inputs, names, strict=True):
         if f"{name}.json".casefold() == MANIFEST:
             raise ValueError(
                 f"reconstruct: the sidecar of {path} would take the name of {MANIFEST}, expected another name"
             )
-        for output in output_paths(out, name):
-            if output.resolve() in protected:
-                raise ValueError(
-                    f"reconstruct: the output {output} would replace an input, expected another output folder"
-                )
+    check_replacement((output for name in names for output in output_paths(out, name)), [*inputs, *others])
     return names
 
 
 def _attempt(path: Path, name: str, out: Path, model: Reconstructor, source: ModelSource, settings: Settings) -> Entry:
+    earlier = _input(_sidecar(out, name))
     try:
         result = _reconstruct(path, name, out, model, source, settings)
     except UnreadableInput as error:
-        return Entry(str(path), UNREADABLE, str(error), [])
+        return Entry(str(path), UNREADABLE, str(error) + _left(out, name, earlier), [])
     except Exception as error:  # whatever it is, the other volumes go on, and the manifest and exit code tell of it
         log.info("%s failed", path, exc_info=True)
-        return Entry(str(path), FAILED, f"{type(error).__name__}: {error}", [])
+        return Entry(str(path), FAILED, f"{type(error).__name__}: {error}{_left(out, name, earlier)}", [])
     outputs = [str(output) for output in output_paths(out, name)]
-    return Entry(str(path), OK if result.converged.all() else NOT_CONVERGED, _message(result), outputs)
+    message, left_out = _message(result), dict(result.left_out)
+    if earlier.get("sha256") not in (None, _input(_sidecar(out, name)).get("sha256")):
+        message += f"; replaced the outputs of {earlier.get('path')}"
+    status = status_of(bool(result.converged.all()), left_out)
+    return Entry(str(path), status, message, outputs, left_out=left_out)
+
+
+def _left(out: Path, name: str, earlier: dict[str, Any]) -> str:
+    """Return the end of a failed volume's message: whose outputs are still there under its name."""
+    return f"; {out / name}.* are older, of {earlier.get('path')}" if earlier else ""
 
 
 def _reconstruct(
@@ -172,42 +210,51 @@ def _reconstruct(
     )
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-        write_outputs(out, name, prepared, result, source)
+        write_outputs(out, name, prepared, result, source, settings.sha256(model))
     return result
 
 
 def _message(result: Reconstruction) -> str:
     n = len(result.converged)
     empty = f", {int(result.empty.sum())} without data delivered as zeros" if result.empty.any() else ""
+    left_out = f"; left out: {left_out_text(result.left_out)}" if result.left_out else ""
     if result.solver is None:
-        return f"{n} slices, no error bound, {result.seconds:.1f} s{empty}"
+        return f"{n} slices, no error bound, {result.seconds:.1f} s{empty}{left_out}"
     bound = "no error bound" if result.kind == "none" else f"error bound {result.error_bound.max():.1e} at worst"
     return (
         f"{int(result.converged.sum())} of {n} slices converged, {bound},"
-        f" {int(result.n_steps.max())} iterations at most, {result.seconds:.1f} s{empty}"
+        f" {int(result.n_steps.max())} iterations at most, {result.seconds:.1f} s{empty}{left_out}"
     )
 
 
-def _kept(path: Path, out: Path, name: str) -> Entry | None:
-    outputs = output_paths(out, name)
-    if not all(output.is_file() for output in outputs):
+def _kept(path: Path, out: Path, name: str, source: ModelSource, settings_sha256: str) -> Entry | None:
+    """Return the entry of an input whose outputs are there and would come out the same, None for any other."""
+    outputs, sidecar = output_paths(out, name), _sidecar(out, name)
+    if not sidecar or not all(output.is_file() for output in outputs):
         return None
     try:
-        converged = bool(json.loads(outputs[-1].read_text(encoding="utf-8"))["summary"]["converged"])
-    except (OSError, ValueError, KeyError, TypeError):  # a sidecar of something else: reconstruct
+        converged = bool(sidecar["summary"]["converged"])
+        left_out = {str(words): int(count) for words, count in sidecar["input"]["left_out"].items()}
+        found = sidecar["model"]["weights_sha256"], sidecar.get("settings_sha256"), sidecar["input"]["sha256"]
+        same = found == (source.weights_sha256, settings_sha256, input_sha256(path))
+    except (KeyError, TypeError, ValueError, AttributeError):  # a sidecar of something else, or no such input
         return None
-    status = OK if converged else NOT_CONVERGED
-    return Entry(str(path), status, "outputs of an earlier run kept", [str(output) for output in outputs], skipped=True)
+    if not same:
+        return None
+    message = "outputs of an earlier run kept" + (f"; left out: {left_out_text(left_out)}" if left_out else "")
+    written = [str(output) for output in outputs]
+    return Entry(str(path), status_of(converged, left_out), message, written, skipped=True, left_out=left_out)
 
 
-def _write_manifest(out: Path, entries: list[Entry], n_inputs: int, source: ModelSource) -> None:
-    statuses = [entry.status for entry in entries]
-    content: dict[str, Any] = {
-        "model": asdict(source),
-        "inputs": n_inputs,
-        "counts": {status: statuses.count(status) for status in (OK, NOT_CONVERGED, UNREADABLE, FAILED)},
-        "volumes": [asdict(entry) for entry in entries],
-        "versions": versions(),
-        "written": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-    }
-    write_json(out / MANIFEST, content)
+def _sidecar(out: Path, name: str) -> dict[str, Any]:
+    """Return the content of the sidecar that is there; empty where there is none."""
+    try:
+        content = json.loads(output_paths(out, name)[-1].read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _input(sidecar: dict[str, Any]) -> dict[str, Any]:
+    found = sidecar.get("input")
+    return found if isinstance(found, dict) else {}

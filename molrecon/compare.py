@@ -14,6 +14,7 @@ from torch import Tensor
 from molrecon.classical import CGSense, ZeroFilled
 from molrecon.defaults import DEFAULT_BATCH_SIZE
 from molrecon.io import RawVolume, center_crop
+from molrecon.io.masks import canonical_mask, mask_kspace
 from molrecon.metrics import nmse, psnr, ssim
 from molrecon.mol import MOL
 from molrecon.pipeline import Reconstruction, on_device, solve_slices
@@ -125,21 +126,22 @@ def undersample(volume: RawVolume, sampling_mask: np.ndarray, noise_level: float
 
     Args:
         volume: fully sampled.
-        sampling_mask: (cols,) bool.
+        sampling_mask: (cols,) bool, or (slices or 1, rows or 1, cols) as in `RawVolume`.
         noise_level: standard deviation of the complex noise that is ADDED to every sample, in the units of kspace.
         seed: of the noise.
 
     Raises:
-        ValueError: a volume that is not fully sampled, a mask of another length, a negative noise level.
+        ValueError: a volume that is not fully sampled, a mask that does not fit, a negative noise level.
     """
     if not volume.fully_sampled:
         measured, total = int(volume.sampling_mask.sum()), volume.sampling_mask.size
-        raise ValueError(f"compare: {volume.path} has {measured} of {total} samples, expected a fully sampled scan")
-    if sampling_mask.shape != (volume.kspace.shape[-1],):
-        raise ValueError(f"undersample: mask {sampling_mask.shape}, expected ({volume.kspace.shape[-1]},)")
+        remarks = "".join(f"; {remark}" for remark in volume.remarks)
+        raise ValueError(
+            f"compare: {volume.path} has {measured} of {total} samples, expected a fully sampled scan{remarks}"
+        )
     if not noise_level >= 0:
         raise ValueError(f"undersample: noise_level is {noise_level}, expected a number that is not negative")
-    mask = volume.sampling_mask & sampling_mask
+    mask = volume.sampling_mask & canonical_mask(sampling_mask, volume.kspace.shape)
     generator = np.random.default_rng([int(s) for s in seed])
     kspace = np.empty_like(volume.kspace)
     for one, out in zip(volume.kspace, kspace, strict=True):
@@ -149,8 +151,7 @@ def undersample(volume: RawVolume, sampling_mask: np.ndarray, noise_level: float
                 noise_level / math.sqrt(2)
             )
             out += parts[0] + 1j * parts[1]
-        out *= mask
-        out += 0.0  # no negative zeros
+    mask_kspace(kspace, mask)
     return replace(volume, kspace=kspace, sampling_mask=mask)
 
 

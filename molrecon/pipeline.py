@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import final
 
 import numpy as np
@@ -78,6 +78,7 @@ class Reconstruction:
         certificate: what is guaranteed about the model.
         solver: goals and limits of the iterations; None for a method that iterates nothing.
         seconds: from the raw data to the image, sensitivity maps included.
+        left_out: what the file holds and the image does not, as in `RawVolume`.
     """
 
     image: np.ndarray
@@ -94,6 +95,7 @@ class Reconstruction:
     certificate: Certificate
     solver: SolverSettings | None
     seconds: float
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
 
 def reconstruct_volume(
@@ -161,6 +163,7 @@ def reconstruct_prepared(
         certificate=certificate,
         solver=solver or model.solver,
         seconds=prepared.seconds + time.perf_counter() - start,
+        left_out=prepared.volume.left_out,
     )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,7 +32,7 @@ class MapsSource:
     """
 
     method: str
-    detail: dict[str, str | int | float | list[int]]
+    detail: dict[str, str | int | float | list[int] | list[list[int]]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +42,8 @@ class PreparedVolume:
     Attributes:
         volume: the scan as it was read.
         kspace: (slices, coil, rows, cols) complex64, the readout already cropped to the image where it can be.
-        sampling_mask: (1, 1, cols) bool, or (1, rows, cols) when the rows are undersampled as well.
+        sampling_mask: (slices or 1, 1, cols) bool, or (slices or 1, rows, cols) when the rows are undersampled as well;
+            size 1 along the slices when all were sampled alike.
         sensitivity_maps: (slices, coil, rows, cols) complex64; zeros in the slices without data.
         maps_source: how the maps were obtained.
         noise_level: sigma, complex standard deviation of the noise of a k-space sample, in the units of kspace.
@@ -63,8 +63,9 @@ class PreparedVolume:
     seconds: float
 
     def operator(self, slices: slice | list[int]) -> Sense:
-        """Return the SENSE operator of some slices (batch, rows, cols) -> (batch, coil, rows, cols)."""
-        return Sense(self.sensitivity_maps[slices], self.sampling_mask)
+        """Return the SENSE operator of some slices (batch, rows, cols) -> (batch, coil, rows, cols), each its mask."""
+        mask = self.sampling_mask
+        return Sense(self.sensitivity_maps[slices], mask if len(mask) == 1 else mask[slices])
 
     def magnitude(self, image: Tensor, slices: slice | list[int] = slice(None)) -> np.ndarray:
         """Return the magnitude to deliver: `|x| sqrt(sum_c |s_c|^2)`, cropped; (slices, *recon_shape) float32.
@@ -104,14 +105,14 @@ def prepare(
         ValueError: maps that do not fit, a noise level below zero, a calibration region too small for ESPIRiT.
     """
     start = time.perf_counter()
-    mask = _one_dimensional(volume.sampling_mask)
+    sampling_mask = torch.from_numpy(volume.sampling_mask)
     raw = torch.from_numpy(volume.kspace)
     rows = min(volume.recon_shape[0], raw.shape[-2])
-    readout_oversampled = mask.ndim == 1 and rows < raw.shape[-2]
-    sampling_mask = torch.from_numpy(mask)[None, None] if mask.ndim == 1 else torch.from_numpy(mask)[None]
+    whole_columns = sampling_mask.shape[1] == 1
+    readout_oversampled = whole_columns and rows < raw.shape[-2]
     estimated = noise_level is None
     if noise_level is None:
-        noise_level = _noise_level(raw, sampling_mask, mask.ndim == 1 and rows <= OBJECT_SHARE * raw.shape[-2])
+        noise_level = _noise_level(raw, sampling_mask, whole_columns and rows <= OBJECT_SHARE * raw.shape[-2])
     elif not noise_level >= 0:
         raise ValueError(f"prepare: noise_level is {noise_level}, expected a number that is not negative")
     kspace = crop_readout(raw, rows) if readout_oversampled else raw
@@ -145,16 +146,14 @@ def read_maps(path: str | Path) -> np.ndarray:
     return (read_npy(path) if path.suffix == ".npy" else read_bart(path)).kspace
 
 
-def _one_dimensional(sampling_mask: np.ndarray) -> np.ndarray:
-    if sampling_mask.ndim == 2 and (sampling_mask == sampling_mask[:1]).all():
-        return sampling_mask[0]
-    return sampling_mask
+def _mask_of(sampling_mask: Tensor, k: int) -> Tensor:
+    return sampling_mask if len(sampling_mask) == 1 else sampling_mask[[k]]
 
 
 def _noise_level(kspace: Tensor, sampling_mask: Tensor, readout_oversampled: bool) -> float:
     filled = [k for k, one in enumerate(kspace) if bool(one.any())]
     chosen = filled[:: max(1, -(-len(filled) // NOISE_SLICES))]
-    levels = [estimate_noise_level(kspace[[k]], sampling_mask, readout_oversampled) for k in chosen]
+    levels = [estimate_noise_level(kspace[[k]], _mask_of(sampling_mask, k), readout_oversampled) for k in chosen]
     level = float(torch.cat(levels).median())
     if not math.isfinite(level):
         raise ValueError(f"prepare: the noise level was estimated as {level}, expected a number: give noise_level")
@@ -187,19 +186,23 @@ def _estimate_maps(
 ) -> tuple[Tensor, MapsSource]:
     shape = kspace.shape[-2:]
     maps = torch.zeros_like(kspace)
-    calibration_shape: list[int] = []
-    slices: Iterable[int] = [int(k) for k in np.flatnonzero(~empty)]
+    regions: list[list[int]] = [[0, 0]] * len(kspace)
+    slices = [int(k) for k in np.flatnonzero(~empty)]
     for k in progress_bar(slices, "coil maps", progress):
-        calibration = calibration_region(kspace[k : k + 1], sampling_mask)
-        calibration_shape = list(calibration.shape[-2:])
+        try:
+            calibration = calibration_region(kspace[[k]], _mask_of(sampling_mask, k))
+        except ValueError as error:
+            raise ValueError(f"slice {k}: {error}") from error
+        regions[k] = list(calibration.shape[-2:])
         calibration = calibration.to(device)
         maps[k] = espirit_maps(calibration, shape, threshold=THRESHOLD, crop=CROP, noise_level=noise_level)[0].cpu()
-    return maps, MapsSource(
-        "espirit",
-        {
-            "calibration_region": calibration_shape,
-            "threshold": THRESHOLD,
-            "crop": CROP,
-            "noise_level": noise_level,
-        },
-    )
+    used = [regions[k] for k in slices]
+    detail: dict[str, str | int | float | list[int] | list[list[int]]] = {
+        "calibration_region": [min(region[axis] for region in used) for axis in (0, 1)],
+        "threshold": THRESHOLD,
+        "crop": CROP,
+        "noise_level": noise_level,
+    }
+    if any(region != used[0] for region in used):
+        detail["calibration_region_by_slice"] = regions
+    return maps, MapsSource("espirit", detail)

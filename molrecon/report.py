@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, final
@@ -10,7 +11,8 @@ import numpy as np
 import torch
 
 from molrecon.classical import CGSense, ZeroFilled
-from molrecon.io import atomic_path
+from molrecon.io import write_atomically
+from molrecon.io.volume import left_out_text
 from molrecon.metrics import psnr
 from molrecon.pipeline import Reconstruction
 from molrecon.preparation import PreparedVolume
@@ -99,11 +101,13 @@ def quality_page(preview: Preview, prepared: PreparedVolume, result: Reconstruct
 def summary(prepared: PreparedVolume, result: Reconstruction) -> str:
     """Return the facts printed on the page: data, noise, certificate, convergence."""
     slices, coils, rows, cols = prepared.volume.kspace.shape
-    mask = prepared.volume.sampling_mask
+    volume = prepared.volume
+    mask = volume.sampling_mask
     noise = "estimated" if prepared.noise_estimated else "given"
     lines = [
         f"k-space       {slices} slices, {coils} coils, {rows} x {cols}",
-        f"measured      {int(mask.sum())} of {mask.size} {'columns' if mask.ndim == 1 else 'samples'}",
+        f"measured      {int(mask.sum())} of {mask.size} {'columns' if mask.shape[1] == 1 else 'samples'}"
+        + (" of all slices, which differ" if len(mask) > 1 else ""),
         f"coil maps     {prepared.maps_source.method}",
         f"noise level   {result.noise_level:.3g} ({noise})",
         *_guarantee(result),
@@ -111,6 +115,8 @@ def summary(prepared: PreparedVolume, result: Reconstruction) -> str:
     ]
     if result.empty.any():
         lines.append(f"no data       slices {', '.join(map(str, np.flatnonzero(result.empty)))}: delivered as zeros")
+    if volume.left_out:
+        lines.append(f"left out      {left_out_text(volume.left_out)}")
     return "\n".join(lines)
 
 
@@ -136,8 +142,9 @@ def _guarantee(result: Reconstruction) -> list[str]:
 
 def write_png(path: str | Path, figure: Figure) -> None:
     """Write a figure as PNG, atomically. Raises OSError."""
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=RESOLUTION)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=RESOLUTION)
+    write_atomically(path, buffer.getbuffer())
 
 
 def _show(axes: Axes, image: np.ndarray, title: str, white: float, colours: str) -> None:

@@ -49,7 +49,9 @@ def take_slices(volume: RawVolume, slices: Sequence[int]) -> RawVolume:
     """Return the volume with these slices only."""
     chosen = list(slices)
     reference = None if volume.reference is None else volume.reference[chosen]
-    return replace(volume, kspace=volume.kspace[chosen], reference=reference)
+    mask = volume.sampling_mask
+    mask = mask if len(mask) == 1 else mask[chosen]
+    return replace(volume, kspace=volume.kspace[chosen], sampling_mask=mask, reference=reference)
 
 
 def evaluate(

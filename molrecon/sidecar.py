@@ -14,7 +14,7 @@ from typing import Any, final
 import numpy as np
 import torch
 
-from molrecon.io import RawVolume, atomic_path
+from molrecon.io import RawVolume, write_atomically
 from molrecon.pipeline import Reconstruction
 from molrecon.preparation import PreparedVolume
 
@@ -46,6 +46,7 @@ def describe(prepared: PreparedVolume, result: Reconstruction, source: ModelSour
                 "sha256": volume.sha256,
                 "kspace_shape": volume.kspace.shape,
                 "fully_sampled": volume.fully_sampled,
+                "left_out": dict(volume.left_out),
                 **{key: volume.attributes[key] for key in ACQUISITION_ATTRIBUTES if key in volume.attributes},
             },
             "model": {**asdict(source), "method": result.method},
@@ -96,20 +97,32 @@ def describe(prepared: PreparedVolume, result: Reconstruction, source: ModelSour
 def describe_sampling(volume: RawVolume) -> dict[str, Any]:
     """Return what was measured: the columns of a one-dimensional mask, and the acceleration that was reached.
 
-    `acceleration` is all samples of the acquired range (without zero padding) over the measured ones.
+    `acceleration` is all samples of the acquired range (without zero padding) over the measured ones. Where the slices
+    were sampled differently, `measured` and `of` count those of all slices, and `slices` describes each by itself.
     """
     mask = volume.sampling_mask
     cols: int = mask.shape[-1]
     left = int(volume.attributes.get("padding_left", 0))
     right = int(volume.attributes.get("padding_right", cols))
-    acquired = mask[..., left:right]
     described: dict[str, Any] = {
-        "kind": "columns" if mask.ndim == 1 else "rows and columns",
-        "measured": acquired.sum(),
-        "of": acquired.size,
-        "acceleration": round(acquired.size / max(1, int(acquired.sum())), 4),
+        "kind": "columns" if mask.shape[1] == 1 else "rows and columns",
+        "alike_in_all_slices": len(mask) == 1,
+        **_measured(mask, left, right),
     }
-    if mask.ndim == 1:
+    if len(mask) > 1:
+        described["slices"] = [{"index": k, **_measured(one[None], left, right)} for k, one in enumerate(mask)]
+    if volume.remarks:
+        described["remarks"] = volume.remarks
+    return described
+
+
+def _measured(mask: np.ndarray, left: int, right: int) -> dict[str, Any]:
+    """Describe masks (slices, rows or 1, cols), the acquired columns being left to right - 1."""
+    acquired = mask[..., left:right]
+    count = int(acquired.sum())
+    acceleration = round(acquired.size / count, 4) if count else None
+    described: dict[str, Any] = {"measured": count, "of": acquired.size, "acceleration": acceleration}
+    if mask.shape[:2] == (1, 1):
         described["columns"] = np.flatnonzero(mask)
     return described
 
@@ -134,8 +147,7 @@ def plain(value: Any) -> Any:
 
 def write_json(path: str | Path, content: dict[str, Any]) -> None:
     """Write JSON, atomically: the file is there as a whole or not at all. Raises OSError."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(plain(content), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    write_atomically(path, (json.dumps(plain(content), indent=2, allow_nan=False) + "\n").encode())
 
 
 def _version(package: str) -> str:

@@ -46,12 +46,14 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     ("molrecon.checks", "molrecon.memory", "molrecon.perturbation"),
     ("molrecon.io", "molrecon.weights"),
+    ("molrecon.simulation",),
     (
         "molrecon.preparation",
         "molrecon.pipeline",
         "molrecon.training",
         "molrecon.report",
         "molrecon.sidecar",
+        "molrecon.manifest",
         "molrecon.outputs",
         "molrecon.compare",
         "molrecon.methods",
@@ -70,7 +72,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("molrecon.__main__",),
 )
 RANK = {unit: rank for rank, layer in enumerate(LAYERS) for unit in layer}
-NEVER_IMPORTED = ("examples", "data_scripts", "tests", "pickle", "cPickle", "dill", "joblib", "shelve")
+NEVER_IMPORTED = ("examples", "data_scripts", "tests", "pickle", "cPickle", "dill", "joblib", "shelve", "ismrmrd")
 OPERATORS_MAY_IMPORT = ("operators", "torch", "numpy", "finufft")
 
 

@@ -2,10 +2,12 @@
 
 read_volume     any supported input -> RawVolume, by what the file is
 expand_inputs   files and folders -> the volumes they stand for
+input_sha256    the hash of an input, without reading it as a volume
 read_fastmri    fastMRI HDF5                     read_npy    NumPy array
 read_bart       BART .cfl/.hdr k-space           read_mrd    ISMRMRD raw data, Cartesian 2D
 read_cfl, write_cfl      BART arrays             write_nifti, write_submission      images
-atomic_path     how every writer here writes     center_crop  image -> recon matrix
+atomic_path, write_atomically    how every writer here writes
+center_crop     image -> recon matrix
 UnreadableInput what every reader raises
 """
 
@@ -17,13 +19,13 @@ from pathlib import Path
 import h5py
 
 from molrecon.io.arrays import bart_pair, read_bart, read_cfl, read_npy, write_cfl
-from molrecon.io.atomic import atomic_path
+from molrecon.io.atomic import atomic_path, write_atomically
 from molrecon.io.crop import center_crop
 from molrecon.io.fastmri import read_fastmri
 from molrecon.io.mrd import is_mrd, read_mrd
 from molrecon.io.nifti import write_nifti
 from molrecon.io.submission import write_submission
-from molrecon.io.volume import RawVolume, UnreadableInput, reading
+from molrecon.io.volume import RawVolume, UnreadableInput, file_sha256, reading
 
 __all__ = [
     "RawVolume",
@@ -31,12 +33,14 @@ __all__ = [
     "atomic_path",
     "center_crop",
     "expand_inputs",
+    "input_sha256",
     "read_bart",
     "read_cfl",
     "read_fastmri",
     "read_mrd",
     "read_npy",
     "read_volume",
+    "write_atomically",
     "write_cfl",
     "write_nifti",
     "write_submission",
@@ -54,8 +58,7 @@ def read_volume(path: str | Path) -> RawVolume:
     Raises UnreadableInput: the message names the file, what was found and what was expected.
     """
     path = Path(path)
-    bart = path.suffix in (".cfl", ".hdr") or (not path.exists() and bart_pair(path)[1].exists())
-    if bart:
+    if _is_bart(path):
         return read_bart(path)
     if not path.is_file():
         raise UnreadableInput(path, "a folder" if path.is_dir() else "no such file", FORMATS)
@@ -69,6 +72,17 @@ def read_volume(path: str | Path) -> RawVolume:
         found = "an empty file" if not start else f"a file that starts with {start!r}"
         raise UnreadableInput(path, found, FORMATS)
     return read_mrd(path) if is_mrd(path) else read_fastmri(path)
+
+
+def input_sha256(path: str | Path) -> str:
+    """The `sha256` of the volume that `read_volume` would return, from the bytes alone. Raises UnreadableInput."""
+    path = Path(path)
+    data, header = bart_pair(path)
+    return file_sha256(header, data) if _is_bart(path) else file_sha256(path)
+
+
+def _is_bart(path: Path) -> bool:
+    return path.suffix in (".cfl", ".hdr") or (not path.exists() and bart_pair(path)[1].exists())
 
 
 def expand_inputs(paths: Iterable[str | Path]) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import warnings
 from pathlib import Path
@@ -9,34 +10,35 @@ from pathlib import Path
 import numpy as np
 
 from molrecon.io.atomic import atomic_path
-from molrecon.io.volume import (
-    RawVolume,
-    UnreadableInput,
-    check_kspace,
-    file_sha256,
-    infer_sampling_mask,
-    mask_kspace,
-    reading,
-)
+from molrecon.io.axes import check_coil_axis
+from molrecon.io.masks import describe_zero_padding, infer_sampling_mask, mask_kspace
+from molrecon.io.volume import RawVolume, UnreadableInput, check_kspace, file_sha256, reading
 
 __all__ = ["bart_pair", "read_bart", "read_cfl", "read_npy", "write_cfl"]
 
+log = logging.getLogger(__name__)
+
 NPY_EXPECTED = "a complex .npy array (coil, rows, cols) or (slice, coil, rows, cols)"
 BART_DIMS = 16
-READOUT, PHASE_1, PHASE_2, COIL, SLICE = 0, 1, 2, 3, 13
+READOUT, PHASE_1, PHASE_2, COIL, MAPS, SLICE = 0, 1, 2, 3, 4, 13
 
 
 def read_npy(path: str | Path) -> RawVolume:
     """Read complex, centred kspace (coil, rows, cols) or (slice, coil, rows, cols), undersampled in cols or in both.
 
-    The sampling mask is taken from the samples that are zero in all slices and coils. There is no header: recon_shape
-    is that of kspace and the voxel size unknown. Arrays of Python objects are refused, never unpickled.
-    Raises UnreadableInput.
+    The sampling mask of each slice is taken from its samples that are zero in all coils; a remark says so where it
+    looks as if k-space had been zero-padded. There is no header: recon_shape is that of kspace and the voxel size
+    unknown. Arrays of Python objects are refused, never unpickled. Raises UnreadableInput, also for axes that look like
+    those of an array with coils last.
     """
     path = Path(path)
     array = _load_npy(path)
+    if array.ndim == 2:
+        hint = "; one slice of a single coil is array[numpy.newaxis]"
+        raise UnreadableInput(path, f"an array of shape {array.shape}", NPY_EXPECTED + hint)
     if array.ndim not in (3, 4):
         raise UnreadableInput(path, f"an array of shape {array.shape}", NPY_EXPECTED)
+    check_coil_axis(path, array.shape)
     return _volume(path, array if array.ndim == 4 else array[None], file_sha256(path))
 
 
@@ -51,7 +53,8 @@ def read_bart(path: str | Path) -> RawVolume:
     - otherwise rows = 0, cols = 1, and slices = 13 if that is larger than 1, else 2. Dimension 2 is then taken as a
       stack of slices: the second phase encode of a 3D scan has to be transformed first (`bart fft -iu 4`).
 
-    Raises UnreadableInput, also when dimensions 2 and 13 are both larger than 1 and the readout is too.
+    Raises UnreadableInput, also when dimensions 2 and 13 are both larger than 1 and the readout is too, and for more
+    than one set of sensitivity maps (dimension 4).
     """
     data, header = bart_pair(path)
     array = read_cfl(path)
@@ -64,7 +67,14 @@ def read_bart(path: str | Path) -> RawVolume:
         expected = (
             f"dimensions {sorted((slices, COIL, rows, cols))} only (0 readout, 1 and 2 phase, 3 coils, 13 slices)"
         )
-        raise UnreadableInput(data, f"dimensions {dims}, more than 1 in {excess}", expected)
+        found = f"dimensions {dims}, more than 1 in {excess}"
+        if excess == [MAPS]:
+            found += f": dimension {MAPS} counts sets of sensitivity maps, here {dims[MAPS]}"
+            expected = (
+                "one set, as `bart ecalib -m 1` estimates; the first of several is"
+                f" `bart slice {MAPS} 0 {data.stem} {data.stem}-1`"
+            )
+        raise UnreadableInput(data, found, expected)
     kspace = array.reshape(dims).transpose(
         slices, COIL, rows, cols, *set(range(BART_DIMS)) - {slices, COIL, rows, cols}
     )
@@ -114,7 +124,8 @@ def write_cfl(path: str | Path, array: np.ndarray) -> None:
     dims = array.shape + (1,) * (BART_DIMS - array.ndim)
     with atomic_path(header) as new_header, atomic_path(data) as new_data:
         new_header.write_text("# Dimensions\n" + " ".join(map(str, dims)) + "\n", "ascii")
-        array.astype("<c8").T.tofile(new_data)
+        # Not tofile, which leaves the last part to a close that does not tell of a full disk.
+        new_data.write_bytes(np.ascontiguousarray(array.T, "<c8").data)
 
 
 def _load_npy(path: Path) -> np.ndarray:
@@ -141,4 +152,7 @@ def _volume(path: Path, stored: np.ndarray, sha256: str) -> RawVolume:
     kspace = check_kspace(path, stored)
     sampling_mask = infer_sampling_mask(kspace)
     mask_kspace(kspace, sampling_mask)
-    return RawVolume(path, kspace, sampling_mask, kspace.shape[-2:], sha256)
+    remarks = tuple(describe_zero_padding(sampling_mask, kspace.shape[-2]))
+    for remark in remarks:
+        log.warning("%s: %s", path, remark)
+    return RawVolume(path, kspace, sampling_mask, kspace.shape[-2:], sha256, remarks=remarks)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["atomic_path"]
+__all__ = ["atomic_path", "write_atomically"]
 
 
 @contextmanager
@@ -28,3 +28,17 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_atomically(path: str | Path, content: bytes | memoryview) -> None:
+    """Replace `path` by a file of these bytes, as `atomic_path` does, and check that all of them arrived.
+
+    The way to write for libraries that do not tell of a full disk, or crash on it: they write to memory.
+
+    Raises:
+        OSError: the file cannot be written; `path` is as it was.
+    """
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
+        if (size := temporary.stat().st_size) != memoryview(content).nbytes:
+            raise OSError(f"{path}: {size} bytes were written, expected {memoryview(content).nbytes}")

@@ -13,18 +13,12 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from molrecon.io.axes import check_coil_axis
 from molrecon.io.crop import center_crop
 from molrecon.io.hdf5 import check_heaps, check_size, read_text
 from molrecon.io.header import padding_attributes, parse_header, voxel_size
-from molrecon.io.volume import (
-    RawVolume,
-    UnreadableInput,
-    check_kspace,
-    file_sha256,
-    infer_sampling_mask,
-    mask_kspace,
-    reading,
-)
+from molrecon.io.masks import by_slice, canonical_mask, describe_zero_padding, infer_sampling_mask, mask_kspace
+from molrecon.io.volume import RawVolume, UnreadableInput, check_kspace, file_sha256, reading
 
 __all__ = ["read_fastmri"]
 
@@ -38,8 +32,9 @@ MULTI_COIL_REFERENCES = ("rss",)
 def read_fastmri(path: str | Path) -> RawVolume:
     """Read a multi-coil or single-coil fastMRI file.
 
-    Sampling mask: that of the file (`mask`, length cols, or (rows, cols)), less the columns that hold no data; without
-    one, the samples that are not zero in all slices and coils. Data outside the mask are set to zero. Columns outside
+    Sampling mask: that of the file (`mask`, length cols, or (rows, cols), or (slices or 1, rows or 1, cols)), less the
+    columns that hold no data in a slice; without one, the samples of each slice that are not zero in all coils. Data
+    outside the mask are set to zero, and counted in `left_out` as masked samples. Columns outside
     the acquired range of the header (asymmetric phase encoding, padded with zeros) are reported in the attributes
     padding_left and padding_right. Image shape: the recon matrix of the header, along each axis limited to what kspace
     and reference have. The reference of a multi-coil file is `reconstruction_rss`, of a single-coil file
@@ -60,13 +55,16 @@ def read_fastmri(path: str | Path) -> RawVolume:
         reference = _numbers(path, file[f"reconstruction_{kind}"]) if kind else None
         attributes = _attributes(file)
     if stored.ndim not in (3, 4):
-        raise UnreadableInput(
-            path, f"kspace of shape {stored.shape}", "(slices, coils, rows, cols) or (slices, rows, cols)"
-        )
+        expected = "(slices, coils, rows, cols) or (slices, rows, cols)"
+        if stored.ndim == 2:
+            expected += "; one slice of a single coil is kspace[numpy.newaxis]"
+        raise UnreadableInput(path, f"kspace of shape {stored.shape}", expected)
+    if stored.ndim == 4:
+        check_coil_axis(path, stored.shape, "kspace")
 
     kspace = check_kspace(path, stored if stored.ndim == 4 else stored[:, None])
     rows, cols = kspace.shape[-2:]
-    sampling_mask = _sampling_mask(path, kspace, mask)
+    sampling_mask, masked = _sampling_mask(path, kspace, mask)
     mask_kspace(kspace, sampling_mask)
     recon_shape, spacing = (rows, cols), None
     if xml is not None:
@@ -74,6 +72,11 @@ def read_fastmri(path: str | Path) -> RawVolume:
         recon_shape = min(header.recon_matrix[0], rows), min(header.recon_matrix[1], cols)
         spacing = voxel_size(header, rows, cols)
         attributes |= padding_attributes(header, sampling_mask)
+    remarks: tuple[str, ...] = ()
+    if mask is None and "padding_left" not in attributes:
+        remarks = tuple(describe_zero_padding(sampling_mask, rows))
+        for remark in remarks:
+            log.warning("%s: %s", path, remark)
     if reference is not None:
         reference = _reference(path, reference, kspace.shape[0])
         recon_shape = min(recon_shape[0], reference.shape[1]), min(recon_shape[1], reference.shape[2])
@@ -89,6 +92,8 @@ def read_fastmri(path: str | Path) -> RawVolume:
         reference_kind=kind,
         attributes=attributes,
         header=xml,
+        left_out={"masked samples": masked} if masked else {},
+        remarks=remarks,
     )
 
 
@@ -111,23 +116,28 @@ def _attributes(file: h5py.File) -> dict[str, str | float | int]:
     return plain
 
 
-def _sampling_mask(path: Path, kspace: np.ndarray, stored: np.ndarray | None) -> np.ndarray:
+def _sampling_mask(path: Path, kspace: np.ndarray, stored: np.ndarray | None) -> tuple[np.ndarray, int]:
+    """Return the mask, and how many measured samples of all slices, in some coil not zero, are outside it."""
     measured = infer_sampling_mask(kspace)
     if stored is None:
-        return measured
-    rows, cols = kspace.shape[-2:]
-    if stored.shape not in ((cols,), (rows, cols)):
-        raise UnreadableInput(path, f"mask of shape {stored.shape}", f"({cols},), one value per column of kspace")
+        return measured, 0
+    slices, _, rows, cols = kspace.shape
+    planes = tuple((n, m, cols) for n in (1, slices) for m in (1, rows))
+    if stored.shape not in ((cols,), (rows, cols), *planes):
+        expected = f"({cols},), one value per column of kspace, ({rows}, {cols}) or ({slices}, {rows} or 1, {cols})"
+        raise UnreadableInput(path, f"mask of shape {stored.shape}", expected)
     if stored.dtype.kind not in "biuf" or not np.isin(stored, (0, 1)).all():
         raise UnreadableInput(path, f"mask of dtype {stored.dtype} with values other than 0 and 1", "only 0 and 1")
-    mask = stored.astype(bool)
-    if (measured & ~mask).any():
-        log.warning("%s: samples outside the mask of the file are not zero; they are left out", path)
-    if mask.ndim == 1:
-        mask = mask & measured.reshape(-1, cols).any(axis=0)
+    mask = canonical_mask(stored.astype(bool), kspace.shape)
+    # A mask may be that of all slices together, or name columns of zero padding: what holds no data is not measured.
+    mask = canonical_mask(mask & measured.any(axis=1, keepdims=True), kspace.shape)
     if not (mask & measured).any():
         raise UnreadableInput(path, "a mask that keeps no measured sample", "one that keeps some")
-    return mask
+    pairs = zip(kspace, by_slice(mask, slices), strict=True)
+    masked = sum(int(np.count_nonzero(one.any(axis=0) & ~inside)) for one, inside in pairs)
+    if masked:
+        log.warning("%s: samples outside the mask of the file are not zero; they are left out", path)
+    return mask, masked
 
 
 def _reference(path: Path, reference: np.ndarray, slices: int) -> np.ndarray:

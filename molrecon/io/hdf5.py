@@ -1,28 +1,47 @@
-"""Guards for reading damaged HDF5 files.
+"""Guards for reading damaged HDF5 files, and the way to write whole ones.
 
-On some of them the HDF5 library (2.0.0) does not fail but crashes, loops for ever or asks for gigabytes, and with it a
-whole run over many volumes.
+On some damaged files the HDF5 library (2.0.0) does not fail but crashes, loops for ever or asks for gigabytes, and with
+it a whole run over many volumes. On a full disk it crashes when it closes the file it writes.
 """
 
 from __future__ import annotations
 
+import io
 import mmap
 import struct
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import h5py
 import numpy as np
 
+from molrecon.io.atomic import write_atomically
 from molrecon.io.volume import UnreadableInput, reading
 
-__all__ = ["check_heaps", "check_size", "read_text"]
+__all__ = ["check_heaps", "check_size", "hdf5_file", "read_text"]
 
 # Signature, version 1 and three reserved bytes; eight bytes do not turn up in measured data by chance.
 COLLECTION = b"GCOL\x01\0\0\0"
 ENTRY = 16
 # Deflate, the strongest of the usual filters, shrinks data at most this much.
 LARGEST_COMPRESSION = 1032
+
+
+@contextmanager
+def hdf5_file(path: str | Path) -> Iterator[h5py.File]:
+    """A new HDF5 file in memory, whose bytes replace `path` when the block ends without an error.
+
+    HDF5 itself never sees the disk: a failed write leaves the library unable to close the file, and it ends in a
+    segmentation fault or a truncated file. Memory holds the whole file.
+
+    Raises:
+        OSError: the file cannot be written; `path` is as it was.
+    """
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w") as file:
+        yield file
+    write_atomically(path, buffer.getbuffer())
 
 
 def check_heaps(path: Path) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from molrecon.io.atomic import atomic_path
+from molrecon.io.atomic import write_atomically
 from molrecon.io.volume import UnreadableInput
 
 MATLAB_LUMA = (0.298936021293775, 0.587043074451121, 0.114020904255103)
@@ -42,8 +43,9 @@ def write_image(path: str | Path, image: np.ndarray) -> None:
         OSError: the file cannot be written.
     """
     kind = check_suffix(path)
-    with atomic_path(path) as temporary:
-        Image.fromarray(image).save(temporary, format=kind)
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, format=kind)
+    write_atomically(path, buffer.getbuffer())
 
 
 def check_suffix(path: str | Path) -> str:

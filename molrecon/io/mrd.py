@@ -14,7 +14,8 @@ import numpy as np
 
 from molrecon.io.hdf5 import check_heaps, check_size, read_text
 from molrecon.io.header import Header, padding_attributes, parse_header, voxel_size
-from molrecon.io.volume import RawVolume, UnreadableInput, check_kspace, file_sha256, mask_kspace, reading
+from molrecon.io.masks import mask_kspace
+from molrecon.io.volume import RawVolume, UnreadableInput, check_kspace, file_sha256, left_out_text, reading
 
 __all__ = ["is_mrd", "read_mrd"]
 
@@ -22,50 +23,71 @@ log = logging.getLogger(__name__)
 
 EXPECTED = "raw ISMRMRD data of a Cartesian 2D scan"
 # Flag n of the format is bit n - 1.
-NOISE, CALIBRATION, CALIBRATION_AND_IMAGING, REVERSE = (1 << (flag - 1) for flag in (19, 20, 21, 22))
-# Navigator, phase correction, feedback, dummy, real-time feedback, surface coil correction, phase stabilisation.
-NOT_IMAGING = sum(1 << (flag - 1) for flag in (23, 24, 26, 27, 28, 29, 30, 31))
-SINGLE_FRAME = ("contrast", "phase", "repetition", "set")
+CALIBRATION, CALIBRATION_AND_IMAGING, REVERSE = (1 << (flag - 1) for flag in (20, 21, 22))
+# The flags of readouts that serve other purposes than the image, in plain words.
+OTHER_PURPOSES = {
+    19: "noise readouts",
+    23: "navigator readouts",
+    24: "phase correction readouts",
+    26: "feedback readouts",
+    27: "dummy readouts",
+    28: "feedback readouts",
+    29: "surface coil correction readouts",
+    30: "phase stabilisation readouts",
+    31: "phase stabilisation readouts",
+}
+NOISE = 1 << (19 - 1)
+# The counters of which one value is read, in plain words.
+SINGLE_FRAME = {
+    "contrast": "contrasts",
+    "phase": "cardiac phases",
+    "repetition": "repetitions",
+    "set": "sets",
+    "kspace_encode_step_2": "second phase encodes",
+}
 
 
 def is_mrd(path: Path) -> bool:
     """Whether the HDF5 file has a group with the datasets `xml` and `data`, and no `kspace`. Raises UnreadableInput."""
     with reading(path, "an HDF5 file"), h5py.File(path, "r") as file:
-        return "kspace" not in file and _group(file) is not None
+        return "kspace" not in file and bool(_groups(file))
 
 
 def read_mrd(path: str | Path, *, conjugate: bool = False) -> RawVolume:
     """Read the first image series of a Cartesian 2D ISMRMRD file into kspace (slices, coils, rows, cols).
 
     A readout is placed with its center_sample at rows // 2, in column encoded_y // 2 - center + kspace_encode_step_1;
-    where several averages hit the same place, their mean is taken. Columns in which no slice has a readout are False in
-    the sampling mask; a slice that lacks columns which others have is refused, since one mask serves all.
-    Of several contrasts, phases, repetitions or sets the first is read, and the log says so. Noise readouts are not
-    used: attributes["noise_readouts"] counts them and attributes["noise_scan_level"] is sqrt(E|n|^2) of their samples,
-    not corrected for a dwell time that differs from that of the image. `conjugate` conjugates the data, which Siemens
-    raw data need to agree with the scanner's own images (fastMRI data are not conjugated).
+    where several averages hit the same place, their mean is taken. Each slice has a sampling mask of its own, the
+    columns in which it has a readout. Of several contrasts, phases, repetitions, sets, encoding spaces or data sets the
+    first is read: `left_out` counts the others, and the readouts that are flagged as something else than image data
+    (noise, navigators, separate calibration, ...); the log says so too. Of noise readouts attributes["noise_readouts"]
+    is the number and attributes["noise_scan_level"] sqrt(E|n|^2) of their samples, not corrected for a dwell time that
+    differs from that of the image. `conjugate` conjugates the data, which Siemens raw data need to agree with the
+    scanner's own images (fastMRI data are not conjugated).
 
     Raises UnreadableInput, also for 3D encodings, other trajectories and reversed readouts (EPI).
     """
     path = Path(path)
     check_heaps(path)
     with reading(path, EXPECTED), h5py.File(path, "r") as file:
-        name = _group(file)
-        if name is None:
+        names = _groups(file)
+        if not names:
             raise UnreadableInput(path, f"no group with xml and data among {sorted(file)}", EXPECTED)
+        name = names[0]
         xml = read_text(path, file[name]["xml"])
         records = _records(path, file[name]["data"])
         heads, samples = records["head"], records["data"]
         header = parse_header(path, xml)
         _check_encoding(path, header)
-        noise = (heads["flags"] & NOISE) != 0
-        attributes = _noise_attributes(samples[noise])
-        keep = _imaging(path, heads, header) & ~noise
+        attributes = _noise_attributes(samples[(heads["flags"] & NOISE) != 0])
+        keep, left_out = _imaging(path, heads, header)
+        if len(names) > 1:
+            left_out["data sets"] = len(names) - 1
         kspace, sampling_mask = _place(path, heads[keep], samples[keep], header)
     kspace = check_kspace(path, np.conj(kspace) if conjugate else kspace)
     mask_kspace(kspace, sampling_mask)
     rows, cols = kspace.shape[-2:]
-    return RawVolume(
+    volume = RawVolume(
         path=path,
         kspace=kspace,
         sampling_mask=sampling_mask,
@@ -74,13 +96,17 @@ def read_mrd(path: str | Path, *, conjugate: bool = False) -> RawVolume:
         voxel_size=voxel_size(header, rows, cols),
         attributes=attributes | padding_attributes(header, sampling_mask),
         header=xml,
+        left_out=left_out,
     )
+    if left_out:
+        log.log(
+            logging.WARNING if volume.incomplete else logging.INFO, "%s: left out: %s", path, left_out_text(left_out)
+        )
+    return volume
 
 
-def _group(file: h5py.File) -> str | None:
-    return next(
-        (name for name in file if isinstance(file[name], h5py.Group) and {"xml", "data"} <= set(file[name])), None
-    )
+def _groups(file: h5py.File) -> list[str]:
+    return [name for name in file if isinstance(file[name], h5py.Group) and {"xml", "data"} <= set(file[name])]
 
 
 def _records(path: Path, dataset: h5py.Dataset) -> np.ndarray:
@@ -112,30 +138,44 @@ def _noise_attributes(samples: np.ndarray) -> dict[str, str | float | int]:
     if not len(samples):
         return {}
     values = np.concatenate(list(samples)).astype(np.float64)
-    log.info("%d noise readouts are not used for the image", len(samples))
     return {"noise_readouts": len(samples), "noise_scan_level": float(np.sqrt(2 * np.mean(values**2)))}
 
 
-def _imaging(path: Path, heads: np.ndarray, header: Header) -> np.ndarray:
-    """Which readouts form the image: of the first series, no noise, navigators or separate calibration."""
-    flags, idx = heads["flags"], heads["idx"]
-    keep = ((flags & (NOISE | NOT_IMAGING)) == 0) & (heads["encoding_space_ref"] == 0)
+def _imaging(path: Path, heads: np.ndarray, header: Header) -> tuple[np.ndarray, dict[str, int]]:
+    """Which readouts form the image, those of the first series, and how much of what is left out."""
+    flags, idx, spaces = heads["flags"], heads["idx"], heads["encoding_space_ref"]
+    keep = np.ones(len(heads), bool)
+    left_out: dict[str, int] = {}
+
+    def drop(readouts: np.ndarray, words: str) -> None:
+        count = int(np.count_nonzero(keep & readouts))
+        if count:
+            left_out[words] = left_out.get(words, 0) + count
+        keep[readouts] = False
+
+    for flag, words in OTHER_PURPOSES.items():
+        drop((flags & (1 << (flag - 1))) != 0, words)
     if header.calibration_mode in ("separate", "external"):
-        keep &= ((flags & CALIBRATION) == 0) | ((flags & CALIBRATION_AND_IMAGING) != 0)
+        calibration = ((flags & CALIBRATION) != 0) & ((flags & CALIBRATION_AND_IMAGING) == 0)
+        drop(calibration, "separate calibration readouts")
+    others = len(np.unique(spaces[keep & (spaces != 0)]))
+    keep &= spaces == 0
     if not keep.any():
         raise UnreadableInput(path, f"{len(heads)} readouts, none of an image", EXPECTED)
-    for name in SINGLE_FRAME:
+    if others:
+        left_out["encoding spaces"] = others
+    for name, words in SINGLE_FRAME.items():
         numbers = np.unique(idx[name][keep])
         if len(numbers) > 1:
-            log.warning("%s: %d values of %s, only the first is read", path, len(numbers), name)
+            left_out[words] = len(numbers) - 1
         keep &= idx[name] == numbers[0]
     if (flags[keep] & REVERSE).any():
         raise UnreadableInput(path, "reversed readouts (EPI)", EXPECTED)
-    return keep
+    return keep, left_out
 
 
 def _place(path: Path, heads: np.ndarray, samples: np.ndarray, header: Header) -> tuple[np.ndarray, np.ndarray]:
-    """Sort readouts into kspace (slices, coils, rows, cols) complex128 and the mask (cols,) of those present."""
+    """Sort readouts into kspace (slices, coils, rows, cols) complex128; mask (slices, 1, cols) of those present."""
     rows, cols, _ = header.encoded_matrix
     shift = cols // 2 - header.phase_limits[2] if header.phase_limits else 0
     columns = heads["idx"]["kspace_encode_step_1"].astype(int) + shift
@@ -164,8 +204,13 @@ def _place(path: Path, heads: np.ndarray, samples: np.ndarray, header: Header) -
         readout = np.ascontiguousarray(values, np.float32).view(np.complex64).reshape(shape[1], length)
         kspace[number, :, start + pre : start + length - post, column] += readout[:, pre : length - post]
         count[number, column] += 1
-    measured = count > 0
-    if (measured != measured[0]).any():
-        raise UnreadableInput(path, "slices with different sets of columns", "the same columns in every slice")
     kspace /= np.maximum(count, 1)[:, None, None, :]
-    return kspace, measured[0]
+    return kspace, _mask(count > 0)
+
+
+def _mask(measured: np.ndarray) -> np.ndarray:
+    """Columns measured (slices, cols) -> the mask (slices, 1, cols); a slice without readouts follows the others."""
+    filled = measured.any(axis=1)
+    if (measured[filled] == measured[filled][:1]).all():
+        measured = np.broadcast_to(measured[filled][:1], measured.shape)
+    return measured[:, None]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import numpy as np
 
-from molrecon.io.atomic import atomic_path
+from molrecon.io.atomic import write_atomically
 
 __all__ = ["write_nifti"]
 
@@ -30,7 +31,7 @@ def write_nifti(
         voxel_size, frame_seconds: see above.
 
     Raises ValueError for another rank, an empty or non-finite image, voxel sizes or a time that are not positive,
-    another suffix; TypeError for a complex image.
+    another suffix; TypeError for a complex image; OSError for a file that cannot be written.
     """
     import nibabel
 
@@ -63,5 +64,6 @@ def write_nifti(
     header.set_zooms(zooms if frame_seconds is None else [*zooms, frame_seconds])
     header.set_xyzt_units("unknown" if voxel_size is None else "mm", None if frame_seconds is None else "sec")
     header["descrip"] = description
-    with atomic_path(path) as temporary:
-        nibabel.save(nibabel.Nifti1Image(image.T, None, header), temporary)
+    content = nibabel.Nifti1Image(image.T, None, header).to_bytes()
+    # Noise compresses badly at any level; without a time equal images are equal files.
+    write_atomically(path, gzip.compress(content, 1, mtime=0) if path.name.endswith(".gz") else content)

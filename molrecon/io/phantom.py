@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from molrecon.io.anatomy import HEAD_SEMI_AXES, Anatomy, SmoothField
-from molrecon.io.atomic import atomic_path
 from molrecon.io.coils import draw_loops, receive_field
+from molrecon.io.hdf5 import hdf5_file
 from operators.fourier import centred_fft, centred_ifft
 
 __all__ = ["coil_maps", "make_sample_volume", "phantom_volume", "voxel_size"]
@@ -129,7 +129,7 @@ def make_sample_volume(
     rows, cols = shape
     inner = slice(rows // 2, rows // 2 + rows)  # the centre crop of the oversampled rows, as fastMRI takes it
     target.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(target) as partial, h5py.File(partial, "w") as file:
+    with hdf5_file(target) as file:
         kspace = file.create_dataset("kspace", (slices, coils, 2 * rows, cols), np.complex64)
         reference = np.empty((slices, rows, cols), np.float32)
         for index in range(slices):

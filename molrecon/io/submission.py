@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import h5py
 import numpy as np
 
-from molrecon.io.atomic import atomic_path
+from molrecon.io.hdf5 import hdf5_file
 
 __all__ = ["write_submission"]
 
@@ -16,7 +15,7 @@ def write_submission(path: str | Path, reconstruction: np.ndarray) -> None:
     """Write reconstruction (slices, h, w), real, as HDF5 with one float32 dataset `reconstruction`.
 
     One file a volume, under the same name as its input file (`path` ends in that name). Raises ValueError for another
-    rank, an empty or non-finite array; TypeError for a complex one.
+    rank, an empty or non-finite array; TypeError for a complex one; OSError for a file that cannot be written.
     """
     reconstruction = np.asarray(reconstruction)
     if reconstruction.dtype.kind not in "biuf":
@@ -26,5 +25,5 @@ def write_submission(path: str | Path, reconstruction: np.ndarray) -> None:
     if reconstruction.ndim != 3 or reconstruction.size == 0 or not np.isfinite(reconstruction).all():
         expected = "(slices, h, w), finite in float32, not empty"
         raise ValueError(f"write_submission: reconstruction {reconstruction.shape}, expected {expected}")
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+    with hdf5_file(path) as file:
         file.create_dataset("reconstruction", data=reconstruction)

@@ -3,26 +3,40 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from molrecon.io.masks import canonical_mask
+
 __all__ = [
     "RawVolume",
     "UnreadableInput",
     "check_kspace",
     "file_sha256",
-    "infer_sampling_mask",
-    "mask_kspace",
+    "image_data_left_out",
+    "left_out_text",
     "reading",
 ]
 
-# Exact zeros occur by chance in quantised data and by design at the start of a partial echo; a column with at least
-# this share of non-zero samples was read out, and the mask stays one-dimensional.
-READ_OUT_SHARE = 0.9
+
+# What an image is complete without, of the words that readers use in `RawVolume.left_out`.
+AUXILIARY = frozenset(
+    {
+        "noise readouts",
+        "separate calibration readouts",
+        "navigator readouts",
+        "phase correction readouts",
+        "feedback readouts",
+        "dummy readouts",
+        "surface coil correction readouts",
+        "phase stabilisation readouts",
+        "masked samples",
+    }
+)
 
 
 class UnreadableInput(ValueError):
@@ -42,9 +56,11 @@ class RawVolume:
 
     kspace         (slices, coils, rows, cols) complex64, centred in both axes; rows are the readout, cols the phase
                    encodes. Samples outside `sampling_mask` are exactly +0.
-    sampling_mask  (cols,) bool when whole columns were measured or left out, else (rows, cols) bool. Columns that
-                   were never acquired because k-space was zero-padded (asymmetric phase encoding) are False too;
-                   the acquired range is then attributes["padding_left"] <= column < attributes["padding_right"].
+    sampling_mask  (slices or 1, rows or 1, cols) bool, the size 1 along slices when it is the same for all, along rows
+                   when whole columns were measured or left out. (cols,) and (rows, cols) are taken too and brought
+                   to this shape. Columns that were never acquired because k-space was zero-padded (asymmetric phase
+                   encoding) are False too; the acquired range is then
+                   attributes["padding_left"] <= column < attributes["padding_right"].
     recon_shape    (rows, cols) of the image to deliver; never larger than kspace or the reference, so that
                    `center_crop(image, recon_shape)` has exactly this shape.
     voxel_size     mm, (row, column, slice) spacing of the delivered image; None when unknown.
@@ -52,7 +68,11 @@ class RawVolume:
     reference_kind "rss" (root sum of squares), "esc" (emulated single coil), or None.
     attributes     scalars from the file: acquisition, patient_id, max, norm, acceleration, num_low_frequency, ...
     header         ISMRMRD XML, or None.
+    left_out       what the file holds and `kspace` does not, in plain words, with its number: {"repetitions": 2}.
+    remarks        sentences about the file that its user should read.
     sha256         hexadecimal digest of the input file (of .hdr followed by .cfl for a BART pair).
+
+    Raises ValueError for a mask that does not fit kspace.
     """
 
     path: Path
@@ -65,6 +85,17 @@ class RawVolume:
     reference_kind: str | None = None
     attributes: dict[str, str | float | int] = field(default_factory=dict)
     header: str | None = None
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Bring the mask to its one shape."""
+        object.__setattr__(self, "sampling_mask", canonical_mask(self.sampling_mask, self.kspace.shape))
+
+    @property
+    def incomplete(self) -> bool:
+        """True when image data were left out, not only readouts that serve other purposes (noise, navigators, ...)."""
+        return image_data_left_out(self.left_out)
 
     @property
     def n_coils(self) -> int:
@@ -77,6 +108,16 @@ class RawVolume:
         left = int(self.attributes.get("padding_left") or 0)
         right = int(self.attributes.get("padding_right") or self.kspace.shape[-1])
         return bool(self.sampling_mask[..., left:right].all())
+
+
+def image_data_left_out(left_out: Mapping[str, int]) -> bool:
+    """Whether `RawVolume.left_out` names image data, not only readouts that serve other purposes."""
+    return not AUXILIARY.issuperset(left_out)
+
+
+def left_out_text(left_out: Mapping[str, int]) -> str:
+    """`RawVolume.left_out` as it is printed: "2 repetitions, 1 noise readout"."""
+    return ", ".join(f"{count} {words.removesuffix('s') if count == 1 else words}" for words, count in left_out.items())
 
 
 @contextmanager
@@ -122,24 +163,3 @@ def check_kspace(path: Path, kspace: np.ndarray) -> np.ndarray:
     if not kspace.any():
         raise UnreadableInput(path, "kspace that is zero everywhere", "measured samples")
     return kspace
-
-
-def infer_sampling_mask(kspace: np.ndarray) -> np.ndarray:
-    """Which samples of kspace (slices, coils, rows, cols) were measured: those not zero in all slices and coils.
-
-    Returns (cols,) bool when columns were measured as a whole (at least nine tenths of each is non-zero, or nothing),
-    else (rows, cols) bool.
-    """
-    measured = np.zeros(kspace.shape[-2:], bool)
-    for one in kspace:
-        measured |= one.any(axis=0)
-    columns = np.asarray(measured.any(axis=0))
-    whole = bool((measured[:, columns].mean(axis=0) >= READ_OUT_SHARE).all())
-    return columns if whole else measured
-
-
-def mask_kspace(kspace: np.ndarray, sampling_mask: np.ndarray) -> None:
-    """In place kspace * sampling_mask + 0.0; without the sum a -0 would tell the sign of a sample left out."""
-    for one in kspace:
-        one *= sampling_mask
-        one += 0.0

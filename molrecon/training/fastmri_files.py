@@ -13,7 +13,8 @@ import numpy as np
 from molrecon.io import UnreadableInput
 from molrecon.io.hdf5 import check_size, read_text
 from molrecon.io.header import parse_header
-from molrecon.io.volume import infer_sampling_mask, reading
+from molrecon.io.masks import infer_sampling_mask
+from molrecon.io.volume import reading
 
 logger = logging.getLogger(__name__)
 
@@ -121,9 +122,9 @@ def measured_columns(file: FastMRIFile, number: int, kspace: np.ndarray) -> np.n
         UnreadableInput: samples are missing within columns.
     """
     mask = infer_sampling_mask(kspace[None])
-    if mask.ndim != 1:
+    if mask.shape[1] != 1:
         raise UnreadableInput(file.path, f"slice {number} with samples missing within columns", "whole columns")
-    return mask
+    return np.asarray(mask[0, 0])
 
 
 def check_fully_sampled(path: Path, columns: np.ndarray) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import logging
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from molrecon.io import atomic_path
+from molrecon.io import write_atomically
 
 
 def log_to(folder: Path) -> None:
@@ -22,6 +23,7 @@ def log_to(folder: Path) -> None:
 
 
 def write_checkpoint(state: dict[str, Any], path: Path) -> None:
-    """Replace the checkpoint: whole or not at all."""
-    with atomic_path(path) as temporary:
-        torch.save(state, temporary)
+    """Replace the checkpoint: whole or not at all. Raises OSError, with the older one still there."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    write_atomically(path, buffer.getbuffer())

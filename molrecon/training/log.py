@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import csv
 import importlib.util
+import io
 import logging
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, final
 
 from tqdm import tqdm
 
-from molrecon.io import atomic_path
+from molrecon.io import write_atomically
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard.writer import SummaryWriter
@@ -67,17 +69,26 @@ class TrainingLog:
         self._path = folder / LOG_FILE
         self._writer = _summary_writer(folder / TENSORBOARD_FOLDER, resumed_at) if tensorboard else None
         kept = [row for row in read_log(folder) if int(row["step"]) <= resumed_at]
-        self._path.unlink(missing_ok=True)
         if kept:
-            with atomic_path(self._path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-                _write_rows(file, list(kept[0]), kept, header=True)
+            write_atomically(self._path, _table(list(kept[0]), kept, header=True))
+        else:
+            self._path.unlink(missing_ok=True)
 
     def write(self, step: int, numbers: dict[str, float | None]) -> None:
-        """Add the row of a step; the names are the same in every row, and None is an empty cell."""
+        """Add the row of a step; the names are the same in every row, and None is an empty cell.
+
+        Raises:
+            OSError: the row cannot be written; the file is as it was.
+        """
         row = {"step": str(step), **{name: "" if x is None else f"{x:.7g}" for name, x in numbers.items()}}
-        new = not self._path.exists()
-        with self._path.open("a", newline="", encoding="utf-8") as file:
-            _write_rows(file, list(row), [row], header=new)
+        size = self._path.stat().st_size if self._path.exists() else 0
+        try:
+            with self._path.open("ab") as file:
+                file.write(_table(list(row), [row], header=not size))
+        except OSError:  # a part of a row would be read as one
+            if self._path.exists():
+                os.truncate(self._path, size)
+            raise
         known = {name: x for name, x in numbers.items() if x is not None}
         logger.info("step %d  %s", step, "  ".join(f"{name} {x:.4g}" for name, x in known.items()))
         if self._writer is not None:
@@ -100,11 +111,13 @@ def read_log(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def _write_rows(file: Any, columns: list[str], rows: list[dict[str, str]], *, header: bool) -> None:
-    writer = csv.DictWriter(file, columns, lineterminator="\n")
+def _table(columns: list[str], rows: list[dict[str, str]], *, header: bool) -> bytes:
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
     if header:
         writer.writeheader()
     writer.writerows(rows)
+    return text.getvalue().encode()
 
 
 def require_tensorboard() -> None:

@@ -236,7 +236,7 @@ class ReconstructionTask(Task[Trainable]):
         """Return what the model is given, and the loss of its image."""
         if self.settings.self_supervised:
             return split(problem, rng)
-        return problem, lambda image: self.loss(image, problem.reference)
+        return problem, lambda image: self.loss(problem.judged(image), problem.judged(problem.reference))
 
 
 def reference_phase(model: Trainable, problem: Problem) -> Tensor:
@@ -246,9 +246,12 @@ def reference_phase(model: Trainable, problem: Problem) -> Tensor:
 
 
 @torch.no_grad()
-def mean_psnr(model: Trainable, problems: Sequence[Problem]) -> float:
-    """Return the mean PSNR in dB of magnitudes (reference maximum as peak), with scale 1 and the true noise level."""
-    return float(np.mean([magnitude_psnr(_image(model, p), p.reference) for p in problems]))
+def mean_psnr(model: Trainable, problems: Sequence[Problem], *, solver: SolverSettings | None = None) -> float:
+    """Return the mean PSNR in dB of magnitudes (reference maximum as peak), with scale 1 and the true noise level.
+
+    `solver` takes the place of the model's own settings.
+    """
+    return float(np.mean([magnitude_psnr(_image(model, p, solver), p.reference) for p in problems]))
 
 
 @torch.no_grad()
@@ -261,10 +264,10 @@ def withheld_score(model: Trainable, problems: Sequence[Problem]) -> float:
     return -float(np.mean(losses))
 
 
-def _image(model: Trainable, problem: Problem) -> Tensor:
+def _image(model: Trainable, problem: Problem, solver: SolverSettings | None = None) -> Tensor:
     level = problem.noise_level.clamp(*NOISE_LIMITS)  # as `condition` holds it: noise of zero has no logarithm
     known = Conditioning(torch.ones_like(level), level, reference_phase(model, problem))
-    solution: Solution = model(problem.kspace, problem.operator, conditioning=known)
+    solution: Solution = model(problem.kspace, problem.operator, conditioning=known, solver=solver)
     return solution.value
 
 

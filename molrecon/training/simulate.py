@@ -8,14 +8,32 @@ from typing import final
 import numpy as np
 import torch
 import torch.nn.functional as nnf
-from scipy import ndimage
 from torch import Tensor
 
 from molrecon.io.coils import draw_loops, receive_field
-from molrecon.metrics import psnr
+from molrecon.simulation.contrast import augmented_contrast
+from molrecon.simulation.noise import complex_noise, draw_noise_level
+from molrecon.simulation.problem import Problem, magnitude_psnr, measured, robust_maximum, stack_problems
 from operators import Sense, centred_fft, equispaced_fraction_mask, espirit_maps, random_mask
 
 NOISE_RANGE = (0.001, 0.03)  # standard deviation of the complex noise of a coil, relative to the image maximum
+__all__ = [
+    "NOISE_RANGE",
+    "Problem",
+    "Scan",
+    "augmented_contrast",
+    "complex_noise",
+    "draw_mask",
+    "draw_noise_level",
+    "draw_strip",
+    "magnitude_psnr",
+    "measured",
+    "plain_scan",
+    "robust_maximum",
+    "simulate_scan",
+    "stack_problems",
+    "strip_problem",
+]
 
 
 @final
@@ -36,29 +54,6 @@ class Scan:
     noise_level: float
 
 
-@final
-@dataclass(frozen=True)
-class Problem:
-    """An undersampled measurement with its answer; the batch is the first axis.
-
-    Attributes:
-        kspace: (batch, coil, *spatial).
-        operator: A.
-        reference: (batch, *spatial).
-        noise_level: (batch,).
-    """
-
-    kspace: Tensor
-    operator: Sense
-    reference: Tensor
-    noise_level: Tensor
-
-    def to(self, device: torch.device | str) -> Problem:
-        """Return the problem on a device."""
-        operator = self.operator.to(device)
-        return Problem(self.kspace.to(device), operator, self.reference.to(device), self.noise_level.to(device))
-
-
 def simulate_scan(image: np.ndarray, size: int, rng: np.random.Generator, coils: int = 8) -> Scan:
     """Return a scan of an augmented image: random contrast, rim, geometry, phase, coils, noise and calibration width.
 
@@ -71,7 +66,7 @@ def simulate_scan(image: np.ndarray, size: int, rng: np.random.Generator, coils:
     x = _geometry(augmented_contrast(image, rng), size, rng) * _smooth_phase(size, rng)
     active = int(rng.integers(max(4, coils // 2), coils + 1))
     field = _coil_fields(active, size, rng)
-    noise_level = draw_noise_level(rng)
+    noise_level = draw_noise_level(rng, NOISE_RANGE)
     scan = np.zeros((coils, size, size), np.complex64)
     scan[:active] = field * x
     width = int(rng.integers(16, 33))
@@ -139,27 +134,6 @@ def draw_strip(reference: Tensor, rows: int, rng: np.random.Generator) -> slice:
     return slice(first, first + rows)
 
 
-def stack_problems(problems: list[Problem]) -> Problem:
-    """Return one batch of problems of the same shapes; masks are broadcast where they differ in kind."""
-    shape = torch.broadcast_shapes(*[p.operator.sampling_mask.shape for p in problems])
-    return Problem(
-        torch.cat([p.kspace for p in problems]),
-        Sense(
-            torch.cat([p.operator.sensitivity_maps for p in problems]),
-            torch.cat([p.operator.sampling_mask.expand(shape) for p in problems]),
-            problems[0].operator.encoding.fourier_ndim,
-        ),
-        torch.cat([p.reference for p in problems]),
-        torch.cat([p.noise_level for p in problems]),
-    )
-
-
-def magnitude_psnr(image: Tensor, reference: Tensor) -> float:
-    """Return the PSNR in dB of the magnitudes of complex images (batch, *spatial), peak the reference's maximum."""
-    magnitudes = [x.detach().abs().flatten(0, -3).cpu().numpy() for x in (reference, image)]
-    return psnr(magnitudes[0], magnitudes[1])
-
-
 def draw_mask(
     cols: int, rng: np.random.Generator, accelerations: tuple[float, float] = (3, 8), fewest_low: int = 0
 ) -> np.ndarray:
@@ -181,73 +155,6 @@ def _density_mask(shape: tuple[int, int], rng: np.random.Generator) -> Tensor:
     mask = rng.random(shape) < density * (np.prod(shape) / rng.uniform(4, 9) / density.sum())
     mask |= (y < 0.25) & (x < 24 / shape[1])
     return torch.from_numpy(mask)
-
-
-def draw_noise_level(rng: np.random.Generator) -> float:
-    """Return a level of NOISE_RANGE, uniform in its logarithm."""
-    return float(np.exp(rng.uniform(*np.log(NOISE_RANGE))))
-
-
-def measured(
-    image: np.ndarray, fields: np.ndarray, mask: Tensor, fourier_ndim: int, noise_level: float, rng: np.random.Generator
-) -> Problem:
-    """Return the measurement of an object through known receive fields; the batch is 1.
-
-    The maps are the fields over their root-sum-of-squares, and the reference is the object times that, scaled such
-    that the 99.5 % quantile of its magnitudes is 1.
-
-    Args:
-        image: (*spatial) complex, the object.
-        fields: (coil, *spatial) complex, or broadcastable to that.
-        mask: broadcastable to (1, *spatial) bool.
-        fourier_ndim: how many of the last axes are measured in k-space.
-        noise_level: standard deviation of the complex noise in the units of the reference.
-        rng: source of the noise.
-    """
-    combined = np.sqrt((np.abs(fields) ** 2).sum(0))
-    maps = torch.from_numpy(np.ascontiguousarray(fields / combined, np.complex64))[None]
-    reference = torch.from_numpy((image * combined).astype(np.complex64))[None]
-    reference = reference / robust_maximum(reference.abs())
-    operator = Sense(maps, mask, fourier_ndim)
-    kspace = operator(reference)
-    kspace = operator.sampling(kspace + noise_level * complex_noise(kspace.shape, rng))
-    return Problem(kspace, operator, reference, torch.tensor([noise_level]))
-
-
-def robust_maximum(magnitude: Tensor) -> Tensor:
-    """Return the 99.5 % quantile of magnitudes of any shape, at least 1e-6."""
-    return magnitude.flatten().kthvalue(round(0.995 * magnitude.numel())).values.clamp_min(1e-6)
-
-
-def complex_noise(shape: tuple[int, ...] | torch.Size, rng: np.random.Generator) -> Tensor:
-    """Return complex64 white noise of unit variance, half of it in each part."""
-    pair = rng.standard_normal((*shape, 2), dtype=np.float32) * np.float32(np.sqrt(0.5))
-    return torch.view_as_complex(torch.from_numpy(pair))
-
-
-def augmented_contrast(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return a complex image of any number of axes with another contrast, its phase kept; maximum about 1.
-
-    Half of them keep their own, but for the scale; the others get a power or a random curve of the magnitude. Three in
-    ten have a bright rim besides, as subcutaneous fat makes one.
-    """
-    magnitude = np.abs(image)
-    magnitude = magnitude / max(float(np.quantile(magnitude, 0.998)), 1e-6)
-    unit = np.exp(1j * np.angle(image)).astype(np.complex64)
-    kind = rng.random()
-    new = np.clip(magnitude, 0, 1.5)
-    if kind < 0.3:
-        new = new ** rng.uniform(0.6, 1.6)
-    elif kind < 0.5:
-        knots = np.concatenate([[0, 0], rng.uniform(0.1, 1, 4)])
-        new = np.interp(new, [0, 0.03, 0.25, 0.5, 0.75, 1.0], knots)
-    if rng.random() < 0.3:
-        depth = ndimage.distance_transform_edt(ndimage.binary_fill_holes(magnitude > 0.08))
-        inner = rng.uniform(1, 4)
-        outer = inner + rng.uniform(3, 8)
-        rim = ndimage.gaussian_filter(((depth > inner) & (depth < outer)).astype(np.float32), 0.7)
-        new = new * (1 + rim * rng.uniform(0.5, 2)) + rim * rng.uniform(0, 0.8)
-    return (new * unit).astype(np.complex64)
 
 
 def _geometry(image: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:

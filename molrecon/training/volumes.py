@@ -12,7 +12,7 @@ import torch.nn.functional as nnf
 from torch import Tensor
 
 from molrecon.io.coils import draw_loops, receive_field
-from molrecon.training.simulate import Problem, augmented_contrast, draw_noise_level, measured
+from molrecon.training.simulate import NOISE_RANGE, Problem, augmented_contrast, draw_noise_level, measured
 from operators import center_mask, golden_kt_mask, kt_interleaved_mask, poisson_disc_mask, variable_density_mask
 
 MOST_DRAWS = 20  # of a crop that shows enough
@@ -68,7 +68,7 @@ def slab_problem(
     millimetres = np.stack(np.meshgrid(*[view * axis for axis in axes], indexing="ij")).astype(np.float32)
     fields = _fields(coils, rng.permutation(millimetres.reshape(3, -1)), rng).reshape(coils, *shape)
     image = magnitude * np.exp(1j * _phase(axes, rng))
-    return measured(image, fields, torch.from_numpy(mask)[None], 3, draw_noise_level(rng), rng)
+    return measured(image, fields, torch.from_numpy(mask)[None], 3, draw_noise_level(rng, NOISE_RANGE), rng)
 
 
 def window_problem(
@@ -113,7 +113,7 @@ def window_problem(
     points = np.concatenate([rng.permutation(points), np.zeros((1, rows * cols), np.float32)])
     fields = _fields(coils, points, rng).reshape(coils, 1, rows, cols)
     phase = _phase([np.linspace(-1, 1, frames) * rng.uniform(0, 0.3), down, across], rng)
-    return measured(magnitude * np.exp(1j * phase), fields, mask, 2, draw_noise_level(rng), rng)
+    return measured(magnitude * np.exp(1j * phase), fields, mask, 2, draw_noise_level(rng, NOISE_RANGE), rng)
 
 
 def plane_mask(shape: tuple[int, int], acceleration: float, rng: np.random.Generator) -> np.ndarray:

@@ -33,13 +33,13 @@ def write_model(model: nn.Module, path: Path, card: dict[str, Any], *, half: boo
     """Write a model and its card, see `molrecon.weights.save`."""
     if path.suffix != ".safetensors":
         raise ValueError(f"save: {path}, expected a name that ends in .safetensors")
-    header = {_HEADER: json.dumps(_encoded(model, type(model).__name__))}
+    header = {_HEADER: json.dumps(describe_model(model))}
     tensors = {key: _stored(value, half) for key, value in model.state_dict().items()}
-    with atomic_path(path.with_suffix(".json")) as temporary:
-        temporary.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
-    with atomic_path(path) as temporary:
+    # Both are complete before either replaces an older one: a card never describes other weights.
+    with atomic_path(path.with_suffix(".json")) as new_card, atomic_path(path) as new_weights:
+        new_card.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
         # Not save_file: its files are their owner's alone, whatever the umask.
-        temporary.write_bytes(save(tensors, metadata=header))
+        new_weights.write_bytes(save(tensors, metadata=header))
 
 
 def read_model(path: Path) -> nn.Module:
@@ -67,6 +67,16 @@ def read_model(path: Path) -> nn.Module:
 def read_class(path: Path) -> type:
     """Return the class of the model in a file. Raises as `read_model`."""
     return _imported(_header(path)[_CLASS])
+
+
+def describe_model(model: nn.Module) -> dict[str, Any]:
+    """Return what a file says about a model besides its weights: class and settings, as JSON has them.
+
+    Raises:
+        TypeError: a part of the model that could not be built again from it.
+    """
+    described: dict[str, Any] = _encoded(model, type(model).__name__)
+    return described
 
 
 def _header(path: Path) -> dict[str, Any]:

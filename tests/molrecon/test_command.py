@@ -8,6 +8,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from molrecon.__main__ import main
 from molrecon.arguments import METHODS
@@ -67,13 +68,18 @@ def test_settings_reach_the_solver_and_non_convergence_has_its_exit_code(
     model: str, sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     command = ["reconstruct", str(sample), "--out", str(tmp_path), "--model", model]
-    assert main([*command, "--tol", "1e-9", "--max-steps", "2", "--noise-level", "0.02"]) == 5
+    options = ["--tol", "1e-9", "--max-steps", "2", "--noise-level", "0.02"]
+    assert main([*command, *options]) == 5
     assert "not converged" in capsys.readouterr().err
     sidecar = json.loads((tmp_path / "head.json").read_text())
     assert sidecar["solver"] == {"tol": 1e-9, "max_steps": 2}
     assert sidecar["noise"]["noise_level"] == 0.02 and not sidecar["noise"]["estimated"]
     assert not sidecar["summary"]["converged"]
-    assert main([*command, "--skip-existing"]) == 5
+    for word in ("--resume", "--skip-existing"):
+        assert main([*command, *options, word]) == 5
+        assert "outputs of an earlier run kept" in capsys.readouterr().err
+    assert main([*command, "--resume"]) == 0
+    assert json.loads((tmp_path / "head.json").read_text())["summary"]["converged"]
 
 
 def test_a_bad_volume_is_listed_and_the_others_are_done(
@@ -141,7 +147,7 @@ def test_an_unreadable_input(damage, model: str, sample: Path, tmp_path: Path, c
     assert main(["reconstruct", str(path), "--out", str(out), "--model", model]) == 3
     error = capsys.readouterr().err
     assert "scan.h5" in error and "expected" in error and "Traceback" not in error
-    assert [item.name for item in out.iterdir()] == ["manifest.json"]
+    assert sorted(item.name for item in out.iterdir()) == ["manifest.json", "records"]
     assert main(["compare", str(path), "--methods", "zero-filled"]) == 3
     assert "scan.h5" in capsys.readouterr().err
 
@@ -235,6 +241,23 @@ def test_compare_wants_a_fully_sampled_scan(tmp_path: Path, capsys: pytest.Captu
     assert "fully sampled" in capsys.readouterr().err
 
 
+def test_compare_says_that_a_scan_was_zero_padded(sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    with h5py.File(sample) as file:
+        kspace = file["kspace"][0]
+    np.save(tmp_path / "scan.npy", np.pad(kspace, ((0, 0), (0, 0), (4, 4))))
+    assert main(["compare", str(tmp_path / "scan.npy"), "--methods", "zero-filled"]) == 2
+    message = capsys.readouterr().err
+    assert "columns 0 to 3 and 36 to 39 of 40 are zero, as if k-space had been zero-padded" in message
+    assert "kspace[..., 4:36]" in message
+
+
+def test_maps_with_coils_last(model: str, sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    np.save(tmp_path / "maps.npy", np.ones((*SHAPE, 4), np.complex64))
+    command = ["reconstruct", str(sample), "--out", str(tmp_path / "out"), "--model", model]
+    assert main([*command, "--maps", str(tmp_path / "maps.npy")]) == 3
+    assert "coils last" in (message := capsys.readouterr().err) and "numpy.moveaxis(array, -1, 0)" in message
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -273,6 +296,61 @@ def test_more_usage_errors(model: str, sample: Path, tmp_path: Path, capsys: pyt
         error = capsys.readouterr().err
         assert message in error and "Traceback" not in error
     assert not (tmp_path / "out").exists()
+
+
+def test_no_command_replaces_what_it_reads(
+    model: str, sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    scan, image, card = tmp_path / "scan.h5", tmp_path / "p.png", tmp_path / "own.json"
+    scan.write_bytes(sample.read_bytes())
+    Image.fromarray(np.arange(33 * 33 * 3, dtype=np.uint8).reshape(33, 33, 3)).save(image)
+    (tmp_path / "own.safetensors").write_bytes(Path(model).read_bytes())
+    card.write_text("{}")
+    (tmp_path / "link.png").symlink_to(image)
+    (tmp_path / "hard.png").hardlink_to(image)
+    (tmp_path / "p-25.png").symlink_to(image)  # where `cs` writes to unless it is told otherwise
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    monkey = pytest.MonkeyPatch()
+    monkey.chdir(tmp_path)
+    weights = ["--model", "own.safetensors"]
+    for command in (
+        ["cs", "--image", "p.png", "--out", "p.png"],
+        ["cs", "--image", "p.png", "--out", "link.png"],
+        ["cs", "--image", "link.png", "--out", "p.png"],
+        ["cs", "--image", "p.png", "--out", "hard.png"],
+        ["cs", "--image", "p.png"],
+        ["cs", "--image", "p.png", "--out", "new.png", "--json", "p.png"],
+        ["compare", "scan.h5", "--json", "scan.h5"],
+        ["compare", "scan.h5", *weights, "--json", "own.json"],
+        ["compare", "scan.h5", "--maps", "p.png", "--json", "p.png"],
+        ["certify", "own.safetensors", "--json", "own.safetensors"],
+        ["certify", "own.safetensors", "--data", "scan.h5", "--json", "scan.h5"],
+        ["robustness", "scan.h5", "--figure", "scan.h5"],
+        ["robustness", "scan.h5", "--models", "own.safetensors", "--json", "own.safetensors"],
+        ["reconstruct", "scan.h5", "--out", "."],
+    ):
+        assert main(command) == 2, command
+        assert "would replace an input" in capsys.readouterr().err
+    monkey.undo()
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_the_demo_replaces_no_scan_but_its_own(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr("molrecon.__main__.make_sample_volume", small_demo)
+    command = ["demo", "--out", str(tmp_path), "--model", model, "--device", "cpu"]
+    own = tmp_path / "input" / "sample.h5"
+    own.parent.mkdir()
+    own.write_bytes(b"a scan of mine")
+    assert main(command) == 2
+    assert "is not the scan that this command makes, expected another --out" in capsys.readouterr().err
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [own]
+    assert own.read_bytes() == b"a scan of mine"
+    own.unlink()
+    for _ in range(2):
+        assert main(command) == 0
+    assert [path.name for path in own.parent.iterdir()] == ["sample.h5"]
 
 
 def test_unreadable_maps(model: str, sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from molrecon.classical import CGSense
-from molrecon.cohort import Entry, Settings, reconstruct_cohort, reconstruct_file
+from molrecon.cohort import Settings, reconstruct_cohort, reconstruct_file
 from molrecon.compare import CG_GRID, Comparison, reference_image, root_sum_of_squares, undersample
 from molrecon.io import RawVolume, read_volume, write_cfl
 from molrecon.io.phantom import make_sample_volume
+from molrecon.manifest import Entry
 from molrecon.metrics import psnr
 from molrecon.mol import MOL
 from molrecon.networks import ResidualNetwork
@@ -184,13 +185,14 @@ def test_a_gpu_without_memory_gets_smaller_batches(scan: RawVolume):
 def test_the_four_outputs_and_what_the_sidecar_says(scan: RawVolume, model: MOL, tmp_path: Path):
     prepared = prepare(scan)
     result = reconstruct_prepared(prepared, model)
-    written = write_outputs(tmp_path, "head", prepared, result, SOURCE)
+    written = write_outputs(tmp_path, "head", prepared, result, SOURCE, "1" * 64)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["head.h5", "head.json", "head.nii.gz", "head.png"]
     assert written == output_paths(tmp_path, "head")
     text = written[-1].read_text()
     sidecar = json.loads(text)
     assert sidecar["input"]["sha256"] == scan.sha256
     assert sidecar["model"] == {"name": "untrained", "weights_sha256": "0" * 64, "method": "MOL"}
+    assert sidecar["settings_sha256"] == "1" * 64
     assert sidecar["sampling"]["columns"] == np.flatnonzero(scan.sampling_mask).tolist()
     assert sidecar["sampling"]["acceleration"] == pytest.approx(SHAPE[1] / scan.sampling_mask.sum(), abs=1e-3)
     assert sidecar["sensitivity_maps"]["method"] == "espirit"
@@ -236,11 +238,12 @@ def test_a_cohort_goes_on_after_bad_volumes(sample: Path, model: MOL, tmp_path: 
     assert seen == entries
     manifest = json.loads((out / "manifest.json").read_text())
     assert manifest["inputs"] == 3
-    assert manifest["counts"] == {"ok": 1, "not converged": 0, "unreadable": 2, "failed": 0}
+    assert manifest["counts"] == {"ok": 1, "not converged": 0, "incomplete": 0, "unreadable": 2, "failed": 0}
     assert [item["status"] for item in manifest["volumes"]] == ["unreadable", "ok", "unreadable"]
     assert "bad.h5" in manifest["volumes"][0]["message"]
     assert all(Path(path).is_file() for path in manifest["volumes"][1]["outputs"])
-    assert len(list(out.iterdir())) == 5
+    assert len(list(out.iterdir())) == 6
+    assert sorted(path.stem for path in (out / "records").iterdir()) == ["bad", "head", "lone"]
 
 
 def test_a_volume_that_fails_leaves_nothing_behind(sample: Path, model: MOL, tmp_path: Path):
@@ -248,18 +251,18 @@ def test_a_volume_that_fails_leaves_nothing_behind(sample: Path, model: MOL, tmp
     (entry,) = reconstruct_cohort([sample], tmp_path / "out", model, SOURCE, settings)
     assert entry.status == "failed"
     assert "sensitivity maps" in entry.message
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["manifest.json"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["manifest.json", "records"]
 
 
 def test_existing_outputs_are_replaced_or_kept_on_demand(sample: Path, model: MOL, tmp_path: Path):
     first = reconstruct_cohort([sample], tmp_path, model, SOURCE, Settings())
     page = tmp_path / "head.png"
     page.write_bytes(b"older")
-    (kept,) = reconstruct_cohort([sample], tmp_path, model, SOURCE, Settings(), skip_existing=True)
+    (kept,) = reconstruct_cohort([sample], tmp_path, model, SOURCE, Settings(), resume=True)
     assert kept.skipped and kept.status == "ok" and kept.outputs == first[0].outputs
     assert page.read_bytes() == b"older"
     (tmp_path / "head.json").unlink()
-    (again,) = reconstruct_cohort([sample], tmp_path, model, SOURCE, Settings(), skip_existing=True)
+    (again,) = reconstruct_cohort([sample], tmp_path, model, SOURCE, Settings(), resume=True)
     assert not again.skipped
     assert page.read_bytes() != b"older"
 

@@ -50,7 +50,7 @@ def test_mask_of_left_out_columns(tmp_path, kspace):
     data[0, 1] = 0  # a dead coil in one slice hides nothing
     data[:, :, 0, 4] = 0  # nor does a chance zero
     volume = read_npy(save(tmp_path / "a.npy", data))
-    np.testing.assert_array_equal(volume.sampling_mask, LINES.astype(bool))
+    np.testing.assert_array_equal(volume.sampling_mask, LINES.astype(bool)[None, None])
     assert not volume.fully_sampled
     parts = volume.kspace.view(np.float32)
     assert not np.signbit(parts[parts == 0]).any()
@@ -59,7 +59,7 @@ def test_mask_of_left_out_columns(tmp_path, kspace):
 def test_mask_of_left_out_samples(tmp_path, kspace):
     mask = np.random.default_rng(0).random((16, 10)) < 0.5
     volume = read_npy(save(tmp_path / "a.npy", (kspace(3, 16, 10) * mask).astype(np.complex64)))
-    np.testing.assert_array_equal(volume.sampling_mask, mask)
+    np.testing.assert_array_equal(volume.sampling_mask, mask[None])
 
 
 @pytest.mark.parametrize(
@@ -80,6 +80,55 @@ def test_bad_arrays(tmp_path, array, message):
     with pytest.raises(UnreadableInput, match=message) as error:
         read_volume(save(tmp_path / "a.npy", array))
     assert str(tmp_path / "a.npy") in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("shape", "order", "advice"),
+    [
+        ((256, 256, 8), (2, 0, 1), "numpy.moveaxis(array, -1, 0)"),
+        ((96, 96, 32), (2, 0, 1), "numpy.moveaxis(array, -1, 0)"),
+        ((40, 36, 4), (2, 0, 1), "numpy.moveaxis(array, -1, 0)"),
+        ((2, 64, 60, 8), (0, 3, 1, 2), "numpy.moveaxis(array, -1, 1)"),
+        ((64, 60, 5, 8), (2, 3, 0, 1), "numpy.moveaxis(array, (2, 3), (0, 1))"),
+    ],
+)
+def test_coils_last_are_told_with_what_mends_them(tmp_path, shape, order, advice):
+    array = np.ones(shape, np.complex64)
+    with pytest.raises(UnreadableInput) as error:
+        read_npy(save(tmp_path / "a.npy", array))
+    coils, rows, cols = shape[-3:]
+    assert f"which would be {coils} coils of {rows} x {cols}" in str(error.value)
+    assert "coils last" in str(error.value) and advice in str(error.value)
+    mended = eval(advice, {"numpy": np, "array": array})
+    assert mended.shape == tuple(shape[axis] for axis in order)
+    assert read_npy(save(tmp_path / "b.npy", mended)).kspace.shape[-3:] == mended.shape[-3:]
+
+
+@pytest.mark.parametrize(
+    "shape", [(8, 256, 256), (128, 320, 168), (64, 128, 64), (32, 320, 32), (16, 24, 20), (20, 8, 64, 48), (4, 48, 8)]
+)
+def test_coils_first_are_read(tmp_path, shape):
+    assert read_npy(save(tmp_path / "a.npy", np.ones(shape, np.complex64))).n_coils == shape[-3]
+
+
+def test_a_plane_could_be_of_a_single_coil(tmp_path, kspace):
+    with pytest.raises(UnreadableInput, match=r"one slice of a single coil is array\[numpy.newaxis\]"):
+        read_npy(save(tmp_path / "a.npy", kspace(16, 10)))
+    assert read_npy(save(tmp_path / "a.npy", kspace(16, 10)[np.newaxis])).n_coils == 1
+
+
+def test_zero_padded_and_undersampled(tmp_path, kspace, caplog):
+    data = np.zeros((2, 3, 24, 20), np.complex64)
+    data[..., 4:20, 5:15] = kspace(2, 3, 16, 10) * LINES
+    volume = read_npy(save(tmp_path / "a.npy", data))
+    rows, columns = volume.remarks
+    assert rows.startswith("rows 0 to 3 and 20 to 23 of 24 are zero in every column, as if the readout had been zero-")
+    assert "the mask counts them as not measured" in rows and "kspace[..., 4:20, :]" in rows
+    assert columns.startswith("columns 0 to 5 and 14 to 19 of 20 are zero, as if k-space had been zero-padded")
+    assert "4 of 20 columns (acceleration 5) where 4 of 8 between them were (2)" in columns
+    assert rows in caplog.text and columns in caplog.text
+    assert volume.sampling_mask.shape == (1, 24, 20)
+    assert read_npy(save(tmp_path / "a.npy", data[..., 4:20, 5:15])).remarks == ()
 
 
 class Trap:
@@ -151,7 +200,7 @@ def test_bart_dimensions(tmp_path, kspace, shape, axes, name):
 
 def test_bart_mask(tmp_path, kspace):
     bart(tmp_path / "a", (kspace(1, 3, 8, 10) * LINES).astype(np.complex64), (13, 3, 0, 1))
-    np.testing.assert_array_equal(read_bart(tmp_path / "a").sampling_mask, LINES.astype(bool))
+    np.testing.assert_array_equal(read_bart(tmp_path / "a").sampling_mask[0, 0], LINES.astype(bool))
 
 
 @pytest.mark.parametrize("dims", [(8, 6, 2, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1, 2), (8, 6, 1, 3, 2), (1, 8, 6, 3, 1, 2)])
@@ -159,6 +208,18 @@ def test_bart_dimensions_without_a_place(tmp_path, kspace, dims):
     write_cfl(tmp_path / "a", kspace(*dims))
     with pytest.raises(UnreadableInput, match=r"more than 1 in \["):
         read_bart(tmp_path / "a")
+
+
+def test_several_sets_of_maps_are_no_wrong_shape(tmp_path, kspace):
+    maps = kspace(8, 6, 1, 3, 2)
+    write_cfl(tmp_path / "maps", maps)
+    with pytest.raises(UnreadableInput) as error:
+        read_bart(tmp_path / "maps.cfl")
+    assert "dimension 4 counts sets of sensitivity maps, here 2" in str(error.value)
+    assert "`bart ecalib -m 1`" in str(error.value) and "`bart slice 4 0 maps maps-1`" in str(error.value)
+    if shutil.which("bart") is not None:
+        subprocess.run(["bart", "slice", "4", "0", "maps", "maps-1"], cwd=tmp_path, check=True, timeout=60)
+        np.testing.assert_array_equal(read_bart(tmp_path / "maps-1").kspace[0], maps[:, :, 0, :, 0].transpose(2, 0, 1))
 
 
 @settings(max_examples=30, deadline=None)
@@ -228,5 +289,5 @@ def test_real_brain():
     assert full.kspace.shape == (1, 8, 230, 180)
     assert full.fully_sampled
     prospective = read_volume(mri / "brain_prospective_8ch_230x180_ksp_c64.npy")
-    assert prospective.sampling_mask.shape == (230, 180)
+    assert prospective.sampling_mask.shape == (1, 230, 180)
     assert 7.5 < 1 / prospective.sampling_mask.mean() < 8.5

@@ -26,7 +26,7 @@ def test_multi_coil_volume(fastmri_file, kspace, header):
     assert volume.kspace.dtype == np.complex64
     np.testing.assert_array_equal(volume.kspace, data)
     assert (volume.n_coils, volume.fully_sampled) == (3, True)
-    assert volume.sampling_mask.shape == (10,)
+    assert volume.sampling_mask.shape == (1, 1, 10)
     assert volume.recon_shape == (8, 8)
     assert volume.voxel_size == pytest.approx((2.0, 2.5, 5.0))
     np.testing.assert_array_equal(volume.reference, reference)
@@ -53,7 +53,7 @@ def test_single_coil_volume_has_the_esc_reference(fastmri_file, kspace, header):
 def test_test_file_carries_its_mask(fastmri_file, kspace, dtype):
     data = kspace(2, 3, 16, 10) * LINES
     volume = read_fastmri(fastmri_file({"kspace": data.astype(np.complex64), "mask": LINES.astype(dtype)}))
-    np.testing.assert_array_equal(volume.sampling_mask, LINES.astype(bool))
+    np.testing.assert_array_equal(volume.sampling_mask, LINES.astype(bool)[None, None])
     assert volume.sampling_mask.dtype == bool
     assert not volume.fully_sampled
     assert volume.reference is None
@@ -66,6 +66,8 @@ def test_data_outside_the_mask_are_left_out_and_the_log_says_so(fastmri_file, ks
         volume = read_fastmri(fastmri_file({"kspace": data, "mask": LINES}))
     np.testing.assert_array_equal(volume.kspace, data * LINES)
     assert "outside the mask" in caplog.text
+    assert volume.left_out == {"masked samples": 6 * 16}
+    assert not volume.incomplete  # the file itself asks for it
 
 
 @pytest.mark.parametrize("with_mask", [False, True])
@@ -75,7 +77,7 @@ def test_no_negative_zero_tells_the_sign_of_data_left_out(fastmri_file, kspace, 
     volume = read_fastmri(fastmri_file({"kspace": data} | ({"mask": LINES} if with_mask else {})))
     parts = volume.kspace.view(np.float32)
     assert not np.signbit(parts[parts == 0]).any()
-    np.testing.assert_array_equal(volume.sampling_mask, LINES.astype(bool))
+    np.testing.assert_array_equal(volume.sampling_mask, LINES.astype(bool)[None, None])
 
 
 def test_check_kspace_for_other_readers(tmp_path, kspace):
@@ -86,7 +88,36 @@ def test_check_kspace_for_other_readers(tmp_path, kspace):
 def test_two_dimensional_mask(fastmri_file, kspace):
     mask = np.random.default_rng(0).random((16, 10)) < 0.4
     volume = read_fastmri(fastmri_file({"kspace": kspace(1, 2, 16, 10), "mask": mask}))
-    np.testing.assert_array_equal(volume.sampling_mask, mask)
+    np.testing.assert_array_equal(volume.sampling_mask, mask[None])
+
+
+@pytest.mark.parametrize("stored", [None, "by slice", "of both slices together"])
+def test_masks_that_differ_by_slice(fastmri_file, kspace, stored):
+    masks = np.stack([LINES, np.roll(LINES, 2)]).astype(bool)[:, None]
+    data = (kspace(2, 3, 16, 10) * masks[:, None]).astype(np.complex64)
+    file = {
+        None: {},
+        "by slice": {"mask": masks},
+        "of both slices together": {"mask": np.asarray(masks.any(axis=0))[0]},
+    }[stored]
+    volume = read_fastmri(fastmri_file({"kspace": data} | file))
+    np.testing.assert_array_equal(volume.sampling_mask, masks)
+    np.testing.assert_array_equal(volume.kspace, data)
+    assert volume.left_out == {}
+
+
+def test_coils_last_and_planes_are_told(fastmri_file, kspace):
+    with pytest.raises(UnreadableInput, match=r"coils last, expected .*numpy\.moveaxis\(kspace, -1, 1\)"):
+        read_fastmri(fastmri_file({"kspace": kspace(2, 40, 36, 4)}))
+    with pytest.raises(UnreadableInput, match=r"single coil is kspace\[numpy.newaxis\]"):
+        read_fastmri(fastmri_file({"kspace": kspace(16, 10)}, name="b.h5"))
+
+
+def test_zero_padding_without_a_header_is_told(fastmri_file, kspace):
+    data = np.zeros((1, 2, 24, 10), np.complex64)
+    data[..., 4:20, :] = kspace(1, 2, 16, 10) * LINES
+    (remark,) = read_fastmri(fastmri_file({"kspace": data})).remarks
+    assert "rows 0 to 3 and 20 to 23 of 24 are zero in every column" in remark
 
 
 def test_phase_encode_padding(fastmri_file, kspace, header):

@@ -32,9 +32,9 @@ def check(path: Path) -> None:
     assert volume.kspace.dtype == np.dtype(np.complex64)
     assert np.isfinite(volume.kspace.view(np.float32)).all()
     assert volume.sampling_mask.dtype == bool
-    assert volume.sampling_mask.shape in ((cols,), (rows, cols))
+    assert volume.sampling_mask.shape in [(n, m, cols) for n in (1, slices) for m in (1, rows)]
     assert volume.sampling_mask.any()
-    assert not volume.kspace[..., ~np.broadcast_to(volume.sampling_mask, (rows, cols))].any()
+    assert not (volume.kspace * ~volume.sampling_mask[:, None]).any()
     assert 1 <= volume.recon_shape[0] <= rows
     assert 1 <= volume.recon_shape[1] <= cols
     if volume.reference is not None:

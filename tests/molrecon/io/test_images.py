@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -32,7 +32,7 @@ def test_other_modes(tmp_path: Path) -> None:
     Image.fromarray(COLOUR[..., 0]).convert("P").save(path)
     np.testing.assert_array_equal(read_image(path), np.stack([COLOUR[..., 0]] * 3, -1))
     Image.fromarray(np.full((3, 3), 40000, np.uint16)).save(path)
-    with pytest.raises(ValueError, match="mode I;16, expected an image of 8 bits"):
+    with pytest.raises(ValueError, match="mode I(;16)?, expected an image of 8 bits"):
         read_image(path)
 
 
@@ -48,11 +48,13 @@ def test_what_is_no_image(tmp_path: Path) -> None:
 
 @settings(deadline=None)
 @given(st.tuples(*[st.integers(0, 255)] * 3))
+@example((189, 0, 0))
 def test_luma(pixel: tuple[int, int, int]) -> None:
     image = np.array([[pixel]], np.uint8)
     exact = 0.299 * pixel[0] + 0.587 * pixel[1] + 0.114 * pixel[2]
     for convert in (luma, matlab_grey):
-        assert abs(int(convert(image)[0, 0]) - exact) <= 0.51
+        # Rounding is half a level; MATLAB's weights are up to 6.4e-5 from these, 0.017 of a level at 255.
+        assert abs(int(convert(image)[0, 0]) - exact) <= 0.517
     grey = np.array([[pixel[:1] * 3]], np.uint8)
     assert luma(grey)[0, 0] == matlab_grey(grey)[0, 0] == pixel[0]
     np.testing.assert_array_equal(luma(image[..., 0]), image[..., 0])

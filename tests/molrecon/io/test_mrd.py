@@ -107,7 +107,90 @@ def test_of_several_repetitions_the_first_is_read_and_the_log_says_so(mrd_file, 
     with caplog.at_level(logging.WARNING):
         volume = read_mrd(mrd_file(readouts(second, repetition=1) + readouts(first)))
     np.testing.assert_array_equal(volume.kspace, first)
-    assert "2 values of repetition" in caplog.text
+    assert "left out: 1 repetition" in caplog.text
+    assert volume.left_out == {"repetitions": 1} and volume.incomplete
+
+
+@pytest.mark.parametrize(
+    ("counter", "words"),
+    [
+        ("contrast", "contrasts"),
+        ("phase", "cardiac phases"),
+        ("repetition", "repetitions"),
+        ("set", "sets"),
+        ("kspace_encode_step_2", "second phase encodes"),
+    ],
+)
+def test_what_is_left_out_is_counted(mrd_file, kspace, counter, words):
+    data = kspace(3, 1, COILS, ROWS, COLS)
+    lines = [line for number, one in enumerate(data) for line in readouts(one, **{counter: 2 * number})]
+    volume = read_mrd(mrd_file(lines))
+    np.testing.assert_array_equal(volume.kspace, data[0])
+    assert volume.left_out == {words: 2} and volume.incomplete
+    assert read_mrd(mrd_file(readouts(data[0], **{counter: 1}), name="one.h5")).left_out == {}
+
+
+def test_counters_within_the_first_frame_are_counted_and_no_others(mrd_file, kspace):
+    data = kspace(5, 1, COILS, ROWS, COLS)
+    frames = [(0, 0), (0, 1), (1, 0), (1, 1), (1, 2)]  # contrast, repetition
+    lines = [line for one, (c, r) in zip(data, frames, strict=True) for line in readouts(one, contrast=c, repetition=r)]
+    volume = read_mrd(mrd_file(lines))
+    np.testing.assert_array_equal(volume.kspace, data[0])
+    assert volume.left_out == {"contrasts": 1, "repetitions": 1}
+
+
+def test_other_encoding_spaces_and_data_sets_are_counted(mrd_file, kspace):
+    data = kspace(1, COILS, ROWS, COLS)
+    lines = readouts(data)
+    for space in (1, 1, 2):
+        other = readout(data[0, :, :, 0], 0)
+        other.encoding_space_ref = space
+        lines.append(other)
+    path = mrd_file(lines)
+    with ismrmrd.Dataset(str(path), "later", create_if_needed=True) as dataset:
+        dataset.write_xml_header(b"<other/>")
+        dataset.append_acquisition(lines[0])
+    volume = read_mrd(path)
+    np.testing.assert_array_equal(volume.kspace, data)
+    assert volume.left_out == {"encoding spaces": 2, "data sets": 1} and volume.incomplete
+
+
+def test_readouts_for_other_purposes_are_counted_and_the_volume_is_complete(mrd_file, kspace, header):
+    data = kspace(1, COILS, ROWS, COLS)
+    flags = {
+        ismrmrd.ACQ_IS_NOISE_MEASUREMENT: "noise readouts",
+        ismrmrd.ACQ_IS_NAVIGATION_DATA: "navigator readouts",
+        ismrmrd.ACQ_IS_PHASECORR_DATA: "phase correction readouts",
+        ismrmrd.ACQ_IS_HPFEEDBACK_DATA: "feedback readouts",
+        ismrmrd.ACQ_IS_RTFEEDBACK_DATA: "feedback readouts",
+        ismrmrd.ACQ_IS_DUMMYSCAN_DATA: "dummy readouts",
+        ismrmrd.ACQ_IS_SURFACECOILCORRECTIONSCAN_DATA: "surface coil correction readouts",
+        ismrmrd.ACQ_IS_PHASE_STABILIZATION_REFERENCE: "phase stabilisation readouts",
+        ismrmrd.ACQ_IS_PARALLEL_CALIBRATION: "separate calibration readouts",
+    }
+    extra = [readout(data[0, :, :, 0], 5, flags=[flag], repetition=7) for flag in flags]
+    parallel = "<parallelImaging><calibrationMode>separate</calibrationMode></parallelImaging></encoding>"
+    volume = read_mrd(mrd_file(extra + readouts(data), header().replace("</encoding>", parallel)))
+    np.testing.assert_array_equal(volume.kspace, data)
+    assert volume.left_out == dict.fromkeys(flags.values(), 1) | {"feedback readouts": 2}
+    assert not volume.incomplete
+
+
+def test_slices_keep_their_own_columns(mrd_file, kspace):
+    data = kspace(3, COILS, ROWS, COLS)
+    columns = [[0, 3, 4, 5, 8], [1, 4, 5, 6, 9], []]
+    lines = [readout(data[k, :, :, n], n, slice=k) for k in (0, 1) for n in columns[k]]
+    lines.append(readout(data[2, :, :, 5], 5, slice=2))
+    volume = read_mrd(mrd_file(lines))
+    expected = np.zeros((3, 1, COLS), bool)
+    for k, places in enumerate([*columns[:2], [5]]):
+        expected[k, 0, places] = True
+    np.testing.assert_array_equal(volume.sampling_mask, expected)
+    np.testing.assert_array_equal(volume.kspace, data * expected[:, None])
+    alike = [readout(data[k, :, :, n], n, slice=k) for k in (0, 2) for n in columns[0]]
+    volume = read_mrd(mrd_file(alike, name="alike.h5"))
+    np.testing.assert_array_equal(np.flatnonzero(volume.sampling_mask), columns[0])
+    assert volume.sampling_mask.shape == (1, 1, COLS) and not volume.kspace[1].any()
 
 
 def test_asymmetric_encoding_in_both_directions(mrd_file, kspace, header):
@@ -153,7 +236,6 @@ def test_data_that_do_not_fit(mrd_file, kspace):
     cases = [
         ([noise], "none of an image"),
         ([reverse], "reversed readouts"),
-        (readouts(data)[:-1], "different sets of columns"),
         ([*readouts(data), readout(data[0, :2, :, 0], 0)], r"readouts of \[2, 3\] coils"),
         (readouts(data * np.float32(np.nan)), "NaN or infinity"),
     ]
@@ -219,4 +301,25 @@ def test_undersampled_scan_of_ismrmrd_tools(tmp_path):
     assert not volume.fully_sampled
     columns = np.flatnonzero(volume.sampling_mask)
     np.testing.assert_array_equal(columns, sorted({*range(0, 32, 2), *range(12, 20)}))
-    np.testing.assert_array_equal(volume.kspace.any(axis=(0, 1, 2)), volume.sampling_mask)
+    np.testing.assert_array_equal(volume.kspace.any(axis=(0, 1, 2)), volume.sampling_mask[0, 0])
+    assert volume.left_out == {"repetitions": 1}  # the tool shifts the pattern from one repetition to the next
+
+
+@pytest.mark.skipif(shutil.which(GENERATE) is None, reason="ismrmrd-tools is not installed")
+@pytest.mark.parametrize(
+    ("options", "left_out", "incomplete"),
+    [
+        (["-r", "3"], {"repetitions": 2}, True),
+        (["-a", "3", "-w", "8", "-r", "2"], {"repetitions": 5}, True),
+        (["-C"], {"noise readouts": 1}, False),
+        (["-r", "2", "-C"], {"noise readouts": 1, "repetitions": 1}, True),
+        ([], {}, False),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_scans_of_ismrmrd_tools_say_what_is_left_out(tmp_path, options, left_out, incomplete):
+    command = [GENERATE, "-m", "32", "-c", "4", "-o", "raw.h5", *options]
+    subprocess.run(command, cwd=tmp_path, check=True, timeout=60, capture_output=True)
+    volume = read_volume(tmp_path / "raw.h5")
+    assert volume.left_out == left_out
+    assert volume.incomplete == incomplete

@@ -13,13 +13,13 @@ from molrecon.mol import MOL
 from molrecon.weights import load, load_card
 
 DATA = os.environ.get("MOLRECON_DATA")
-SCRIPT = Path(__file__).parents[2] / "examples" / "train_mol.py"
+SCRIPT = Path(__file__).parents[2] / "examples" / "train_prior.py"
 
 
-@pytest.mark.skipif(DATA is None, reason="MOLRECON_DATA is not set: the SIAT slices and the T1 volume are not here")
-def test_train_mol_writes_a_certified_model_and_resumes(tmp_path: Path) -> None:
+@pytest.mark.skipif(DATA is None, reason="MOLRECON_DATA is not set: the real images are not here")
+def test_train_prior_writes_a_certified_model_and_resumes(tmp_path: Path) -> None:
     command = [sys.executable, str(SCRIPT), "--data", str(DATA), "--out", str(tmp_path), "--name", "tiny"]
-    command += ["--first-scans", "2", "--channels", "2", "--features", "4", "--levels", "2", "--threads", "1"]
+    command += ["--rows", "32", "--channels", "2", "--features", "4", "--levels", "2", "--threads", "1"]
     command += ["--validation-problems", "1"]
     for steps in ("2", "3"):
         subprocess.run([*command, "--steps", steps], check=True, capture_output=True, text=True)

@@ -1,0 +1,99 @@
+"""An undersampled measurement with its answer: what training takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from molrecon.metrics import psnr
+from molrecon.simulation.noise import complex_noise
+from operators import Sense
+
+
+@final
+@dataclass(frozen=True)
+class Problem:
+    """An undersampled measurement with its answer; the batch is the first axis.
+
+    Attributes:
+        kspace: (batch, coil, *spatial).
+        operator: A.
+        reference: (batch, *spatial).
+        noise_level: (batch,).
+        margin: first and last rows of the last two axes that a loss leaves out: beside a strip lies tissue that the
+            model does not see.
+    """
+
+    kspace: Tensor
+    operator: Sense
+    reference: Tensor
+    noise_level: Tensor
+    margin: int = 0
+
+    def to(self, device: torch.device | str) -> Problem:
+        """Return the problem on a device."""
+        operator = self.operator.to(device)
+        return Problem(
+            self.kspace.to(device), operator, self.reference.to(device), self.noise_level.to(device), self.margin
+        )
+
+    def judged(self, image: Tensor) -> Tensor:
+        """Return the rows of an image (batch, *spatial) that count."""
+        return image[..., self.margin : image.shape[-2] - self.margin, :]
+
+
+def stack_problems(problems: list[Problem]) -> Problem:
+    """Return one batch of problems of the same shapes; masks are broadcast where they differ in kind."""
+    shape = torch.broadcast_shapes(*[p.operator.sampling_mask.shape for p in problems])
+    return Problem(
+        torch.cat([p.kspace for p in problems]),
+        Sense(
+            torch.cat([p.operator.sensitivity_maps for p in problems]),
+            torch.cat([p.operator.sampling_mask.expand(shape) for p in problems]),
+            problems[0].operator.encoding.fourier_ndim,
+        ),
+        torch.cat([p.reference for p in problems]),
+        torch.cat([p.noise_level for p in problems]),
+        problems[0].margin,
+    )
+
+
+def magnitude_psnr(image: Tensor, reference: Tensor) -> float:
+    """Return the PSNR in dB of the magnitudes of complex images (batch, *spatial), peak the reference's maximum."""
+    magnitudes = [x.detach().abs().flatten(0, -3).cpu().numpy() for x in (reference, image)]
+    return psnr(magnitudes[0], magnitudes[1])
+
+
+def measured(
+    image: np.ndarray, fields: np.ndarray, mask: Tensor, fourier_ndim: int, noise_level: float, rng: np.random.Generator
+) -> Problem:
+    """Return the measurement of an object through known receive fields; the batch is 1.
+
+    The maps are the fields over their root-sum-of-squares, and the reference is the object times that, scaled such
+    that the 99.5 % quantile of its magnitudes is 1.
+
+    Args:
+        image: (*spatial) complex, the object.
+        fields: (coil, *spatial) complex, or broadcastable to that.
+        mask: broadcastable to (1, *spatial) bool.
+        fourier_ndim: how many of the last axes are measured in k-space.
+        noise_level: standard deviation of the complex noise in the units of the reference.
+        rng: source of the noise.
+    """
+    combined = np.sqrt((np.abs(fields) ** 2).sum(0))
+    maps = torch.from_numpy(np.ascontiguousarray(fields / combined, np.complex64))[None]
+    reference = torch.from_numpy((image * combined).astype(np.complex64))[None]
+    reference = reference / robust_maximum(reference.abs())
+    operator = Sense(maps, mask, fourier_ndim)
+    kspace = operator(reference)
+    kspace = operator.sampling(kspace + noise_level * complex_noise(kspace.shape, rng))
+    return Problem(kspace, operator, reference, torch.tensor([noise_level]))
+
+
+def robust_maximum(magnitude: Tensor) -> Tensor:
+    """Return the 99.5 % quantile of magnitudes of any shape, at least 1e-6."""
+    return magnitude.flatten().kthvalue(round(0.995 * magnitude.numel())).values.clamp_min(1e-6)

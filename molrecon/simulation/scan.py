@@ -1,0 +1,159 @@
+"""A simulated fully sampled multi-coil scan of a real image, and undersampled problems of its strips."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from molrecon.simulation.contrast import augmented_contrast, bias_field, without_noise_floor
+from molrecon.simulation.fields import draw_fields
+from molrecon.simulation.images import placed
+from molrecon.simulation.noise import complex_noise, draw_noise_level, image_noise_level
+from molrecon.simulation.phase import chemical_shift, rough_phase, smooth_phase, transplanted
+from molrecon.simulation.problem import Problem, robust_maximum
+from molrecon.simulation.sampling import draw_calibration_lines, draw_mask, draw_matrix
+from operators import Sense, centred_fft, centred_ifft, espirit_maps
+
+VIRTUAL_COILS = 8
+CALIBRATION = 24  # rows and columns of the calibration region that maps are estimated from, at most
+OWN_NOISE = 0.5  # of a measurement's noise at least, relative to that of the image it is made of
+MARGIN = 8
+
+ResidualPhase = Callable[[np.random.Generator], np.ndarray]
+
+
+@final
+@dataclass(frozen=True)
+class SimulatedScan:
+    """A fully sampled scan before noise and undersampling.
+
+    Attributes:
+        coil_images: (coil, rows, cols) complex64.
+        sensitivity_maps: (coil, rows, cols) complex64, from the scan's own noisy calibration region.
+        reference: (rows, cols) complex64, `sum_c conj(s_c) x_c`; its 99.5 % quantile of magnitudes is about 1.
+        noise_level: standard deviation of the complex noise that this scan is measured with.
+        calibration_lines: central columns that every mask of the scan samples.
+        acquired: (cols,) bool, the acquired matrix where the image's grid is larger; None for all columns.
+    """
+
+    coil_images: Tensor
+    sensitivity_maps: Tensor
+    reference: Tensor
+    noise_level: float
+    calibration_lines: int
+    acquired: np.ndarray | None
+
+
+def with_phase(magnitude: np.ndarray, rng: np.random.Generator, residual: ResidualPhase | None = None) -> np.ndarray:
+    """Return a magnitude (rows, cols) with a simulated phase, complex64: smooth, rough, of fat, of another scan.
+
+    Args:
+        magnitude: not negative.
+        rng: source of all randomness.
+        residual: draws the rough part of a real scan's phase, (rows, cols) in rad of any size; None: none is used.
+    """
+    angle = rough_phase(magnitude, rng)
+    if residual is not None and rng.random() < 0.35:
+        angle = angle + rng.choice([-1.0, 1.0]) * transplanted(residual(rng), (magnitude.shape[0], magnitude.shape[1]))
+    image = magnitude * np.exp(1j * angle).astype(np.complex64)
+    if rng.random() < 0.25:
+        image = chemical_shift(image, rng)
+    return np.asarray(image * smooth_phase((image.shape[0], image.shape[1]), rng), np.complex64)
+
+
+def simulate(
+    image: np.ndarray,
+    rng: np.random.Generator,
+    *,
+    residual: ResidualPhase | None = None,
+    virtual_coils: int = VIRTUAL_COILS,
+) -> SimulatedScan:
+    """Return a scan of a real image.
+
+    A complex image keeps its phase and its contrast. A magnitude loses its noise floor, may get another contrast and a
+    bias field, and a phase (`with_phase`). Both are placed (`images.placed`), received by 1 to 32 coils
+    (`fields.draw_fields`) and measured with noise of 0.0005 to 0.05, yet at least half of what the image was taken
+    with: less would teach that the noise of the reference is signal. The maps are ESPIRiT's, from a calibration region
+    of at most 24 x 24 samples with noise of its own.
+
+    Args:
+        image: (rows, cols), complex64 or a float32 magnitude.
+        rng: source of all randomness.
+        residual: see `with_phase`.
+        virtual_coils: coils at most.
+    """
+    own = image_noise_level(image)
+    x = placed(image, rng)
+    if not np.iscomplexobj(x):
+        x = without_noise_floor(x, own)
+        x = np.abs(augmented_contrast(x, rng))
+        if rng.random() < 0.3:
+            x = x * bias_field((x.shape[0], x.shape[1]), rng)
+        x = with_phase(x, rng, residual)
+    coil_images = torch.from_numpy((draw_fields(x, virtual_coils, rng) * x).astype(np.complex64))
+    acquired = draw_matrix(x.shape[1], rng)
+    if acquired is not None:
+        spectrum = centred_fft(coil_images, (-1,))
+        coil_images = centred_ifft(spectrum * torch.from_numpy(acquired), (-1,))
+    lines = draw_calibration_lines(x.shape[1], rng)
+    combined = robust_maximum(torch.linalg.vector_norm(coil_images, dim=0))
+    coil_images = coil_images / combined
+    own = own / max(float(robust_maximum(torch.from_numpy(np.abs(image)))), 1e-9)
+    level = max(draw_noise_level(rng), OWN_NOISE * own)
+    return _calibrated(coil_images, level, lines, acquired, rng)
+
+
+def _calibrated(
+    coil_images: Tensor, level: float, lines: int, acquired: np.ndarray | None, rng: np.random.Generator
+) -> SimulatedScan:
+    coils, rows, cols = coil_images.shape
+    if coils == 1:
+        maps = torch.ones_like(coil_images)
+    else:
+        noisy = centred_fft(coil_images + level * complex_noise(coil_images.shape, rng), (-2, -1))
+        height, width = min(CALIBRATION, rows), min(CALIBRATION, lines)
+        top, left = rows // 2 - height // 2, cols // 2 - width // 2
+        calibration = noisy[None, :, top : top + height, left : left + width]
+        maps = espirit_maps(calibration, (rows, cols), noise_level=level)[0]
+    return SimulatedScan(coil_images, maps, torch.linalg.vecdot(maps, coil_images, dim=0), level, lines, acquired)
+
+
+def strip(scan: SimulatedScan, rows: int, rng: np.random.Generator, *, margin: int = MARGIN) -> Problem:
+    """Return the reconstruction of a strip of readout positions, or of the whole slice where it is little larger.
+
+    With a fully sampled readout every position is a problem of its own, so a strip is a complete one; with masks along
+    both axes it is a smaller field of view. The first and last rows of a strip do not count: a network sees padding
+    beside them that a whole slice does not have.
+
+    Args:
+        scan: the scan.
+        rows: of the strip, those that do not count included; slices of up to a quarter more are taken whole.
+        rng: source of all randomness.
+        margin: rows at each end that do not count.
+    """
+    height, cols = scan.reference.shape
+    whole = height <= 1.25 * rows
+    part = slice(0, height) if whole else _shown(scan.reference, rows, rng)
+    images, maps = scan.coil_images[:, part], scan.sensitivity_maps[:, part]
+    mask = draw_mask((images.shape[-2], cols), scan.calibration_lines, rng, scan.acquired)
+    operator = Sense(maps[None], mask)
+    noisy = images + scan.noise_level * complex_noise(images.shape, rng)
+    kspace = operator.sampling(centred_fft(noisy, (-2, -1))[None])
+    level = torch.tensor([scan.noise_level])
+    return Problem(kspace, operator, scan.reference[None, part], level, 0 if whole else margin)
+
+
+def _shown(reference: Tensor, rows: int, rng: np.random.Generator) -> slice:
+    """Return `rows` consecutive rows of an image (rows, cols), where it shows something.
+
+    Slices without signal are left out: the logarithm of their error would dominate the loss.
+    """
+    energy = reference.abs().square().mean(1).unfold(0, rows, 1).mean(1)
+    shown = torch.nonzero(energy >= 0.3 * energy.max()).flatten()
+    first = int(shown[int(rng.integers(len(shown)))])
+    return slice(first, first + rows)
