@@ -53,7 +53,7 @@ class MOL(Reconstructor):
     linear system is solved by the same routine, preconditioner and tolerance rule, to an error bound of its own,
     `|w - w*| <= |dl/dx - (I - J_H + lambda A^H A)^H w| / m`, since the transpose is m-monotone too. It is
     our own and not torchdeq's `get_deq(..., ift=True)`, whose hook differentiates the map T and hence through the inner
-    CG; here only r is differentiated. The solver is registered with torchdeq all the same (`safeguarded_anderson`).
+    CG; here only r is differentiated. The solver is torchdeq's all the same (`molrecon.torchdeq_solver`).
 
     Args:
         network: the denoiser H.

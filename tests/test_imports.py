@@ -69,6 +69,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "molrecon.arguments",
     ),
     ("molrecon",),
+    ("molrecon.commands",),
     ("molrecon.__main__",),
 )
 RANK = {unit: rank for rank, layer in enumerate(LAYERS) for unit in layer}
