@@ -41,10 +41,11 @@ from torchdeq.solver import get_solver
 from molrecon.batched import norm
 from molrecon.conditioning import Conditioning, from_channels, to_channels
 from molrecon.conjugate_gradient import conjugate_gradient
+from molrecon.defaults import DEFAULT_MODEL
 from molrecon.io import read_npy
 from molrecon.mol import MOL
 from molrecon.networks import ScoreNetwork
-from molrecon.weights import DEFAULT_MODEL, load
+from molrecon.weights import load
 from molrecon.weights.published import load_published_mol
 from operators import LinearOperator, Sense
 from operators.hybrid import crop_readout

@@ -20,10 +20,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from molrecon.defaults import MEASUREMENTS
 from molrecon.io.images import read_image
 from molrecon.training.cs import benchmark_images, image_score, mean_score
 from molrecon.unrolled.assembly import names
-from molrecon.unrolled.imager import MEASUREMENTS, BlockImager
+from molrecon.unrolled.imager import BlockImager
 from molrecon.weights import available_models, load
 from molrecon.weights.published_ista import load_published_imager, load_published_mri
 from operators import PartialFourier

@@ -28,12 +28,13 @@ from torch import Tensor
 
 from molrecon.classical import CGSense, L1Wavelet, ZeroFilled
 from molrecon.compare import undersample
+from molrecon.defaults import DEFAULT_MODEL
 from molrecon.io import RawVolume, read_cfl, read_npy, write_cfl
 from molrecon.metrics import nmse, psnr, ssim
 from molrecon.mol import MOL
 from molrecon.preparation import PreparedVolume, prepare
 from molrecon.solution import Solution
-from molrecon.weights import DEFAULT_MODEL, load
+from molrecon.weights import load
 from operators import Sense, random_mask
 
 BRAIN = "mri/brain_mprage_8ch_230x180_ksp_c64.npy"  # the fully sampled scan, in the folder of MOLRECON_DATA

@@ -15,12 +15,13 @@ from pathlib import Path
 import numpy as np
 
 from molrecon.compare import root_sum_of_squares, undersample
+from molrecon.defaults import DEFAULT_MODEL
 from molrecon.io import RawVolume, read_volume, write_nifti
 from molrecon.io.phantom import make_sample_volume
 from molrecon.metrics import psnr, ssim
 from molrecon.mol import MOL
 from molrecon.pipeline import Reconstruction, reconstruct_volume
-from molrecon.weights import DEFAULT_MODEL, load
+from molrecon.weights import load
 from operators.masks import file_seed, random_mask
 
 ACCELERATION, CENTER_FRACTION = 4, 0.08

@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 
 from molrecon.argument_types import positive
+from molrecon.defaults import MEASUREMENTS
 from molrecon.training.cs import (
     IMAGING_SETTINGS,
     ImagingTask,
@@ -46,7 +47,7 @@ from molrecon.training.random_sensing import RATIOS, RandomSensingTask
 from molrecon.unrolled.assembly import DATA_STEPS, HOSTS, assemble
 from molrecon.unrolled.equilibrium_stage import EquilibriumStage
 from molrecon.unrolled.gradient import GRADIENT_SCALE
-from molrecon.unrolled.imager import MEASUREMENTS, BlockImager
+from molrecon.unrolled.imager import BlockImager
 from molrecon.unrolled.stage import Unrolled
 from molrecon.weights import save
 from molrecon.weights.published_ista import load_published_ista

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from molrecon.classical import CGSense, ZeroFilled
 from molrecon.conditioning import Conditioning, smooth_phase
+from molrecon.defaults import DEFAULT_MODEL
 from molrecon.mol import MOL
 from molrecon.networks import ResidualNetwork
 from molrecon.training.facts import argument_facts
@@ -44,7 +45,7 @@ from molrecon.training.volume_sources import (
     t1_training_volume,
     t1_validation_slab,
 )
-from molrecon.weights import DEFAULT_MODEL, load, save
+from molrecon.weights import load, save
 from operators import centred_ifft
 
 NAMES = {"3d": "mol-brain-3d", "dynamic": "mol-perfusion-2dt"}

@@ -7,17 +7,26 @@ Six lines: `from molrecon import load, read_volume, reconstruct_volume`, then
     result.image            # (slices, rows, cols) magnitudes in the units of the scan
     result.error_bound      # of each slice: how far at most from its unique equilibrium
     result.certificate      # what is guaranteed about the model
+
+Importing molrecon imports nothing else: each name below brings its own module along when it is first asked for.
 """
 
-from molrecon.cohort import Settings, reconstruct_file
-from molrecon.io import RawVolume, UnreadableInput, read_volume
-from molrecon.lipschitz import Certificate
-from molrecon.mol import MOL
-from molrecon.pipeline import Reconstruction, reconstruct_volume
-from molrecon.reconstructor import Reconstructor
-from molrecon.solution import Solution
-from molrecon.solver_settings import SolverSettings
-from molrecon.weights import available_models, load
+from __future__ import annotations
+
+import importlib
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from molrecon.cohort import Settings, reconstruct_file
+    from molrecon.io import RawVolume, UnreadableInput, read_volume
+    from molrecon.lipschitz import Certificate
+    from molrecon.mol import MOL
+    from molrecon.pipeline import Reconstruction, reconstruct_volume
+    from molrecon.reconstructor import Reconstructor
+    from molrecon.solution import Solution
+    from molrecon.solver_settings import SolverSettings
+    from molrecon.weights import available_models, load
 
 __version__ = "0.1.0"
 
@@ -37,3 +46,35 @@ __all__ = [
     "reconstruct_file",
     "reconstruct_volume",
 ]
+
+# Where each name is defined; a test holds this against the imports above, which type checkers and editors read.
+_HOMES = {
+    "MOL": "molrecon.mol",
+    "Certificate": "molrecon.lipschitz",
+    "RawVolume": "molrecon.io",
+    "Reconstruction": "molrecon.pipeline",
+    "Reconstructor": "molrecon.reconstructor",
+    "Settings": "molrecon.cohort",
+    "Solution": "molrecon.solution",
+    "SolverSettings": "molrecon.solver_settings",
+    "UnreadableInput": "molrecon.io",
+    "available_models": "molrecon.weights",
+    "load": "molrecon.weights",
+    "read_volume": "molrecon.io",
+    "reconstruct_file": "molrecon.cohort",
+    "reconstruct_volume": "molrecon.pipeline",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        value = getattr(importlib.import_module(_HOMES[name]), name)
+        globals()[name] = value  # the next time it is found without this function
+        return value
+    if not name.startswith("_") and find_spec(f"{__name__}.{name}"):
+        return importlib.import_module(f"{__name__}.{name}")  # `import molrecon` alone serves `molrecon.io.read_npy`
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 
 def number(text: str) -> float:
@@ -63,6 +65,8 @@ def seed(text: str) -> int:
 
 def device(text: str) -> torch.device:
     """Return a torch device that can be used here."""
+    import torch
+
     try:
         device = torch.device(text)
         torch.zeros(1, device=device)

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from importlib import metadata
-
-import torch
+from typing import Any
 
 from molrecon.argument_types import at_least_one, count, device, fraction, not_negative, positive, seed
-from molrecon.classical import CGSense, L1Wavelet
-from molrecon.pipeline import DEFAULT_BATCH_SIZE
-from molrecon.robustness import DRAWS, LEVELS, STEPS
-from molrecon.train_command import add_train_arguments
-from molrecon.unrolled.imager import MEASUREMENTS
-from molrecon.weights import DEFAULT_MODEL
-from molrecon.weights.imaging import DEFAULT_IMAGER
+from molrecon.defaults import (
+    CG_REGULARISATION,
+    DEFAULT_BATCH_SIZE,
+    DEFAULT_IMAGER,
+    DEFAULT_MODEL,
+    DRAWS,
+    L1_REGULARISATION,
+    LEVELS,
+    MEASUREMENTS,
+    STEPS,
+)
 
 MODEL_METHOD = "mol"  # among the methods of `compare`: the model of --model
 METHODS = ("zero-filled", "cg-sense", "l1-wavelet", MODEL_METHOD)
@@ -25,8 +29,10 @@ def build_parser(description: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="molrecon", description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--version", action="version", version=f"molrecon {_version()} (torch {torch.__version__})")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    parser.add_argument(
+        "--version", action="version", version=f"molrecon {_version('molrecon')} (torch {_version('torch')})"
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_CommandParser)
     _add_demo(
         commands.add_parser("demo", help="reconstruct a synthetic scan", description="Reconstruct a synthetic scan.")
     )
@@ -92,12 +98,30 @@ def build_parser(description: str) -> argparse.ArgumentParser:
         " torchrun --nproc-per-node N -m molrecon train ... Exit code 4: trained, but some of the files could not be"
         " used; they are listed.",
     )
-    add_train_arguments(train)
-    _add_device(train)
-    _add_verbose(train)
+    train.later = _add_train
     models = commands.add_parser("models", help="list the packaged models", description="List the packaged models.")
     _add_verbose(models)
     return parser
+
+
+class _CommandParser(argparse.ArgumentParser):
+    """The parser of one command, which can wait for some of its arguments until it is asked to parse."""
+
+    later: Callable[[argparse.ArgumentParser], None] | None = None
+
+    def parse_known_args(self, *args: Any, **kwargs: Any) -> Any:
+        if self.later is not None:
+            self.later(self)
+            self.later = None
+        return super().parse_known_args(*args, **kwargs)
+
+
+def _add_train(parser: argparse.ArgumentParser) -> None:
+    from molrecon.train_command import add_train_arguments  # their defaults need torch
+
+    add_train_arguments(parser)
+    _add_device(parser)
+    _add_verbose(parser)
 
 
 def _add_demo(parser: argparse.ArgumentParser) -> None:
@@ -139,7 +163,7 @@ def _add_compare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--l1-regularisation",
         type=_positive_or_best,
-        default=L1Wavelet().regularisation,
+        default=L1_REGULARISATION,
         metavar="W",
         help="weight of the L1 term relative to the brightest zero-filled pixel, or best: the one with the highest PSNR"
         " against the reference (default: %(default)s)",
@@ -306,9 +330,8 @@ def _add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device",
         type=device,
-        default="cuda" if torch.cuda.is_available() else "cpu",
         metavar="D",
-        help="cpu, cuda, cuda:1, ... (default here: %(default)s)",
+        help="cpu, cuda, cuda:1, ... (default: cuda where there is one, else cpu)",
     )
 
 
@@ -317,7 +340,7 @@ def _add_cg_regularisation(parser: argparse.ArgumentParser, best: bool) -> None:
     parser.add_argument(
         "--cg-regularisation",
         type=_positive_or_best if best else positive,
-        default=CGSense().regularisation,
+        default=CG_REGULARISATION,
         metavar="W",
         help=f"weight of CG-SENSE's Tikhonov term{also} (default: %(default)s)",
     )
@@ -345,8 +368,8 @@ def _methods(text: str) -> list[str]:
     return names
 
 
-def _version() -> str:
+def _version(package: str) -> str:
     try:
-        return metadata.version("molrecon")
+        return metadata.version(package)
     except metadata.PackageNotFoundError:
         return "(not installed)"

@@ -11,6 +11,7 @@ from torch import Tensor
 from molrecon.batched import norm
 from molrecon.conditioning import Conditioning
 from molrecon.conjugate_gradient import solve_hermitian
+from molrecon.defaults import CG_REGULARISATION, L1_REGULARISATION
 from molrecon.lipschitz import Certificate, certificate
 from molrecon.reconstructor import Reconstructor
 from molrecon.robustness_bounds import data_robustness_bound
@@ -63,7 +64,7 @@ class CGSense(Reconstructor):
 
     solver: SolverSettings
 
-    def __init__(self, regularisation: float = 0.01, *, solver: SolverSettings = CG_SETTINGS) -> None:
+    def __init__(self, regularisation: float = CG_REGULARISATION, *, solver: SolverSettings = CG_SETTINGS) -> None:
         super().__init__()
         if not regularisation > 0:
             raise ValueError(f"CGSense: regularisation is {regularisation}, expected a positive number")
@@ -161,7 +162,9 @@ class L1Wavelet(Reconstructor):
     Reference: Lustig, Donoho, Pauly, Magn Reson Med 58, 2007; sigpy.mri.app.L1WaveletRecon.
     """
 
-    def __init__(self, regularisation: float = 0.002, *, max_steps: int = 100, wavelet: str = "db4") -> None:
+    def __init__(
+        self, regularisation: float = L1_REGULARISATION, *, max_steps: int = 100, wavelet: str = "db4"
+    ) -> None:
         super().__init__()
         if not regularisation > 0:
             raise ValueError(f"L1Wavelet: regularisation is {regularisation}, expected a positive number")

@@ -14,17 +14,17 @@ from typing import Any, final
 import numpy as np
 import torch
 
+from molrecon.defaults import DEFAULT_BATCH_SIZE, DEFAULT_MODEL
 from molrecon.io import UnreadableInput, input_sha256, read_volume
 from molrecon.io.volume import left_out_text
 from molrecon.manifest import FAILED, MANIFEST, UNREADABLE, Entry, now, status_of, write_manifest, write_record
 from molrecon.methods import load_method
 from molrecon.outputs import check_replacement, output_names, output_paths, write_outputs
-from molrecon.pipeline import DEFAULT_BATCH_SIZE, Reconstruction, reconstruct_prepared
+from molrecon.pipeline import Reconstruction, reconstruct_prepared
 from molrecon.preparation import prepare
 from molrecon.reconstructor import Reconstructor
 from molrecon.sidecar import ModelSource, plain, versions
 from molrecon.solver_settings import SolverSettings
-from molrecon.weights import DEFAULT_MODEL
 from molrecon.weights.stored import describe_model
 
 log = logging.getLogger(__name__)

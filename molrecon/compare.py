@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from molrecon.classical import CGSense, ZeroFilled
+from molrecon.defaults import DEFAULT_BATCH_SIZE
 from molrecon.io import RawVolume, center_crop
 from molrecon.io.masks import canonical_mask, mask_kspace
 from molrecon.metrics import nmse, psnr, ssim
 from molrecon.mol import MOL
-from molrecon.pipeline import DEFAULT_BATCH_SIZE, Reconstruction, on_device, solve_slices
+from molrecon.pipeline import Reconstruction, on_device, solve_slices
 from molrecon.preparation import PreparedVolume
 from molrecon.reconstructor import Reconstructor, evaluating
 from molrecon.simulation.problem import Problem

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor
+from torchdeq import get_deq
 
-from molrecon.fixed_point import WINDOW, solve_fixed_point
-from molrecon.implicit import implicit_gradient, report_backward
+from molrecon.fixed_point import WINDOW
+from molrecon.implicit import report_backward
 from molrecon.solution import Solution
+from molrecon.torchdeq_solver import solver_with_window
 
 
 @final
@@ -42,12 +44,14 @@ class EquilibriumSolver:
     ) -> Solution:
         """Return the root of r per sample, as far as it was found, differentiable by the implicit function theorem.
 
-        Anderson acceleration with the plain step `x + r(x)` as its fallback, which promises nothing here. Whether
-        there is a root, only one, and how far it is, is unknown: `error_bound` is NaN. A sample that has not
-        converged keeps its best iterate; so does a gradient.
+        torchdeq finds the fixed point of `x + r(x)` and its implicit gradient, both by `safeguarded_anderson`:
+        Anderson acceleration with the plain step as its fallback, which promises nothing here. Whether there is a
+        root, only one, and how far it is, is unknown: `error_bound` is NaN. A sample that has not converged
+        keeps its best iterate; so does a gradient.
 
         Args:
-            residual: r on x (batch, ...), real or complex; its graph is that of one evaluation.
+            residual: r on x (batch, ...), real or complex; one evaluation of it is kept for the gradient, which makes
+                another.
             first: where to start; no gradient flows to it.
             on_backward: called with the Solution of the gradient's linear system. Without it a system that misses
                 `backward_tol` is logged as a warning.
@@ -55,41 +59,29 @@ class EquilibriumSolver:
 
         Raises:
             FloatingPointError: the residual is not finite at the first iterate.
+            RuntimeError: in a backward pass with `create_graph=True`.
         """
-        solution = self._solve(residual, first.detach(), self.tol, self.max_steps)
+        window = solver_with_window(self.window)
+        deq = get_deq(
+            ift=True,  # the default gradient is that of one step
+            f_solver=window,
+            f_tol=self.tol,
+            f_max_iter=self.max_steps,
+            f_stop_mode="rel",
+            b_solver=window,
+            b_tol=self.backward_tol,
+            b_max_iter=self.backward_max_steps,
+            b_stop_mode="rel",
+        ).train(torch.is_grad_enabled())
+
+        def report(info: dict[str, Any]) -> None:
+            if torch.is_grad_enabled():
+                raise RuntimeError(f"{who}: the implicit gradient cannot be differentiated again (create_graph=True)")
+            report_backward(info["solution"].with_kind("none"), on_backward, who)
+
+        (value,), info = deq(lambda x: x + residual(x), first.detach(), backward_writer=report)
+        solution: Solution = info["solution"].with_kind("none")
         if not bool(torch.isfinite(solution.residuals[0]).all()):
             raise FloatingPointError(f"{who}: the network has no finite value at the first iterate")
-        if not torch.is_grad_enabled():
-            return solution
-        root = solution.value.clone().requires_grad_()
-        at_root = residual(root)
-
-        def solve_adjoint(grad: Tensor) -> Tensor:
-            def adjoint_residual(w: Tensor) -> Tensor:
-                (pulled,) = torch.autograd.grad(at_root, root, w, retain_graph=True)
-                return grad + pulled
-
-            zero = torch.zeros_like(grad)
-            answer = self._solve(adjoint_residual, zero, self.backward_tol, self.backward_max_steps)
-            report_backward(answer, on_backward, who)
-            return answer.value
-
-        return solution.with_value(implicit_gradient(root.detach(), at_root, solve_adjoint))
-
-    def _solve(
-        self,
-        equation: Callable[[Tensor], Tensor],
-        first: Tensor,
-        tol: float,
-        max_steps: int,
-    ) -> Solution:
-        solution = solve_fixed_point(
-            equation,
-            lambda r: r,
-            first,
-            tol=tol,
-            max_steps=max_steps,
-            window=self.window,
-            rounding=torch.finfo(first.dtype).eps,
-        )
-        return solution.with_kind("none")
+        # In training torchdeq returns the map's value at the fixed point. What is reported is the iterate before it.
+        return solution.with_value(solution.value + (value - value.detach()))

@@ -1,13 +1,14 @@
-"""Safeguarded Anderson acceleration: the one fixed-point solver, for the equilibrium, its gradient, and torchdeq."""
+"""Safeguarded Anderson acceleration: the one fixed-point solver, for the equilibrium and its gradient.
+
+`molrecon.torchdeq_solver` hands it to torchdeq.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
-from torchdeq.solver import register_solver
 
 from molrecon.batched import norm, per_sample, rows
 from molrecon.solution import Solution
@@ -30,6 +31,7 @@ def solve_fixed_point(
     window: int = WINDOW,
     careful: Callable[[Tensor], Tensor] | None = None,
     rounding: float | Tensor = 0.0,
+    relative: bool = True,
 ) -> Solution:
     """Find the root of `r(x)` by `x <- x + P^-1 r(x)` with type-II Anderson acceleration and a safeguard, per sample.
 
@@ -51,12 +53,15 @@ def solve_fixed_point(
         careful: r -> P^-1 r, accurate enough for the plain step to contract by `contraction`; `precondition` when None.
         rounding: relative rounding error of a computed residual, a number or one per sample (batch,); `rounding |x|` is
             added to |r(x)| in the bound.
+        relative: False: `tol` and the bounds returned are lengths in the units of x, not shares of |x|, which say
+            nothing where the root is zero.
 
     Returns:
-        Solution with `error_bound = |r(x)| / (m |x|)`. A finished sample is frozen, and so is, at its best iterate and
-        reported as not converged, one whose residual is not finite. `stalled` marks samples that were frozen because
-        the residual fell below its own rounding error, or found no new minimum in 10 steps: their error bound is the
-        accuracy attainable in this precision. No sample sees the others, so each gets what it would get alone.
+        Solution with `error_bound = |r(x)| / (m |x|)`, or `|r(x)| / m` when not `relative`. A finished sample is
+        frozen, and so is, at its best iterate and reported as not converged, one whose residual is not finite.
+        `stalled` marks samples that were frozen because the residual fell below its own rounding error, or found no new
+        minimum in 10 steps: their error bound is the accuracy attainable in this precision. No sample sees the others,
+        so each gets what it would get alone.
     """
     careful = careful or precondition
     tiny = torch.finfo(start.real.dtype).tiny
@@ -64,8 +69,12 @@ def solve_fixed_point(
     size = norm(r)
     floor = torch.as_tensor(rounding / monotonicity, dtype=size.dtype, device=size.device).expand_as(size)
 
+    def attainable(x: Tensor) -> Tensor:
+        return floor if relative else floor * norm(x)
+
     def bound(x: Tensor, size: Tensor) -> Tensor:
-        value = size / (monotonicity * norm(x)).clamp_min(tiny) + floor
+        unit = (monotonicity * norm(x)).clamp_min(tiny) if relative else monotonicity
+        value = size / unit + attainable(x)
         return torch.where(torch.isfinite(value), value, torch.inf)
 
     history = [bound(x, size)]
@@ -76,7 +85,8 @@ def solve_fixed_point(
     memory = _Memory(window)
     for step in range(1, max_steps + 2):
         finite = torch.isfinite(size)
-        stalled = finite & (best_bound > tol) & ((step - best_step > PATIENCE) | (best_bound <= 2 * floor))
+        at_rounding = best_bound <= 2 * attainable(best)
+        stalled = finite & (best_bound > tol) & ((step - best_step > PATIENCE) | at_rounding)
         active = (best_bound > tol) & finite & ~stalled
         if step > max_steps or not bool(active.any()):
             break
@@ -172,29 +182,3 @@ class _Memory:
         if self.count:
             for stored in (self.updates, self.iterates, self.gram):
                 stored[samples] = 0
-
-
-def _torchdeq_solver(
-    func: Callable[[Tensor], Tensor],
-    x0: Tensor,
-    max_iter: int = 50,
-    tol: float = 1e-3,
-    stop_mode: str = "rel",
-    indexing: list[int] | None = None,
-    **unused: Any,
-) -> tuple[Tensor, list[Tensor], dict[str, Tensor]]:
-    """`solve_fixed_point` with torchdeq's signature for solvers; torchdeq passes on options meant for others."""
-    solution = solve_fixed_point(
-        lambda x: func(x) - x, lambda r: r, x0, tol=tol, max_steps=max_iter, contraction=unused.get("contraction", 1.0)
-    )
-    info = {
-        "abs_lowest": solution.error_bound * norm(solution.value),
-        "rel_lowest": solution.error_bound,
-        "nstep": solution.n_steps,
-        "abs_trace": solution.residuals.T * norm(solution.value)[:, None],
-        "rel_trace": solution.residuals.T,
-    }
-    return solution.value, [solution.value] * len(indexing or []), info
-
-
-register_solver("safeguarded_anderson", _torchdeq_solver)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from skimage.metrics import structural_similarity
 
 __all__ = ["nmse", "psnr", "ssim"]
 
@@ -45,6 +44,8 @@ def ssim(reference: np.ndarray, image: np.ndarray, data_range: float | None = No
     fits (scikit-image's defaults). data_range: the maximum of the reference volume when None. Arguments and errors as
     in `nmse`; ValueError also for slices smaller than 7x7 and a data_range that is not positive.
     """
+    from skimage.metrics import structural_similarity
+
     reference, image = _checked("ssim", reference, image)
     peak = _data_range("ssim", reference, data_range)
     if min(reference.shape[1:]) < SSIM_WINDOW:

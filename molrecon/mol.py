@@ -56,7 +56,7 @@ class MOL(Reconstructor):
     linear system is solved by the same routine, preconditioner and tolerance rule, to an error bound of its own,
     `|w - w*| <= |dl/dx - (I - J_H + lambda A^H A)^H w| / m`, since the transpose is m-monotone too. It is
     our own and not torchdeq's `get_deq(..., ift=True)`, whose hook differentiates the map T and hence through the inner
-    CG; here only r is differentiated. The solver is registered with torchdeq all the same (`safeguarded_anderson`).
+    CG; here only r is differentiated. The solver is torchdeq's all the same (`molrecon.torchdeq_solver`).
 
     With several sets of maps (`SoftSense`) there is an image for each set, and H acts on each by itself: the same
     constants, and all that follows from them.

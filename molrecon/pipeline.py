@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from molrecon.defaults import DEFAULT_BATCH_SIZE
 from molrecon.io import RawVolume
 from molrecon.lipschitz import Certificate
 from molrecon.preparation import PreparedVolume, prepare
@@ -29,8 +30,6 @@ from molrecon.solver_settings import SolverSettings
 from operators import Sense
 
 Method = Callable[[Tensor, Sense], Solution]
-
-DEFAULT_BATCH_SIZE = 2  # slices at a time: more gain nothing on a CPU, and cost memory
 
 
 @final

@@ -5,13 +5,10 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import final
+from typing import TYPE_CHECKING, final
 
 import numpy as np
 import torch
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from molrecon.classical import CGSense, ZeroFilled
 from molrecon.io import write_atomically
@@ -19,6 +16,10 @@ from molrecon.io.volume import left_out_text
 from molrecon.metrics import psnr
 from molrecon.pipeline import Reconstruction
 from molrecon.preparation import PreparedVolume
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 ERROR_GAIN = 5  # error maps are shown this much brighter than the images
 RESOLUTION = 110  # dots an inch
@@ -67,6 +68,9 @@ def make_preview(prepared: PreparedVolume, result: Reconstruction) -> Preview:
 
 def quality_page(preview: Preview, prepared: PreparedVolume, result: Reconstruction, title: str) -> Figure:
     """Draw the page: images, below them errors where there is a reference, and convergence in the last row."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     reference = preview.reference
     rows = 2 if reference is None else 3
     width = 12 // (3 if reference is None else 4)  # of an image, in twelfths of the page

@@ -15,6 +15,7 @@ from torch import Tensor
 from molrecon.attack import worst_case_kspace
 from molrecon.batched import norm, per_sample
 from molrecon.checks import ROUNDING, absolute_error
+from molrecon.defaults import DRAWS, LEVELS, STEPS
 from molrecon.io import RawVolume, center_crop
 from molrecon.metrics import psnr
 from molrecon.perturbation import coarser, warm_started
@@ -27,8 +28,6 @@ from molrecon.trials import Curve, Robustness, Trial
 from operators import LinearOperator
 from operators.hybrid import embed_readout
 
-LEVELS = (0.0, 0.01, 0.02, 0.05, 0.1)
-DRAWS, STEPS = 3, 10
 ASCENT_TOL, ASCENT_BACKWARD_TOL = 5e-3, 1e-1  # a direction of ascent wants no more
 SHOWN_LEVEL = 0.05  # the worst case of the level nearest to this is kept as a picture
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib import colormaps
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from molrecon.report import ERROR_GAIN
 from molrecon.trials import Curve, Robustness, Trial
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 MARKERS = "osD^vPX*"
 LEGEND = """Curves
@@ -69,6 +69,9 @@ def robustness_table(result: Robustness) -> str:
 
 def robustness_figure(result: Robustness, title: str) -> Figure:
     """Draw PSNR against the size of random and of worst-case perturbations, and the worst cases of one level."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     n = len(result.curves)
     figure = Figure(figsize=(max(10.0, 2.3 * (n + 1)), 9.5), layout="constrained")
     FigureCanvasAgg(figure)
@@ -98,6 +101,8 @@ def robustness_figure(result: Robustness, title: str) -> Figure:
 
 
 def _panel(axes: Axes, result: Robustness, title: str, trials: Callable[[Curve, float], Sequence[Trial]]) -> None:
+    from matplotlib import colormaps
+
     percent = 100 * np.array(result.levels)
     colours = colormaps["tab10"]
     for index, (name, curve) in enumerate(result.curves.items()):

@@ -15,7 +15,14 @@ ROOT = Path(__file__).resolve().parents[1]
 # its own line, and of its own line as long as no circle arises. `molrecon` is the package's table of contents.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("operators",),
-    ("molrecon.batched", "molrecon.implicit", "molrecon.metrics", "molrecon.progress", "molrecon.solution"),
+    (
+        "molrecon.batched",
+        "molrecon.defaults",
+        "molrecon.implicit",
+        "molrecon.metrics",
+        "molrecon.progress",
+        "molrecon.solution",
+    ),
     (
         "molrecon.attack",
         "molrecon.conjugate_gradient",
@@ -26,7 +33,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "molrecon.robustness_bounds",
         "molrecon.solver_settings",
     ),
-    ("molrecon.networks",),
+    ("molrecon.networks", "molrecon.torchdeq_solver"),
     ("molrecon.conditioning", "molrecon.equilibrium", "molrecon.tiling"),
     ("molrecon.guiding", "molrecon.reconstructor"),
     (
@@ -62,6 +69,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "molrecon.arguments",
     ),
     ("molrecon",),
+    ("molrecon.commands",),
     ("molrecon.__main__",),
 )
 RANK = {unit: rank for rank, layer in enumerate(LAYERS) for unit in layer}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import configparser
 import re
+import runpy
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,20 @@ def test_every_requirement_is_constrained() -> None:
     assert "torch==2.13.0" in constraints
     for line in wanted:
         assert "==" not in line.split(";")[0] or line in constraints
+
+
+def lowest_versions(setup_cfg: Path) -> list[str]:
+    """Return what .ci/lowest.py prints for a setup.cfg."""
+    return runpy.run_path(str(ROOT / ".ci" / "lowest.py"))["lowest"](setup_cfg)
+
+
+def test_the_lowest_versions(tmp_path: Path) -> None:
+    found = lowest_versions(ROOT / "setup.cfg")
+    assert "torch==2.5" in found and "pytest==8.3" in found
+    odd = tmp_path / "setup.cfg"
+    odd.write_text("[options]\ninstall_requires =\n    torch>2\n[options.extras_require]\ntest =\n    pytest>=8\n")
+    with pytest.raises(ValueError, match="requirement 'torch>2', expected NAME>=VERSION"):
+        lowest_versions(odd)
 
 
 def test_packaged_weights_are_small_and_described() -> None:

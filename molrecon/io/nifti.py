@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 from pathlib import Path
 
-import nibabel
 import numpy as np
 
 from molrecon.io.atomic import write_atomically
@@ -34,6 +33,8 @@ def write_nifti(
     Raises ValueError for another rank, an empty or non-finite image, voxel sizes or a time that are not positive,
     another suffix; TypeError for a complex image; OSError for a file that cannot be written.
     """
+    import nibabel
+
     path = Path(path)
     image = np.asarray(image)
     if image.dtype.kind not in "biuf":

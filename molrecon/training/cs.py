@@ -10,13 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from molrecon.defaults import MEASUREMENTS
 from molrecon.io.images import luma, matlab_grey, read_image
 from molrecon.io.matlab import read_matrix
 from molrecon.metrics import psnr, ssim
 from molrecon.solution import Solution
 from molrecon.training.loop import Task, TrainSettings
 from molrecon.training.processes import process_count, rank
-from molrecon.unrolled.imager import BLOCK_SIZE, MEASUREMENTS, BlockImager
+from molrecon.unrolled.imager import BLOCK_SIZE, BlockImager
 from molrecon.unrolled.stage import Stage, Unrolled, last_image
 from operators import Dense, orthonormal_matrix
 

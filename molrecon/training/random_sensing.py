@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from molrecon.defaults import MEASUREMENTS
 from molrecon.training.cs import drawn_blocks, penalised_error
 from molrecon.training.loop import Task
 from molrecon.training.processes import process_count, rank
-from molrecon.unrolled.imager import BLOCK_SIZE, MEASUREMENTS
+from molrecon.unrolled.imager import BLOCK_SIZE
 from molrecon.unrolled.stage import Unrolled
 from operators import Dense, Flatten, orthonormal_matrix
 

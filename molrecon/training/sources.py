@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import nibabel
 import numpy as np
 
 SIAT_TRAIN = slice(0, 160)
@@ -26,6 +25,8 @@ def siat_slices(folder: Path, part: slice) -> list[np.ndarray]:
 
 def t1_volume(folder: Path) -> np.ndarray:
     """Return the T1 magnitude volume (188, 256, 190), float32 in [0, 1]; the last axis is axial."""
+    import nibabel
+
     image = nibabel.load(folder / "mri" / "brain_t1_3d_188x256x190.nii.gz")
     return np.asarray(image.dataobj, dtype=np.float32) / 255  # type: ignore[attr-defined]
 

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, final
 
-import nibabel
 import numpy as np
 import torch
 
@@ -186,6 +185,8 @@ def _volume(path: Path, axis: int) -> np.ndarray:
 
 
 def _nifti(path: Path) -> np.ndarray:
+    import nibabel
+
     expected = "a volume (x, y, z) of numbers"
     with reading(path, expected):
         array = np.asanyarray(nibabel.load(path).dataobj)  # type: ignore[attr-defined]

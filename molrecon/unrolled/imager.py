@@ -12,7 +12,6 @@ from molrecon.unrolled.stage import Unrolled
 from operators import Blocks, Dense, Flatten, LinearOperator
 
 BLOCK_SIZE = 33
-MEASUREMENTS = {10: 109, 20: 218, 25: 272, 30: 327, 40: 436, 50: 545}  # numbers a block, by sampling ratio in percent
 
 
 @final

@@ -9,10 +9,10 @@ from typing import Any, TypeVar, overload
 
 from torch import nn
 
+from molrecon.defaults import DEFAULT_MODEL
 from molrecon.weights.stored import Unfit, read_model, write_model
 
 FOLDER = Path(__file__).parent
-DEFAULT_MODEL = "mol-brain-2d"
 PUBLISHED_SUFFIXES = (".tar", ".pth", ".pt")  # of MOL weights that other groups have published
 
 Model = TypeVar("Model", bound=nn.Module)

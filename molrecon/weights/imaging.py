@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from molrecon.unrolled.imager import MEASUREMENTS, BlockImager
+from molrecon.defaults import MEASUREMENTS
+from molrecon.unrolled.imager import BlockImager
 from molrecon.weights import available_models, load
 from molrecon.weights.published_ista import load_published_imager
-
-DEFAULT_IMAGER = "ista-net-plus-gin"  # followed by the ratio in the names of the files
 
 
 def find_imager(name_or_path: str | Path, ratio: int) -> BlockImager:

@@ -8,8 +8,6 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor
-from torchdeq import get_deq
-from torchdeq.solver import get_solver
 
 from molrecon.fixed_point import solve_fixed_point
 from molrecon.solution import Solution
@@ -118,39 +116,6 @@ def test_safeguard_converges_where_unguarded_anderson_cycles() -> None:
     )
     # The root is 0, so a bound relative to the value says nothing; the value itself does.
     assert guarded.value.abs() < 1e-9
-
-
-def test_torchdeqs_anderson_diverges_on_the_same_map_and_ours_inside_torchdeq_does_not() -> None:
-    start = torch.full((1, 1), 6.0, dtype=torch.float64)
-    shifted = 1.0  # moves the root away from 0, where torchdeq's relative residual is not defined
-
-    def func(x: Tensor) -> Tensor:
-        return _atan(x - shifted) + shifted
-
-    theirs, _, _ = get_solver("anderson")(func, start, max_iter=300, tol=1e-9, stop_mode="abs", m=2, lam=0.0)
-    ours, _, info = get_solver("safeguarded_anderson")(func, start, max_iter=300, tol=1e-9, contraction=0.95)
-    assert (ours - shifted).abs() < 1e-8
-    assert info["rel_lowest"] <= 1e-9
-    assert not (theirs - shifted).abs() < 1e-3
-
-
-def test_torchdeq_gradients_through_our_solver_are_those_of_the_root() -> None:
-    matrix, b = _affine(2, 6, 0.7, seed=3)
-    matrix, b = matrix.real.clone(), b.real.clone().requires_grad_()
-    deq = get_deq(
-        f_solver="safeguarded_anderson",
-        b_solver="safeguarded_anderson",
-        ift=True,
-        f_tol=1e-12,
-        b_tol=1e-12,
-        f_max_iter=200,
-        b_max_iter=200,
-    )
-    (z,), _ = deq(lambda x: (matrix @ x[..., None])[..., 0] + b, torch.zeros_like(b))
-    z.square().sum().backward()
-    resolvent = torch.linalg.inv(torch.eye(6, dtype=matrix.dtype) - matrix)
-    expected = 2 * (resolvent.mT @ resolvent @ b.detach()[..., None])[..., 0]
-    torch.testing.assert_close(b.grad, expected, rtol=1e-8, atol=1e-8)
 
 
 def test_finished_samples_are_frozen_and_a_failing_one_disturbs_nobody() -> None:

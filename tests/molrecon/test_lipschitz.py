@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import Tensor
 
+from molrecon.defaults import DEFAULT_MODEL
 from molrecon.lipschitz import (
     GRAM_ITERATIONS,
     certificate,
@@ -22,7 +23,7 @@ from molrecon.lipschitz import (
     normalised_kernels,
 )
 from molrecon.networks.initial import residual_filters
-from molrecon.weights import DEFAULT_MODEL, weights_path
+from molrecon.weights import weights_path
 
 CONVOLVE = {1: nnf.conv1d, 2: nnf.conv2d, 3: nnf.conv3d}
 

@@ -12,11 +12,12 @@ from torch import Tensor
 
 from molrecon.batched import norm
 from molrecon.checks import check_decrease, check_equilibrium
+from molrecon.defaults import DEFAULT_MODEL
 from molrecon.guiding import GUIDE_CHANNELS
 from molrecon.io import read_npy
 from molrecon.mol import MOL
 from molrecon.networks import ResidualNetwork
-from molrecon.weights import DEFAULT_MODEL, load
+from molrecon.weights import load
 from operators import Sense, SoftSense, espirit, random_mask
 from operators.calibration import calibration_region
 

@@ -17,6 +17,7 @@ from molrecon.__main__ import main
 from molrecon.batched import norm
 from molrecon.classical import CGSense, ZeroFilled
 from molrecon.compare import Comparison, reference_image, undersample
+from molrecon.defaults import DEFAULT_MODEL
 from molrecon.io import RawVolume, read_npy, read_volume
 from molrecon.io.phantom import make_sample_volume
 from molrecon.lipschitz import Certificate, certificate
@@ -29,7 +30,7 @@ from molrecon.robustness_page import describe_robustness, robustness_figure, rob
 from molrecon.solution import Solution, unbounded_solution
 from molrecon.trials import Robustness
 from molrecon.unrolled.modl import MoDL
-from molrecon.weights import DEFAULT_MODEL, load, save
+from molrecon.weights import load, save
 from operators import LinearOperator, Sense, crop_readout, random_mask
 
 SHAPE = (36, 32)

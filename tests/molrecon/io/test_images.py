@@ -32,7 +32,7 @@ def test_other_modes(tmp_path: Path) -> None:
     Image.fromarray(COLOUR[..., 0]).convert("P").save(path)
     np.testing.assert_array_equal(read_image(path), np.stack([COLOUR[..., 0]] * 3, -1))
     Image.fromarray(np.full((3, 3), 40000, np.uint16)).save(path)
-    with pytest.raises(ValueError, match="mode I;16, expected an image of 8 bits"):
+    with pytest.raises(ValueError, match=r"mode I(;16)?, expected an image of 8 bits"):
         read_image(path)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from molrecon.simulation.contrast import without_noise_floor
 from molrecon.simulation.fields import draw_fields

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from molrecon.defaults import MEASUREMENTS
 from molrecon.training.random_sensing import MATRICES, RATIOS, RandomSensingTask
 from molrecon.unrolled.assembly import assemble
-from molrecon.unrolled.imager import MEASUREMENTS
 
 BLOCKS = np.random.default_rng(0).integers(0, 256, (8, 1089), np.uint8)
 
