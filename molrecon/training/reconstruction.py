@@ -202,7 +202,8 @@ class ReconstructionTask(Task[Trainable]):
     def _solver(self) -> SolverSettings | None:
         """Return the goals of this step's solves; None for a model that iterates nothing.
 
-        MOL's goals are for error bounds, residuals over m; without a bound they are for residuals.
+        MOL's goals are for error bounds, residuals over m; without a bound they are for residuals. They are far above
+        what single precision rounds to: nothing need be refined.
         """
         if self.model.solver is None:
             return None
@@ -211,6 +212,7 @@ class ReconstructionTask(Task[Trainable]):
             self.model.solver,
             tol=self.settings.forward_tol / m,
             backward_tol=self.settings.backward_tol / m,
+            refine=False,
             on_backward=lambda answer: self._seen.solved("backward", answer),
         )
 
