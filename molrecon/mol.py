@@ -17,6 +17,7 @@ from molrecon.fixed_point import WINDOW, solve_fixed_point
 from molrecon.implicit import implicit_gradient, report_backward
 from molrecon.lipschitz import Certificate, certificate
 from molrecon.networks import ScoreNetwork
+from molrecon.networks.full_precision import full_precision
 from molrecon.solution import Solution
 from operators import LinearOperator, Sense
 
@@ -41,10 +42,10 @@ class MOL(nn.Module):
     The network and the conjugate gradients work in the precision of the network.
     Image and data term are held in double precision (iterative refinement, `refine`): in single precision alone the
     rounding of `lambda A^H A x` over m would stop the bound at about `1e-7 lambda / m`, with it only the network's
-    does, at about `2e-7 / m`. It is on by default because it costs one normal operator in double precision an
-    iteration, a tenth of the time. The rounding is part of the bound, that of TF32 convolutions included where
-    `torch.backends.cudnn.allow_tf32` is left on (the `molrecon` command turns it off). A sample that cannot reach
-    `tol` for it stops early and is marked `stalled`; its error bound is then the attainable accuracy, and
+    does, at about `4e-7 / m`. It is on by default because it costs one normal operator in double precision an
+    iteration, a tenth of the time. The rounding is part of the bound (`ScoreNetwork.rounding`), and convolutions use
+    all bits of float32 whatever torch's flags for TF32 say (`full_precision`). A sample that cannot reach `tol` for it
+    stops early and is marked `stalled`; its error bound is then the attainable accuracy, and
     `model.double()` goes further.
 
     The gradient is that of the equilibrium itself (implicit function theorem), independent of how it was found; its
@@ -159,21 +160,22 @@ class MOL(nn.Module):
             return conjugate_gradient(inner, r.to(narrow), tol=careful_tol, verify=False).value
 
         def solve(residual: Callable[[Tensor], Tensor], first: Tensor, tol: float) -> Solution:
-            return solve_fixed_point(
-                residual,
-                precondition,
-                first,
-                tol=tol,
-                max_steps=self.max_steps,
-                monotonicity=monotonicity,
-                contraction=contraction,
-                window=self.window,
-                careful=careful,
-                rounding=rounding,
-            )
+            with full_precision(first.device):
+                return solve_fixed_point(
+                    residual,
+                    precondition,
+                    first,
+                    tol=tol,
+                    max_steps=self.max_steps,
+                    monotonicity=monotonicity,
+                    contraction=contraction,
+                    window=self.window,
+                    careful=careful,
+                    rounding=rounding,
+                )
 
         right_side = _adjoint(operator, kspace.detach(), wide) / scale
-        rounding = torch.full_like(known.noise_level.detach(), 2 * _unit(narrow, kspace.device))
+        rounding = torch.full_like(known.noise_level.detach(), self.network.rounding(narrow.to_real()))
         if not self.refine:
             size = norm(right_side).clamp_min(torch.finfo(narrow).tiny)
             rounding = rounding * (1 + 2 * norm(fixed_weight * operator.normal(right_side)) / size)
@@ -185,7 +187,8 @@ class MOL(nn.Module):
             return solution.with_value(value * scale)
 
         root = value.requires_grad_()
-        denoised = denoise(root)
+        with full_precision(root.device):
+            denoised = denoise(root)
         fixed = root.detach()
         misfit = operator.adjoint(kspace) / scale - operator.normal(fixed)
         residual = denoised + (weight * misfit).to(narrow) - fixed
@@ -211,10 +214,3 @@ def _all_finite(kspace: Tensor) -> bool:
 def _adjoint(operator: LinearOperator, kspace: Tensor, dtype: torch.dtype) -> Tensor:
     """Return A^H b in a precision that all of k-space is not copied to where that can be helped."""
     return operator.adjoint(kspace, dtype) if isinstance(operator, Sense) else operator.adjoint(kspace.to(dtype))
-
-
-def _unit(dtype: torch.dtype, device: torch.device) -> float:
-    """Return the relative rounding error of the network's convolutions."""
-    if device.type == "cuda" and dtype == torch.complex64 and torch.backends.cudnn.allow_tf32:
-        return 2.0**-10
-    return torch.finfo(dtype).eps
