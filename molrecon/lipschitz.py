@@ -100,14 +100,16 @@ def convolution_norm_bound(
     grid = tuple(max(1, (n - 1) * oversampling) for n in spatial)
     between = math.cos(math.pi / (2 * oversampling)) ** sum(n > 1 for n in spatial)
     flat = kernels.reshape(-1, *kernels.shape[-ndim - 2 :])
-    # The powers below leave the range of single precision for kernels far from 1 in size.
-    size = flat.detach().flatten(1).abs().amax(1).clamp_min(torch.finfo(flat.dtype).tiny)
-    lags, correlations = _correlations(flat / size.reshape(-1, *[1] * (ndim + 2)))
-    phases = _half_grid(grid, flat.device) @ lags.T
-    waves = torch.stack([phases.cos(), -phases.sin()]).to(flat.dtype)  # cos and -sin, frequency, lag
-    # Searched for without gradients, one at a time: memory stays that of one convolution's Gram matrices.
-    largest = torch.stack([_largest_frequency(one, waves, iterations) for one in correlations.detach()])
-    bounds = size * _norm_bound_at(correlations, waves[:, largest, None], iterations)
+    # Somebody's autocast would round the products.
+    with torch.autocast(flat.device.type, enabled=False):
+        # The powers below leave the range of single precision for kernels far from 1 in size.
+        size = flat.detach().flatten(1).abs().amax(1).clamp_min(torch.finfo(flat.dtype).tiny)
+        lags, correlations = _correlations(flat / size.reshape(-1, *[1] * (ndim + 2)))
+        phases = _half_grid(grid, flat.device) @ lags.T
+        waves = torch.stack([phases.cos(), -phases.sin()]).to(flat.dtype)  # cos and -sin, frequency, lag
+        # Searched for without gradients, one at a time: memory stays that of one convolution's Gram matrices.
+        largest = torch.stack([_largest_frequency(one, waves, iterations) for one in correlations.detach()])
+        bounds = size * _norm_bound_at(correlations, waves[:, largest, None], iterations)
     return bounds.reshape(kernels.shape[: -ndim - 2]) / between
 
 
@@ -267,7 +269,9 @@ def normalised_kernels(kernels: Tensor, ndim: int, *, fine: bool = False) -> Ten
         fine: take as many frequencies and iterations as in two dimensions a certificate does, at four times the cost.
     """
     oversampling, iterations = (FINE_OVERSAMPLING, FINE_ITERATIONS) if fine else (OVERSAMPLING, GRAM_ITERATIONS)
-    bound = convolution_norm_bound(kernels, ndim, oversampling=oversampling, iterations=iterations)
+    # On a GPU products of float32 may be rounded to ten bits, by flags that are the caller's.
+    precise = kernels.double() if kernels.is_cuda else kernels
+    bound = convolution_norm_bound(precise, ndim, oversampling=oversampling, iterations=iterations).to(kernels.dtype)
     return kernels / (bound * (1 + NORMALISING_MARGIN)).clamp_min(1.0).reshape(-1, *[1] * (ndim + 2))
 
 

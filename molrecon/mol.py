@@ -18,6 +18,7 @@ from molrecon.guiding import GUIDE_CHANNELS, first_of_guide, guide_images
 from molrecon.implicit import implicit_gradient, report_backward
 from molrecon.lipschitz import Certificate, certificate
 from molrecon.networks import ScoreNetwork
+from molrecon.networks.full_precision import full_precision
 from molrecon.reconstructor import Reconstructor
 from molrecon.robustness_bounds import data_robustness_bound
 from molrecon.solution import Solution
@@ -46,10 +47,10 @@ class MOL(Reconstructor):
     The network and the conjugate gradients work in the precision of the network. Image and data term are held in
     double precision (iterative refinement, `SolverSettings.refine`): in single precision alone the rounding of
     `lambda A^H A x` over m would stop the bound at about `1e-7 lambda / m`, with it only the network's does, at
-    about `2e-7 / m`. It is on by default because it costs one normal operator in double precision an iteration, a
-    tenth of the time. The rounding is part of the bound, that of TF32 convolutions included where
-    `torch.backends.cudnn.allow_tf32` is left on (the `molrecon` command turns it off). A sample that cannot reach
-    `tol` for it stops early and is marked `stalled`; its error bound is then the attainable accuracy, and
+    about `4e-7 / m`. It is on by default because it costs one normal operator in double precision an iteration, a
+    tenth of the time. The rounding is part of the bound (`ScoreNetwork.rounding`), and convolutions use all bits of
+    float32 whatever torch's flags for TF32 say (`full_precision`). A sample that cannot reach `tol` for it stops early
+    and is marked `stalled`; its error bound is then the attainable accuracy, and
     `model.double()` goes further.
 
     The gradient is that of the equilibrium itself (implicit function theorem), independent of how it was found; its
@@ -181,7 +182,7 @@ class MOL(Reconstructor):
         scale = per_sample(known.scale, known.phase)
         weight = per_sample(self.data_weight(known.noise_level), known.phase)
         denoise = known.denoiser(self.network)
-        iteration = _Iteration(operator, weight.detach(), self.network.monotonicity, narrow, solver)
+        iteration = _Iteration(operator, weight.detach(), self.network, narrow, solver)
 
         zero_filled = _adjoint(operator, kspace.detach(), iteration.wide) / scale
         iteration.allow_for_rounding(zero_filled)
@@ -203,7 +204,8 @@ class MOL(Reconstructor):
             return solution.with_value(value * scale)
 
         root = value.requires_grad_()
-        denoised = denoise(root)
+        with full_precision(root.device):
+            denoised = denoise(root)
         fixed = root.detach()
         misfit = operator.adjoint(kspace) / scale - operator.normal(fixed)
 
@@ -229,16 +231,17 @@ class _Iteration:
         self,
         operator: LinearOperator,
         weight: Tensor,
-        monotonicity: float,
+        network: ScoreNetwork,
         narrow: torch.dtype,
         settings: SolverSettings,
     ) -> None:
-        self.operator, self.weight, self.monotonicity, self.narrow = operator, weight, monotonicity, narrow
+        self.operator, self.weight, self.narrow = operator, weight, narrow
+        self.monotonicity = monotonicity = network.monotonicity
         self.window, self.refine = settings.window, settings.refine
         self.wide = torch.complex128 if settings.refine else narrow
         self.careful_tol = monotonicity / 4
         self.contraction = (1 - monotonicity) * (1 + self.careful_tol) + self.careful_tol
-        self.rounding = weight.new_full((len(weight),), 2 * _unit(narrow, weight.device))
+        self.rounding = weight.new_full((len(weight),), network.rounding(narrow.to_real()))
 
     def allow_for_rounding(self, image: Tensor) -> None:
         """Without refinement the rounding of `lambda A^H A x` counts too; it is that of an image like this one."""
@@ -251,18 +254,19 @@ class _Iteration:
         return x + self.weight * self.operator.normal(x)
 
     def solve(self, residual: Callable[[Tensor], Tensor], first: Tensor, tol: float, max_steps: int) -> Solution:
-        return solve_fixed_point(
-            residual,
-            self._inverse(INNER_TOL),
-            first,
-            tol=tol,
-            max_steps=max_steps,
-            monotonicity=self.monotonicity,
-            contraction=self.contraction,
-            window=self.window,
-            careful=self._inverse(self.careful_tol),
-            rounding=self.rounding,
-        )
+        with full_precision(first.device):
+            return solve_fixed_point(
+                residual,
+                self._inverse(INNER_TOL),
+                first,
+                tol=tol,
+                max_steps=max_steps,
+                monotonicity=self.monotonicity,
+                contraction=self.contraction,
+                window=self.window,
+                careful=self._inverse(self.careful_tol),
+                rounding=self.rounding,
+            )
 
     def _inverse(self, tol: float) -> Callable[[Tensor], Tensor]:
         def apply(r: Tensor) -> Tensor:
@@ -279,10 +283,3 @@ def _adjoint(operator: LinearOperator, kspace: Tensor, dtype: torch.dtype) -> Te
     if isinstance(operator, Sense | SoftSense):
         return operator.adjoint(kspace, dtype)
     return operator.adjoint(kspace.to(dtype))
-
-
-def _unit(dtype: torch.dtype, device: torch.device) -> float:
-    """Return the relative rounding error of the network's convolutions."""
-    if device.type == "cuda" and dtype == torch.complex64 and torch.backends.cudnn.allow_tf32:
-        return 2.0**-10
-    return torch.finfo(dtype).eps

@@ -63,6 +63,10 @@ class Tiled(ScoreNetwork):
         """Return the network's bound: H is the same function."""
         return self.network.lipschitz_bound()
 
+    def rounding_depth(self) -> float:
+        """Return the network's depth for its rounding."""
+        return self.network.rounding_depth()
+
     def receptive_field(self) -> ReceptiveField:
         """Return how far the network looks."""
         return self._field

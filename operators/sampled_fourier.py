@@ -62,7 +62,6 @@ class SampledFourier(LinearOperator):
         weights = uncentre(mask, self.undersampled) if self.undersampled else mask
         # real, as wide as the mask varies: (batch or 1, 1, *spatial)
         self.register_buffer("weights", weights[:, None].to(torch.get_default_dtype()), persistent=False)
-        self._conjugating: tuple[Tensor, Tensor] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """Return `M F x`."""
@@ -98,15 +97,11 @@ class SampledFourier(LinearOperator):
         """Return the weights of `project_conjugate` for complex images of this dtype, (batch or 1, 1, *spatial).
 
         Real part w / n, imaginary part -w / n, n the number of points transformed: packed as complex numbers, so that
-        chunks are cut as from the images. Kept from one call to the next: on small images making them is a
-        noticeable part of a normal operator.
+        chunks are cut as from the images.
         """
-        known = self._conjugating
-        if known is None or known[0] is not self.weights or known[1].dtype != dtype:
-            weights = self.weights.to(dtype.to_real())
-            weights = weights / math.prod(weights.shape[axis] for axis in self.undersampled)
-            known = self._conjugating = (self.weights, torch.complex(weights, -weights))
-        return known[1]
+        weights = self.weights.to(dtype.to_real())
+        weights = weights / math.prod(weights.shape[axis] for axis in self.undersampled)
+        return torch.complex(weights, -weights)
 
     def project_conjugate(self, coil_images: Tensor, weights: Tensor) -> Tensor:
         """Return `conj(F_u^-1 W F_u x)` with `conjugating_weights`, overwriting its input where it can.

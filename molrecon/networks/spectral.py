@@ -117,6 +117,10 @@ class SpectralNetwork(ScoreNetwork):
         halo = (self.layers * (self.kernel_size // 2),) * self.ndim
         return ReceptiveField(halo, grid=(1,) * self.ndim, live=(3 + gathered) * self.features + 8)
 
+    def rounding_depth(self) -> float:
+        """Return the root of the number of convolutions, see `rounding`."""
+        return math.sqrt(self.layers)
+
     @torch.no_grad()
     def lipschitz_bound(self) -> float:
         """Return an upper bound of Lip(H), from the filters as they are applied, in float64 with a rounding margin.
