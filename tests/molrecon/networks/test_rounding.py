@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from molrecon.mol import MOL
 from molrecon.networks import PlainNetwork, ResidualNetwork, ScoreNetwork, SpectralNetwork
 from molrecon.tiling import Tiled
-from molrecon.weights import load_model
+from molrecon.weights import load
 
 EPS = torch.finfo(torch.float32).eps
 LEVEL = torch.tensor([0.02])
@@ -30,7 +31,7 @@ def error(network: ScoreNetwork) -> float:
     exact = copy.deepcopy(network).double()
     if isinstance(network, ResidualNetwork | SpectralNetwork):
         applied = [kernel.double() for kernel in network.applied_kernels()]
-        exact.applied_kernels = lambda: applied
+        exact.applied_kernels = lambda: applied  # type: ignore[assignment]
     gaps = [network.denoiser(LEVEL)(x) - exact.denoiser(LEVEL.double())(x.double()) for x in images()]
     return max(float(gap.norm() / x.norm()) for gap, x in zip(gaps, images(), strict=True))
 
@@ -57,7 +58,7 @@ def test_residual_layers_that_pass_nothing_on_unchanged(layer: str, cycles: int)
 
 @pytest.mark.parametrize("name", ["mol-brain-2d", "mol-penalised-brain-2d"])
 def test_packaged_networks_round_less_than_allowed_and_reach_their_goals(name: str) -> None:
-    model = load_model(name)
+    model = load(name, MOL)
     network = model.network
     assert error(network) <= network.rounding(torch.float32)
     # The bound's floor, below 1e-4 in single precision and below 1e-6 in double.
