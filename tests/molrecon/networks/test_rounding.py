@@ -70,5 +70,6 @@ def test_depth() -> None:
     assert PlainNetwork(layers=9, features=3).rounding(torch.float64) == 4 * torch.finfo(torch.float64).eps
     assert SpectralNetwork(layers=4, features=3).rounding(torch.float32) == 3 * EPS
     network = ResidualNetwork(levels=2, cycles=12, features=3)
-    assert network.rounding(torch.float32) == Tiled(network, (8, 8)).rounding(torch.float32) == 4 * EPS
-    assert ResidualNetwork(levels=1, cycles=1, features=3).rounding(torch.float32) == 2 * EPS
+    assert network.rounding(torch.float32) == Tiled(network, (8, 8)).rounding(torch.float32)
+    assert network.rounding(torch.float32) == pytest.approx(5.2 * EPS)
+    assert ResidualNetwork(levels=1, cycles=1, features=3).rounding(torch.float32) == pytest.approx(2.2 * EPS)
