@@ -17,7 +17,9 @@ Exit codes:
        (of `train`: some files could not be used; it is trained on the others)
     5  everything is written, but some slice did not converge to the tolerance; the outputs say which
        (in `compare`, of the methods with an error bound; l1-wavelet runs a fixed number of iterations);
-       or a volume is incomplete: its file holds image data that were left out, such as further repetitions
+       or a volume is incomplete: its file holds image data that were left out, such as further repetitions;
+       or, with `reconstruct --strict`, there are warnings: data that do not fit the coil maps, the noise level or the
+       image, and remarks about the file
     6  `certify` or `robustness` saw a model break what it promises; the output says how
 
 Existing outputs are replaced, unless `reconstruct --resume` finds that they would come out the same. No command
@@ -42,6 +44,7 @@ from molrecon.certify import certify, sample_problem, volume_problem
 from molrecon.classical import CGSense, L1Wavelet, ZeroFilled
 from molrecon.cohort import Settings, check_outputs, model_files, reconstruct_cohort
 from molrecon.compare import CG_GRID, L1_GRID, Comparison, Outcome, reference_image, root_sum_of_squares, undersample
+from molrecon.data_warnings import DataWarning
 from molrecon.findings import as_dict, describe
 from molrecon.io import RawVolume, UnreadableInput, atomic_path, expand_inputs, read_volume
 from molrecon.io.images import check_suffix, read_image, write_image
@@ -190,6 +193,7 @@ def _demo(args: argparse.Namespace) -> int:
             f" equilibrium (at worst {result.error_bound.max():.1e}); the model is {result.certificate.kind}"
         )
     print("\n".join(f"  {item}" for item in (path, *written)))
+    _warn(str(path), result.warnings)
     return EXIT_OK if result.converged.all() else EXIT_NOT_CONVERGED
 
 
@@ -215,10 +219,17 @@ def _reconstruct(args: argparse.Namespace) -> int:
         return EXIT_UNREADABLE
     if UNREADABLE in statuses or FAILED in statuses:
         return EXIT_FAILED
-    return EXIT_NOT_CONVERGED if NOT_CONVERGED in statuses or INCOMPLETE in statuses else EXIT_OK
+    warned = args.strict and any(entry.warnings for entry in entries)
+    return EXIT_NOT_CONVERGED if warned or NOT_CONVERGED in statuses or INCOMPLETE in statuses else EXIT_OK
+
+
+def _warn(path: str, warnings: Sequence[DataWarning]) -> None:
+    for warning in warnings:
+        print(f"molrecon: warning: {path}: {warning}", file=sys.stderr, flush=True)
 
 
 def _report(entry: Entry) -> None:
+    _warn(entry.input, entry.warnings)
     line = f"{entry.input}: {entry.status}: {entry.message}"
     if entry.status == UNREADABLE:
         line = f"{entry.status}: {entry.message}"  # which names the file
