@@ -35,11 +35,11 @@ class SliceChecks:
     """What was measured on one slice; NaN where a check does not apply, such as the maps of a single coil.
 
     b are the data, A the model with maps S and mask M, x the image, sigma the noise level, n the number of measured
-    complex numbers (coils included), c the coil images of the Hann-windowed calibration region, and z the zero-filled
-    image in the units of x, A^H b / (S^H S).
+    complex numbers (coils included), c the coil images of the Hann-windowed calibration region, and z = A^H b the
+    zero-filled image. Maps of another norm than 1 are normalised first, and x is multiplied by their norm.
 
     Attributes:
-        calibration_sigmas: `|c - S (S^H S)^-1 S^H c|` over what noise makes of it: 5 to 25 in sound scans, because maps
+        calibration_sigmas: `|c - S S^H c|` over what noise makes of it: 5 to 25 in sound scans, because maps
             that vary across a pixel of c, which is as large as the region is narrow, leave something too.
         calibration_share: the same, squared, noise subtracted, over |c|^2.
         calibration_shape: rows and columns of the region; (0, 0) where there is none.
@@ -53,8 +53,8 @@ class SliceChecks:
         residual_sigmas: `|A x - b| / (sigma sqrt(n))`; a regularised image leaves about 1.
         residual_share: the same, squared, noise subtracted, over |b|^2.
         residual_over_zero_filled: `|A x - b| / |A z - b|`.
-        brightness: maximum of |S x| over the SCALE_QUANTILE of |S z|, the intensity that learned methods divide by.
-        zero_filled_brightness: maximum of |S z| over the same.
+        brightness: maximum of |x| over the SCALE_QUANTILE of |z|, the intensity that learned methods divide by.
+        zero_filled_brightness: maximum of |z| over the same.
     """
 
     calibration_sigmas: float = math.nan
@@ -95,17 +95,18 @@ def check_slice(kspace: Tensor, operator: Sense, noise_level: float, image: Tens
         operator: A, of this slice. noise_level: sigma, in the units of kspace.
         image: x (1, rows, cols) complex, of any method.
     """
-    maps, mask = operator.sensitivity_maps, operator.sampling_mask
-    weight = torch.linalg.vector_norm(maps, dim=1)
-    squared = weight.square().clamp_min(torch.finfo(weight.dtype).tiny)
-    zero_filled = operator.adjoint(kspace) / squared
+    mask = operator.sampling_mask
+    weight = torch.linalg.vector_norm(operator.sensitivity_maps, dim=1)
+    maps = operator.sensitivity_maps / weight.clamp_min(torch.finfo(weight.dtype).tiny)[:, None]
+    operator, image = Sense(maps, mask), image * weight
+    zero_filled = operator.adjoint(kspace)
     n = int(mask.expand(1, *kspace.shape[-2:]).sum()) * kspace.shape[1]
     noise = n * noise_level**2
     energy = _energy(kspace)
     fitted = CGSense()(kspace, operator, solver=LEAST_SQUARES).value
     least_squares = operator(fitted) - kspace
     residual, first = _energy(operator(image) - kspace), _energy(operator(zero_filled) - kspace)
-    shown, plain = (image.abs() * weight).flatten(), (zero_filled.abs() * weight).flatten()
+    shown, plain = image.abs().flatten(), zero_filled.abs().flatten()
     scale = float(plain.kthvalue(max(1, round(SCALE_QUANTILE * len(plain)))).values)
     ratio, column, line_share = _worst_line(least_squares, mask, noise_level, energy)
     return SliceChecks(
@@ -172,10 +173,9 @@ def _low_resolution(region: Tensor, shape: torch.Size | list[int]) -> tuple[Tens
 
 
 def _unexplained(images: Tensor, maps: Tensor) -> tuple[float, float]:
-    """Return the energy of coil images outside the span of the maps, and the share of pixels that have a map."""
-    weight = maps.abs().square().sum(1, keepdim=True)
-    combined = (maps.conj() * images).sum(1, keepdim=True) / weight.clamp_min(torch.finfo(weight.dtype).tiny)
-    return _energy(images - maps * combined), float((weight > 0).float().mean())
+    """Return the energy of coil images outside the span of unit maps, and the share of pixels that have a map."""
+    outside = images - maps * (maps.conj() * images).sum(1, keepdim=True)
+    return _energy(outside), float(maps.abs().square().sum(1).mean())
 
 
 def _worst_line(residual: Tensor, mask: Tensor, noise_level: float, energy: float) -> tuple[float, int, float]:

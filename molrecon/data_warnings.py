@@ -138,15 +138,19 @@ def slice_warnings(index: int, checks: SliceChecks, maps_given: bool) -> list[Da
     return found
 
 
-def noise_warnings(noise_level: float, estimates: Mapping[str, float], estimated: bool) -> list[DataWarning]:
+def noise_warnings(
+    noise_level: float, estimates: Mapping[str, float], estimated: bool, rounding: float = 0.0
+) -> list[DataWarning]:
     """Return a warning where ways of finding the noise level disagree.
 
     Args:
         noise_level: the one in use.
         estimates: by name, in the same units, see `PreparedVolume`; each but the outer readout can be too high.
         estimated: whether noise_level is one of them, or was given.
+        rounding: of the data; levels below it are not told apart.
     """
-    known = {name: level for name, level in estimates.items() if math.isfinite(level)}
+    noise_level = max(noise_level, rounding)
+    known = {name: max(level, rounding) for name, level in estimates.items() if math.isfinite(level)}
     if not known:
         return []
     listed = ", ".join(f"{name} {level:.3g}" for name, level in known.items())

@@ -199,9 +199,10 @@ def _checks(prepared: PreparedVolume, image: Tensor, device: torch.device) -> li
 
 def _warnings(prepared: PreparedVolume, checks: list[SliceChecks]) -> list[DataWarning]:
     given = prepared.maps_source.method == "given"
+    rounding = torch.finfo(torch.float32).eps * float(np.abs(prepared.volume.kspace).max())
     return [
         *remark_warnings(prepared.volume),
-        *noise_warnings(prepared.noise_level, prepared.noise_estimates, prepared.noise_estimated),
+        *noise_warnings(prepared.noise_level, prepared.noise_estimates, prepared.noise_estimated, rounding),
         *(warning for k, one in enumerate(checks) for warning in slice_warnings(k, one, given)),
     ]
 
