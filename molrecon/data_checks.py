@@ -22,9 +22,9 @@ from operators.calibration import calibration_region
 
 MIN_WIDTH = 4  # lines of a calibration region that can be judged
 MIN_SETS_WIDTH = 8  # with fewer lines the kernels of ESPIRiT are so short that a sound scan seems to need two sets
-GRID_STEP = 4  # the maps that the data ask for are looked at in every fourth pixel along both axes: they are smooth
+GRID_STEP = 8  # the maps that the data ask for are looked at in every eighth pixel along both axes: they are smooth
 OBJECT_LEVEL = 0.1  # of the object's brightness, relative to the SCALE_QUANTILE
-LEAST_SQUARES = SolverSettings(tol=0.05, max_steps=12)  # of CG-SENSE: more steps leave the same residual
+LEAST_SQUARES = SolverSettings(tol=0.05, max_steps=8)  # of CG-SENSE: more steps leave nearly the same residual
 NEIGHBOURS = 3  # measured columns on either side that a column is compared with
 FEWEST_COLUMNS = 8
 

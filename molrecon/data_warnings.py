@@ -16,19 +16,19 @@ from molrecon.data_checks import SliceChecks
 from molrecon.io import RawVolume
 
 # calibration_share over 1 / rows^2 + 1 / cols^2 of the region, with which it goes in sound scans.
-# Sound: 0.8 (6 lines), 0.7 (10 and more). Broken: 2 for four fifths of the field of view, 4.8 for 0.7, 4.3 for maps 10
-# pixels off, over 100 for maps flipped.
+# Sound: 0.8 (6 lines), 0.7 (10 and more). Broken: 1.1 to 2 for four fifths of the field of view, 7 for 0.7, 4.3 for
+# maps 10 pixels off, over 100 for maps flipped.
 CALIBRATION_LEAK = 1.5
 OWN_RATIO, OWN_MARGIN = 1.5, 5e-4  # of given maps, against the data's own. Sound: 1.1. Broken: 1.6 for maps 25 mm away
-SECOND_SET_ENERGY = 0.002  # sound: 0.0013 (8 lines), 1e-4 (12); broken: 0.0025 for four fifths, 0.02 for half of it
+SECOND_SET_ENERGY = 0.002  # sound: 0.0013 (8 lines), 1e-4 (12); broken: 0.006 for 0.7 fields of view, 0.025 for half
 SECOND_SET_PIXELS = 0.5  # sound: 0.33 (8 lines), 0.04 (12); broken: 0.6 for half of the field of view
-# Sound: 1.6, and up to 3.6 where the share is below 1e-4. Broken: 2.4 to 5.6, with shares of 9e-4 to 0.02.
+# Sound: 1.6, and up to 3.6 where the share is below 1.5e-4. Broken: 2.4 to 5.6, with shares of 9e-4 to 0.02.
 LINE_RATIO, LINE_SHARE = 2.2, 3e-4
 # Sound: 1.2 with data consistency, and more where noise is so small that the maps' rounding shows, with a share of at
 # most 0.003. Broken: 2.4 to 15, with shares of 0.018 to 0.8.
 RESIDUAL_SIGMAS, RESIDUAL_SHARE = 1.5, 0.004
 ZERO_FILLED_RATIO = 1.1  # sound: 1.02 (fully sampled); U-Net on a brain: 1.8
-BRIGHTNESS = 2.5  # sound: 1.9; broken: 2.7 to 4.5 for folded fields of view and maps upside down
+BRIGHTNESS = 2.5  # sound: 2.1; broken: 2.7 to 4.5 for folded fields of view and maps upside down
 BRIGHTNESS_GAIN = 1.8  # over zero-filling, which has bright fat and vessels as well; sound: 1.55; broken: 2.3
 NOISE_RATIO = 3.0  # sound: 1.05; broken: 10 for a noise level ten times wrong, 20 for coil images that were filtered
 

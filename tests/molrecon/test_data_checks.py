@@ -125,7 +125,8 @@ def test_the_norm_of_maps_means_nothing(phantoms: Callable[..., RawVolume]):
     scaled = Sense(0.1 * prepared.sensitivity_maps, prepared.sampling_mask)
     one = asdict(check_slice(prepared.kspace, operator, noise, image))
     other = asdict(check_slice(prepared.kspace, scaled, noise, 10 * image))
-    assert other == pytest.approx(one, rel=1e-3)
+    assert other.pop("calibration_shape") == one.pop("calibration_shape")
+    assert other == pytest.approx(one, rel=1e-3, nan_ok=True)
 
 
 @needs_data
