@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -40,7 +41,7 @@ CENTER_FRACTION = {2: 0.12, 4: 0.08, 8: 0.06}
 def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., RawVolume]:
     folder = tmp_path_factory.mktemp("phantoms")
 
-    def phantom(seed: int = 0, **arguments: object) -> RawVolume:
+    def phantom(seed: int = 0, **arguments: Any) -> RawVolume:
         path = folder / f"{seed}-{abs(hash(tuple(arguments.items())))}.h5"
         return read_volume(path if path.exists() else make_sample_volume(path, seed=seed, **arguments))
 
@@ -68,7 +69,10 @@ def with_kspace(volume: RawVolume | None, kspace: np.ndarray) -> RawVolume:
     return replace(volume, kspace=kspace, sampling_mask=mask, recon_shape=shape, reference=None)
 
 
-def measured(volume: RawVolume, acceleration: int, lines: int | None = None, kind: str = "random", seed: int = 0):
+def measured(
+    volume: RawVolume, acceleration: int, lines: int | None = None, kind: str = "random", seed: int = 0
+) -> RawVolume:
+    """Return the scan undersampled, with so many central lines."""
     cols = volume.kspace.shape[-1]
     share = CENTER_FRACTION[acceleration] if lines is None else lines / cols
     return undersample(volume, MASKS[kind](cols, acceleration, share, seed), 0.0, [seed])
@@ -80,7 +84,7 @@ def folded(volume: RawVolume) -> RawVolume:
     return with_kspace(volume, np.ascontiguousarray(volume.kspace[..., cols // 2 % 2 :: 2]))
 
 
-def warned(volume: RawVolume, model: Reconstructor | None = None, **arguments: object) -> list[str]:
+def warned(volume: RawVolume, model: Reconstructor | None = None, **arguments: Any) -> list[str]:
     """Return the names of the checks that warn of a volume."""
     result = reconstruct_volume(volume, model or CGSense(), **arguments)
     return sorted({warning.check for warning in result.warnings})
