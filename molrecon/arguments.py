@@ -144,6 +144,11 @@ def _add_reconstruct(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="keep complete outputs of an earlier run with the same input, weights and settings, by their hashes",
     )
+    parser.add_argument(
+        "--strict",
+        action="store_true",
+        help="exit with code 5 when there are warnings about the data, which are printed in any case",
+    )
     _add_data(parser)
     _add_model(parser)
 
