@@ -380,5 +380,7 @@ def _torch_version() -> str:
     spec = find_spec("torch")
     if spec is None or spec.origin is None:
         return "(not installed)"
-    found = re.search(r"^__version__ = ['\"](.+)['\"]$", Path(spec.origin).with_name("version.py").read_text(), re.M)
+    found = re.search(
+        r"^__version__ = ['\"](.+)['\"]$", Path(spec.origin).with_name("version.py").read_text("utf-8"), re.M
+    )
     return metadata.version("torch") if found is None else found[1]
