@@ -103,9 +103,10 @@ class CountedNetwork(ScoreNetwork):
     def __init__(self, network: ScoreNetwork, seen: Callable[[Tensor, Tensor, float], None]) -> None:
         super().__init__()
         self.network, self.seen = network, seen
-        self.monotonicity, self.certified, self.ndim = network.monotonicity, network.certified, network.ndim
+        self.monotonicity, self.strict, self.ndim = network.monotonicity, network.strict, network.ndim
+        self.train(network.training)
 
-    def denoiser(self, noise_level: Tensor) -> Callable[[Tensor], Tensor]:
+    def denoiser(self, noise_level: Tensor, guide: Tensor | None = None) -> Callable[[Tensor], Tensor]:
         """Return H with the record kept."""
         denoise = self.network.denoiser(noise_level)
 

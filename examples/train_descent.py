@@ -40,6 +40,7 @@ from molrecon.training.cs import (
 )
 from molrecon.training.descent import Descent
 from molrecon.training.descent_problems import BlockProblem, Codes, CodingProblem, ScanProblem
+from molrecon.training.facts import array_facts
 from molrecon.training.files import log_to
 from molrecon.training.loop import TrainSettings
 from molrecon.training.simulate import Problem, Scan, magnitude_psnr, simulate_scan, strip_problem
@@ -105,6 +106,7 @@ def patches(arguments: argparse.Namespace) -> Comparison[Any, Any]:
         [batch(coded(validation, VALIDATION, count))],
         {name: [batch(made)] for name, made in conditions.items()},
         lambda last, codes: mean_nmse_db(last, codes[0]),
+        data=train,
     )
 
 
@@ -139,6 +141,7 @@ def blocks(arguments: argparse.Namespace) -> Comparison[Any, Any]:
             "textures": [measured(cut(texture_images(), 200, TEXTURES))],
         },
         lambda last, known: float(-10 * (last.clamp(0, 1) - known[0]).square().mean((1, 2)).log10().mean()),
+        data=[known],
     )
 
 
@@ -154,7 +157,8 @@ def cut(images: Sequence[np.ndarray], count: int, which: int) -> np.ndarray:
 
 def scans(arguments: argparse.Namespace) -> Comparison[Any, Any]:
     """Return the comparison on multi-coil scans."""
-    simulated = scans_of(siat_slices(arguments.data, SIAT_TRAIN), arguments.count, TRAIN)
+    training = siat_slices(arguments.data, SIAT_TRAIN)
+    simulated = scans_of(training, arguments.count, TRAIN)
     count = arguments.count // 8
 
     def draw(rng: np.random.Generator, step: int) -> Problem:
@@ -178,6 +182,7 @@ def scans(arguments: argparse.Namespace) -> Comparison[Any, Any]:
         {name: strips(made) for name, made in conditions.items()},
         lambda last, problem: magnitude_psnr(last, problem.reference),
         deeper=UNROLLS,
+        data=training,
     )
 
 
@@ -199,16 +204,28 @@ def comparison(
     conditions: dict[str, Sequence[Any]],
     quality: Callable[[Tensor, Any], float],
     deeper: int = 0,
+    *,
+    data: Sequence[np.ndarray],
 ) -> Comparison[Any, Any]:
-    """Return what the problems have in common as well."""
+    """Return what the problems have in common as well; `data` is what is trained on."""
     steps = arguments.steps or STEPS[arguments.problem]
     every = max(1, steps // 10)
     settings = replace(SETTINGS, steps=steps, checkpoint_every=every, log_every=every)
     from_ista = arguments.problem == "patches" and arguments.start == "ista"
     epsilon = (ISTA_EPSILON if from_ista else EPSILON) if arguments.epsilon is None else arguments.epsilon
     descent = Descent(epsilon, dual_rate=DUAL_RATE)
+    facts = {"problem": arguments.problem, "start": arguments.start, "count": arguments.count}
     return Comparison(
-        build, settings, descent, NOISE_IN_TRAINING, validation, conditions, quality, (0.05, 0.1, 0.2), deeper
+        build,
+        settings,
+        descent,
+        NOISE_IN_TRAINING,
+        validation,
+        conditions,
+        quality,
+        (0.05, 0.1, 0.2),
+        deeper,
+        {**facts, "training_data": array_facts(data)},
     )
 
 

@@ -24,6 +24,7 @@ from torch import Tensor
 from molrecon.argument_types import positive
 from molrecon.classical import CGSense
 from molrecon.training.cs import IMAGING_SETTINGS, PENALTY_WEIGHT
+from molrecon.training.facts import argument_facts, array_facts
 from molrecon.training.files import log_to
 from molrecon.training.log import finish
 from molrecon.training.loop import Task, train
@@ -94,8 +95,9 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def run(arguments: argparse.Namespace) -> dict[str, str | int | float]:
     """Train, and return what result.json holds."""
     torch.set_num_threads(arguments.threads)
-    scans = simulated(siat_slices(arguments.data, SIAT_TRAIN), arguments.scans, TRAINING_STREAM, arguments.seed)
-    held_out = simulated(siat_slices(arguments.data, SIAT_VALIDATION), arguments.validation_scans, VALIDATION_STREAM, 0)
+    slices, others = (siat_slices(arguments.data, part) for part in (SIAT_TRAIN, SIAT_VALIDATION))
+    scans = simulated(slices, arguments.scans, TRAINING_STREAM, arguments.seed)
+    held_out = simulated(others, arguments.validation_scans, VALIDATION_STREAM, 0)
     problems = [
         strip_problem(scan, 2 * STRIP, np.random.default_rng([i, VALIDATION_STREAM])) for i, scan in enumerate(held_out)
     ]
@@ -110,7 +112,12 @@ def run(arguments: argparse.Namespace) -> dict[str, str | int | float]:
     settings = replace(
         IMAGING_SETTINGS, steps=arguments.steps, learning_rate=arguments.learning_rate, seed=arguments.seed
     )
-    steps = train(GinTask(model, scans), settings, arguments.out, lambda m: score(m, problems))
+    facts = {
+        **argument_facts(arguments, "data", "steps"),
+        "training_data": array_facts(slices),
+        "validation_data": array_facts(others),
+    }
+    steps = train(GinTask(model, scans), settings, arguments.out, lambda m: score(m, problems), facts=facts)
     finish(steps, arguments.steps)
     cg_sense = CGSense()
     result: dict[str, str | int | float] = {

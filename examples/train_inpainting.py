@@ -25,6 +25,7 @@ import torch
 from molrecon.descent_checks import LayerNoise
 from molrecon.inpainting import inpainting_score
 from molrecon.training.descent import Descent, DescentTask
+from molrecon.training.facts import argument_facts, array_facts
 from molrecon.training.files import log_to
 from molrecon.training.inpainting import INPAINTING_SETTINGS, InpaintingProblem
 from molrecon.training.inpainting_problems import (
@@ -99,7 +100,12 @@ def run(arguments: argparse.Namespace) -> Path:
         seed=arguments.seed,
         patience=arguments.steps,  # never stops early, and ends with the best all the same
     )
-    finish(train(task, settings, arguments.out, task.validator(validation)), settings.steps)
+    facts = {
+        **argument_facts(arguments, "images", "steps"),
+        "training_data": array_facts([images.train]),
+        "validation_data": array_facts([images.validation]),
+    }
+    finish(train(task, settings, arguments.out, task.validator(validation), facts=facts), settings.steps)
     path: Path = arguments.out / "glow-prox.safetensors"
     save(model, path, card(arguments, model, validation))
     return path

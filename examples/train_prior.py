@@ -1,6 +1,8 @@
 """Train the packaged 2D models on problems as varied as real scans: `python examples/train_prior.py --out runs/NAME`.
 
     MOLRECON_DATA=DATA python examples/train_prior.py --out runs/strict [--model mol|admm-net] [--steps N] [--seed S]
+    ... --out runs/guided --first runs/strict/mol-brain-2d.safetensors      a second stage, guided by the first one
+    ... --out runs/longer --start runs/strict/mol-brain-2d.safetensors      further steps, on a schedule of their own
 
 All have about 43,000 parameters, and equal data, steps and schedule. `mol` is the strictly monotone equilibrium model,
 `mol-penalised` an equilibrium model of a plain network that pays for its local Lipschitz constant; `modl`, `admm-net`
@@ -9,8 +11,7 @@ monotonicity; `unet` is a U-Net on the zero-filled image.
 
 DATA is the folder that data_scripts lay out. The rate is constant, then falls as a cosine over the last four tenths of
 the steps. At every checkpoint OUT/NAME.safetensors takes the averaged weights, and OUT/log.csv their PSNR on whole
-slices of subjects that are not trained on. The run resumes from OUT/checkpoint.pt, to the bit; with more --steps it
-goes on where it ended.
+slices of subjects that are not trained on. The run resumes from OUT/checkpoint.pt, to the bit.
 """
 
 from __future__ import annotations
@@ -22,7 +23,10 @@ from pathlib import Path
 
 import torch
 
+from molrecon.guiding import GUIDE_CHANNELS
 from molrecon.mol import MOL
+from molrecon.networks import ResidualNetwork
+from molrecon.reconstructor import Reconstructor
 from molrecon.simulation.noise import NOISE_RANGE
 from molrecon.simulation.problem import Problem
 from molrecon.simulation.sources import training_sets, validation_sets
@@ -32,7 +36,7 @@ from molrecon.training.log import finish
 from molrecon.training.loop import TrainSettings, train
 from molrecon.training.models import DESCRIPTIONS, Trainable, build
 from molrecon.training.reconstruction import ReconstructionSettings, ReconstructionTask, mean_psnr
-from molrecon.weights import save
+from molrecon.weights import load, save, weights_hash
 
 VALIDATION_TOL = 1e-2  # of an equilibrium's error bound; hundredths of a decibel
 
@@ -43,6 +47,11 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, default=os.environ.get("MOLRECON_DATA"), help="default: $MOLRECON_DATA")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--model", choices=tuple(DESCRIPTIONS), default="mol")
+    parser.add_argument("--first", help="weights of a strict model: train a second one, guided by its equilibrium")
+    parser.add_argument("--start", help="weights of the same kind of model to go on from, in a run of its own")
+    parser.add_argument(
+        "--early-share", type=float, default=0.25, help="of the steps, at m = 0.05; 0 with --start, --first"
+    )
     parser.add_argument("--name", help="of the weights; default: MODEL-brain-2d")
     parser.add_argument("--steps", type=int, default=8000)
     parser.add_argument("--seed", type=int, default=0)
@@ -78,17 +87,9 @@ def main() -> None:
     problems = ProblemStream(validation_sets(arguments.data), seed=0, device=arguments.device).problems(
         arguments.validation_problems
     )
-    model = build(
-        arguments.model,
-        seed=arguments.seed,
-        channels=arguments.channels,
-        features=arguments.features,
-        levels=arguments.levels,
-    ).to(arguments.device)
-    if isinstance(model, MOL):
-        model.solver = replace(
-            model.solver, refine=False
-        )  # a residual of 7e-4 is far above what single precision rounds to
+    model = untrained(arguments).to(arguments.device)
+    origin = {key: weights_hash(path) for key in ("first", "start") if (path := getattr(arguments, key)) is not None}
+    early_share = 0.0 if origin else arguments.early_share
     settings = TrainSettings(
         steps=arguments.steps,
         seed=arguments.seed,
@@ -102,6 +103,7 @@ def main() -> None:
         "model": DESCRIPTIONS[arguments.model] + ", 2D multi-coil Cartesian MRI",
         "data": f"{stream.describe()}, ESPIRiT maps, noise {NOISE_RANGE[0]}-{NOISE_RANGE[1]}",
         "split": "by subject, see molrecon/simulation/sources.py",
+        **{key: f"{Path(getattr(arguments, key)).stem}, sha256 {digest}" for key, digest in origin.items()},
         "steps": arguments.steps,
         "rows": arguments.rows,
         "seed": arguments.seed,
@@ -117,9 +119,40 @@ def main() -> None:
         save(averaged, arguments.out / f"{name}.safetensors", card)
         return score
 
-    task = ReconstructionTask(model, stream.draw, ReconstructionSettings(early_share=0.25))
-    finish(train(task, settings, arguments.out, validate), arguments.steps)
+    task = ReconstructionTask(model, stream.draw, ReconstructionSettings(early_share=early_share))
+    facts = {
+        **origin,
+        "problems": stream.describe(),
+        "rows": arguments.rows,
+        "steps_per_scan": arguments.steps_per_scan,
+    }
+    finish(train(task, settings, arguments.out, validate, facts=facts), arguments.steps)
     save(model, arguments.out / f"{name}.safetensors", card)
+
+
+def untrained(arguments: argparse.Namespace) -> Trainable:
+    """Return the model as this run starts with it."""
+    if arguments.start is not None:
+        model = load(arguments.start, Reconstructor)
+        if not isinstance(model, Trainable):
+            raise SystemExit(f"{arguments.start}: holds a {type(model).__name__}, expected a model that can be trained")
+        if isinstance(model, MOL) and model.first is not None:
+            model.first.requires_grad_(False)
+        return model
+    if arguments.first is not None:
+        return guided_by(load(arguments.first, MOL), arguments.seed)
+    sizes = {"channels": arguments.channels, "features": arguments.features, "levels": arguments.levels}
+    return build(arguments.model, seed=arguments.seed, **sizes)
+
+
+def guided_by(first: MOL, seed: int) -> MOL:
+    """Return a model whose network starts as that of `first`, which guides it and is not trained any more."""
+    network = ResidualNetwork(**{**first.network.settings(), "guide_channels": GUIDE_CHANNELS, "seed": seed})
+    network.load_state_dict(first.network.state_dict(), strict=False)  # all but the guide, which starts as none
+    model = MOL(network, first=first.requires_grad_(False), phase_reference=first.phase_reference)
+    with torch.no_grad():
+        model.log_data_weight.copy_(first.log_data_weight)
+    return model
 
 
 def _score(model: Trainable, problems: list[Problem]) -> float:

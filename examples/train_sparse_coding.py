@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from molrecon.sparse import nmse_by_layer
+from molrecon.training.facts import argument_facts
 from molrecon.training.files import log_to
 from molrecon.training.log import finish
 from molrecon.training.loop import train
@@ -76,7 +77,8 @@ def run(arguments: argparse.Namespace) -> None:
     )
     task = SparseCodingTask(network, problem, batch=arguments.batch, growth=GROWTH)
     validate = coding_score(problem, VALIDATION_CODES, stream(0, VALIDATION))
-    finish(train(task, settings, arguments.out, validate), settings.steps)
+    facts = argument_facts(arguments, "whole", "steps", "checkpoint_every")  # the codes are drawn at random
+    finish(train(task, settings, arguments.out, validate, facts=facts), settings.steps)
     codes, measurements = problem.draw(TEST_CODES, stream(0, TEST))
     pooled, mean = nmse_by_layer(network.stages(measurements, Dense(dictionary)), codes, arguments.layers)
     card = {

@@ -16,7 +16,7 @@ and of the packaged 2D model on every slice or frame by itself.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from molrecon.conditioning import Conditioning, smooth_phase
 from molrecon.defaults import DEFAULT_MODEL
 from molrecon.mol import MOL
 from molrecon.networks import ResidualNetwork
+from molrecon.training.facts import argument_facts
 from molrecon.training.files import log_to
 from molrecon.training.log import finish
 from molrecon.training.loop import TrainSettings, train
@@ -50,7 +51,6 @@ from operators import centred_ifft
 NAMES = {"3d": "mol-brain-3d", "dynamic": "mol-perfusion-2dt"}
 CG_WEIGHTS = (0.0003, 0.001, 0.003, 0.01, 0.03)
 TOL = 1e-2  # of the error bound, while validating
-GRID, GRID_MARGIN = 8, 1.015  # frequencies an axis; the certified norm is up to so much above that on the grid
 SHAPES = {"3d": (7, 63, 63), "dynamic": (12, 24, 96)}  # readout and two axes; frames, rows and columns
 CARDS = {
     "3d": {
@@ -79,27 +79,6 @@ def sources(arguments: argparse.Namespace) -> Slabs | Windows:
     held_out = perfusion_series(data, PERFUSION_VALIDATION), cardiac_frames(data, held_out=True)
     training = perfusion_series(data, PERFUSION_TRAIN), cardiac_frames(data, held_out=False)
     return Windows(*training, held_out, shape=shape, seed=arguments.seed, device=arguments.device)
-
-
-@torch.no_grad()
-def shrink(network: ResidualNetwork) -> None:
-    """Divide each layer's filters by their norm on a coarse grid of frequencies where that exceeds 1.
-
-    It takes a hundredth of the time of the certified projection, which the task does every tenth step and evaluation
-    always does: with so many weights ten steps in between let a layer stretch threefold, and the solves take as much
-    longer.
-    """
-    spectrum = torch.fft.fftn(network.weight, s=(GRID,) * 3, dim=(3, 4, 5)).flatten(3).permute(0, 3, 1, 2)
-    norm = torch.linalg.eigvalsh(spectrum.mH @ spectrum)[..., -1].amax(1).sqrt()
-    network.weight.div_((GRID_MARGIN * norm).clamp_min(1).view(-1, 1, 1, 1, 1, 1))
-
-
-def shrunk(steps: Iterator[int], network: ResidualNetwork) -> Iterator[int]:
-    """Yield the steps, with the filters shrunk before the first and after each."""
-    shrink(network)
-    for done in steps:
-        shrink(network)
-        yield done
 
 
 def position_by_position(model: MOL, problem: Problem) -> Tensor:
@@ -174,8 +153,9 @@ def main() -> None:
     )
     reconstruction = ReconstructionSettings(pool=12, visits=5, early_share=0.5, forward_tol=1e-3, backward_tol=0.1)
     task = ReconstructionTask(model, source.draw, reconstruction)
-    steps = train(task, settings, arguments.out, lambda m: mean_psnr(m, problems))
-    finish(shrunk(steps, network), arguments.steps)
+    facts = {**argument_facts(arguments, "data"), **source.facts()}
+    steps = train(task, settings, arguments.out, lambda m: mean_psnr(m, problems), facts=facts)
+    finish(steps, arguments.steps)
     name = arguments.name or NAMES[arguments.kind]
     training = [source.draw(np.random.default_rng([arguments.seed, 3 * 10**9, i]), 12 * i) for i in range(6)]
     card = {

@@ -14,6 +14,7 @@ Exit codes:
     2  usage: arguments that make no sense, an unknown model, a scan that is not fully sampled in `compare`
     3  unreadable input (of several inputs: all of them)
     4  some volumes failed; the others are reconstructed, and manifest.json in the output folder lists all of them
+       (of any command: the disk is full; older files are as they were)
        (of `train`: some files could not be used; it is trained on the others)
     5  everything is written, but some slice did not converge to the tolerance; the outputs say which
        (in `compare`, of the methods with an error bound; l1-wavelet runs a fixed number of iterations);

@@ -94,7 +94,8 @@ def build_parser(description: str) -> argparse.ArgumentParser:
         help="train a reconstructor of your own",
         description="Train a reconstructor on fastMRI files (undersampled anew for every problem), or on image stacks"
         " with simulated coils. The folder receives NAME.safetensors and its card NAME.json, log.csv, train.log and"
-        " checkpoint.pt, from which the same command goes on where it was stopped. Several GPUs or processes:"
+        " checkpoint.pt, from which the same command goes on where it was stopped; another command, with other data or"
+        " settings, is refused. Several GPUs or processes:"
         " torchrun --nproc-per-node N -m molrecon train ... Exit code 4: trained, but some of the files could not be"
         " used; they are listed.",
     )

@@ -6,7 +6,6 @@ findings.certificate, findings.violations, describe(findings)
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -116,7 +115,7 @@ def certify(model: MOL, problem: Problem, *, seed: int = 0) -> Findings:
 def _certify(model: MOL, problem: Problem, seed: int) -> Findings:
     begin = time.perf_counter()
     device = next(model.parameters()).device
-    kspace, operator = problem.kspace.to(device), copy.deepcopy(problem.operator).to(device)
+    kspace, operator = problem.kspace.to(device), problem.operator.on(device)
     known = model.condition(kspace, operator, problem.noise_level)
     ndim = known.phase.ndim - 1
     if ndim != model.network.ndim:

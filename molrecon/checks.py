@@ -64,7 +64,8 @@ class DecreaseCheck:
 def double_precision(model: MOL, known: Conditioning) -> tuple[MOL, Conditioning]:
     """Return copies in double precision, the model in evaluation mode, for comparisons without rounding."""
     phase = known.phase.to(torch.complex128)
-    exact = Conditioning(known.scale.double(), known.noise_level.double(), phase / phase.abs())
+    guide = None if known.guide is None else known.guide.double()
+    exact = Conditioning(known.scale.double(), known.noise_level.double(), phase / phase.abs(), guide=guide)
     return copy.deepcopy(model).double().eval(), exact
 
 

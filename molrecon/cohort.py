@@ -50,8 +50,7 @@ class Settings:
         """
         maps = None
         if self.maps is not None:
-            content = np.ascontiguousarray(self.maps)
-            maps = [str(content.dtype), list(content.shape), hashlib.sha256(content.tobytes()).hexdigest()]
+            maps = [str(self.maps.dtype), list(self.maps.shape), hashlib.sha256(self.maps.tobytes()).hexdigest()]
         try:
             described: dict[str, Any] | str = describe_model(model)
         except TypeError:
@@ -65,6 +64,17 @@ class Settings:
             "molrecon": versions()["molrecon"],
         }
         return hashlib.sha256(json.dumps(plain(facts), sort_keys=True).encode()).hexdigest()
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """What is the same for all volumes of a run; the hash is that of the settings."""
+
+    model: Reconstructor
+    source: ModelSource
+    settings: Settings
+    settings_sha256: str
 
 
 def model_files(name_or_path: str) -> list[Path]:
@@ -95,7 +105,8 @@ def reconstruct_file(
     loaded, source = load_method(model)
     if out is not None:
         check_outputs([Path(path)], Path(out), model_files(model))
-    return _reconstruct(Path(path), Path(path).stem, None if out is None else Path(out), loaded, source, settings)
+    run = _Run(loaded, source, settings, settings.sha256(loaded))
+    return _reconstruct(Path(path), Path(path).stem, None if out is None else Path(out), run)
 
 
 def reconstruct_cohort(
@@ -129,17 +140,15 @@ def reconstruct_cohort(
     """
     names = check_outputs(inputs, out)
     out.mkdir(parents=True, exist_ok=True)
-    settings_sha256 = settings.sha256(model)
+    run = _Run(model, source, settings, settings.sha256(model))
+    same = {"model": asdict(source), "settings_sha256": run.settings_sha256, "versions": versions()}
     entries: list[Entry] = []
     unwritten: list[dict[str, Any]] = []
     try:
         for path, name in zip(inputs, names, strict=True):
-            entry = _kept(path, out, name, source, settings_sha256) if resume else None
-            if entry is None:
-                entry = _attempt(path, name, out, model, source, settings)
+            entry = (_kept(path, name, out, run) if resume else None) or _attempt(path, name, out, run)
             entries.append(entry)
-            record = {"name": name, **asdict(entry), "model": asdict(source), "settings_sha256": settings_sha256}
-            record |= {"versions": versions(), "written": now()}
+            record = {"name": name, **asdict(entry), **same, "written": now()}
             try:
                 write_record(out, record)
             except OSError as error:  # the other volumes go on, and the manifest tells of this one if it can
@@ -173,10 +182,10 @@ def check_outputs(inputs: Sequence[Path], out: Path, others: Sequence[Path] = ()
     return names
 
 
-def _attempt(path: Path, name: str, out: Path, model: Reconstructor, source: ModelSource, settings: Settings) -> Entry:
+def _attempt(path: Path, name: str, out: Path, run: _Run) -> Entry:
     earlier = _input(_sidecar(out, name))
     try:
-        result = _reconstruct(path, name, out, model, source, settings)
+        result = _reconstruct(path, name, out, run)
     except UnreadableInput as error:
         return Entry(str(path), UNREADABLE, str(error) + _left(out, name, earlier), [])
     except Exception as error:  # whatever it is, the other volumes go on, and the manifest and exit code tell of it
@@ -195,14 +204,12 @@ def _left(out: Path, name: str, earlier: dict[str, Any]) -> str:
     return f"; {out / name}.* are older, of {earlier.get('path')}" if earlier else ""
 
 
-def _reconstruct(
-    path: Path, name: str, out: Path | None, model: Reconstructor, source: ModelSource, settings: Settings
-) -> Reconstruction:
-    volume = read_volume(path)
+def _reconstruct(path: Path, name: str, out: Path | None, run: _Run) -> Reconstruction:
+    settings, volume = run.settings, read_volume(path)
     prepared = prepare(volume, settings.maps, settings.noise_level, settings.device, settings.progress)
     result = reconstruct_prepared(
         prepared,
-        model,
+        run.model,
         solver=settings.solver,
         device=settings.device,
         batch_size=settings.batch_size,
@@ -210,7 +217,7 @@ def _reconstruct(
     )
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-        write_outputs(out, name, prepared, result, source, settings.sha256(model))
+        write_outputs(out, name, prepared, result, run.source, run.settings_sha256)
     return result
 
 
@@ -227,7 +234,7 @@ def _message(result: Reconstruction) -> str:
     )
 
 
-def _kept(path: Path, out: Path, name: str, source: ModelSource, settings_sha256: str) -> Entry | None:
+def _kept(path: Path, name: str, out: Path, run: _Run) -> Entry | None:
     """Return the entry of an input whose outputs are there and would come out the same, None for any other."""
     outputs, sidecar = output_paths(out, name), _sidecar(out, name)
     if not sidecar or not all(output.is_file() for output in outputs):
@@ -235,8 +242,9 @@ def _kept(path: Path, out: Path, name: str, source: ModelSource, settings_sha256
     try:
         converged = bool(sidecar["summary"]["converged"])
         left_out = {str(words): int(count) for words, count in sidecar["input"]["left_out"].items()}
-        found = sidecar["model"]["weights_sha256"], sidecar.get("settings_sha256"), sidecar["input"]["sha256"]
-        same = found == (source.weights_sha256, settings_sha256, input_sha256(path))
+        found = sidecar["model"]["weights_sha256"], sidecar.get("settings_sha256")
+        same = found == (run.source.weights_sha256, run.settings_sha256)
+        same = same and sidecar["input"]["sha256"] == input_sha256(path)  # last: it reads the whole input
     except (KeyError, TypeError, ValueError, AttributeError):  # a sidecar of something else, or no such input
         return None
     if not same:

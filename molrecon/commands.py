@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import filecmp
 import json
 import logging
@@ -49,6 +50,8 @@ EXIT_VIOLATED, EXIT_INTERRUPTED = 6, 130
 
 DEMO_ACCELERATION, DEMO_CENTER_FRACTION, DEMO_SEED = 4.0, 0.08, 0
 
+DISK_FAILURES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+
 log = logging.getLogger("molrecon")
 
 
@@ -84,12 +87,14 @@ def _complain(message: object, code: int) -> int:
 
 @contextmanager
 def _usage() -> Iterator[None]:
-    """Turn what the library says about arguments into a usage error."""
+    """Turn what the library says about arguments into a usage error; a full disk is none."""
     try:
         yield
     except UnreadableInput:
         raise
     except (ValueError, TypeError, OSError) as error:
+        if isinstance(error, OSError) and error.errno in DISK_FAILURES:
+            raise
         raise _UsageError(str(error)) from error
 
 

@@ -20,9 +20,9 @@ from molrecon.mol import MOL
 from molrecon.pipeline import Reconstruction, on_device, solve_slices
 from molrecon.preparation import PreparedVolume
 from molrecon.reconstructor import Reconstructor, evaluating
+from molrecon.simulation.problem import Problem
 from molrecon.solution import Kind, Solution
 from molrecon.solver_settings import SolverSettings
-from molrecon.training.simulate import Problem
 from operators import Sense, centred_ifft, crop_readout
 
 CG_GRID = tuple(10 ** (k / 4) for k in range(-16, 1))  # of weights relative to the largest eigenvalue of A^H A

@@ -13,7 +13,7 @@ from torch import Tensor
 from molrecon.conjugate_gradient import conjugate_gradient
 from molrecon.networks import ScoreNetwork
 from molrecon.networks.base import REFERENCE_NOISE
-from operators import LinearOperator, Sense, estimate_noise_level
+from operators import LinearOperator, Sense, SoftSense, estimate_noise_level
 
 NOISE_COEFFICIENTS = (-0.5, 0.0)  # the other two at the start of training
 NOISE_LIMITS = (5e-4, 5e-2)  # outside the trained range of relative noise levels the network is held at its end
@@ -30,16 +30,21 @@ class Conditioning:
     Attributes:
         scale: (batch,) intensity by which data are divided, in the units of the image.
         noise_level: (batch,) standard deviation of the complex noise of a coil's sample, divided by `scale`.
-        phase: (batch, *spatial) unit complex numbers; the network sees the image without this smooth phase.
+        phase: (batch, *spatial) unit complex numbers; the network sees the image without this smooth phase. With
+            several sets of maps (`SoftSense`) it is (batch, set, *spatial), and H acts on the image of each set by
+            itself: a block-diagonal H, whose Lipschitz constant is that of a block.
         mixed: compute the network's convolutions in bfloat16, for the training of unrolled networks. Otherwise they
             are computed in the network's precision, under somebody's autocast as well: the rounding of an equilibrium
             is part of its error bound.
+        guide: (batch, channel, *spatial), or (batch, set, channel, *spatial), real images that a guided network sees
+            besides the iterate; None where the model has no guide, and where it shall find its own (see `MOL`).
     """
 
     scale: Tensor
     noise_level: Tensor
     phase: Tensor
     mixed: bool = False
+    guide: Tensor | None = None
 
     def check(self, who: str, batch: int) -> None:
         """Raise ValueError where this cannot be the conditioning of `batch` samples.
@@ -57,21 +62,32 @@ class Conditioning:
                 f"{who}: conditioning with phase {tuple(self.phase.shape)} of dtype {self.phase.dtype}, expected"
                 f" {batch} complex images"
             )
+        if self.guide is not None and (len(self.guide) != batch or not bool(self.guide.detach().isfinite().all())):
+            raise ValueError(
+                f"{who}: conditioning with guide {tuple(self.guide.shape)}, expected finite images of {batch} samples"
+            )
 
     def in_precision(self, dtype: torch.dtype) -> Conditioning:
-        """Return the same with noise level and phase in the precision of a complex dtype, that of the network."""
-        return replace(self, noise_level=self.noise_level.to(dtype.to_real()), phase=self.phase.to(dtype))
+        """Return the same with what the network sees in the precision of a complex dtype, that of the network."""
+        real = dtype.to_real()
+        guide = None if self.guide is None else self.guide.to(real)
+        return replace(self, noise_level=self.noise_level.to(real), phase=self.phase.to(dtype), guide=guide)
 
     def denoiser(self, network: ScoreNetwork) -> Callable[[Tensor], Tensor]:
-        """Return the network's H on complex images (batch, *spatial) of this scan, divided by `scale`."""
-        channels_denoiser = network.denoiser(self.noise_level)
+        """Return the network's H on complex images of this scan, shaped as `phase` and divided by `scale`."""
+        in_sets = self.phase.ndim > network.ndim + 1
+        level = self.noise_level.repeat_interleave(self.phase.shape[1]) if in_sets else self.noise_level
+        # A network without a guide need not know of one.
+        guide = () if self.guide is None else (self.guide.flatten(0, 1) if in_sets else self.guide,)
+        channels_denoiser = network.denoiser(level, *guide)
         without_phase = self.phase.conj().resolve_conj()
 
         def denoise(x: Tensor) -> Tensor:
-            channels = to_channels(x * without_phase).to(self.noise_level.dtype)
+            image = x * without_phase
+            channels = to_channels(image.flatten(0, 1) if in_sets else image).to(self.noise_level.dtype)
             with torch.autocast(channels.device.type, torch.bfloat16, enabled=self.mixed):
                 denoised = channels_denoiser(channels)
-            return from_channels(denoised.to(channels.dtype)) * self.phase
+            return from_channels(denoised.to(channels.dtype)).reshape(self.phase.shape) * self.phase
 
         return denoise
 
@@ -96,8 +112,8 @@ def condition(
 ) -> Conditioning:
     """Return scale, relative noise level and smooth phase of a scan.
 
-    Scale and phase are those of the zero-filled image `A^H b` for `Sense`. Other operators may have any norm (a radial
-    one weights low frequencies up many times), so theirs are those of a few conjugate gradient steps.
+    Scale and phase are those of the zero-filled image `A^H b` for `Sense` and `SoftSense`. Other operators may have any
+    norm (a radial one weights low frequencies up many times), so theirs are those of a few conjugate gradient steps.
 
     Args:
         kspace: (batch, coil, *spatial) complex, or what else A maps to.
@@ -107,29 +123,33 @@ def condition(
         phase_reference: whether to find the smooth phase of the zero-filled image; else it is 1.
 
     Raises:
-        ValueError: no noise level for another operator than Sense.
+        ValueError: no noise level for another operator than Sense and SoftSense.
     """
     image = _first_image(kspace, operator)
-    magnitude = image.abs().flatten(1)
+    sets = operator.sets
+    magnitude = (image.abs() if sets is None else torch.linalg.vector_norm(image, dim=1)).flatten(1)
     rank = max(1, round(SCALE_QUANTILE * magnitude.shape[1]))
     scale = magnitude.kthvalue(rank, dim=1).values
     # An empty slice has no scale; any positive one gives it the zero image.
     scale = torch.where(scale > 0, scale, magnitude.amax(1).clamp_min(torch.finfo(scale.dtype).tiny) + 0.0)
     scale = torch.where(magnitude.amax(1) > 0, scale, torch.ones_like(scale))
     if noise_level is None:
-        if not isinstance(operator, Sense):
+        if not isinstance(operator, Sense | SoftSense):
             raise ValueError(
-                f"condition: noise_level is None for {type(operator).__name__}, expected it for all but Sense"
+                f"condition: noise_level is None for {type(operator).__name__}, expected it for all but Sense and"
+                " SoftSense"
             )
         noise_level = estimate_noise_level(kspace, operator.sampling_mask)
     level = torch.as_tensor(noise_level, dtype=scale.dtype, device=scale.device).expand(len(scale))
-    phase = smooth_phase(image) if phase_reference else torch.ones_like(image)
+    phase = torch.ones_like(image)
+    if phase_reference:
+        phase = smooth_phase(image if sets is None else image.flatten(0, 1)).reshape(image.shape)
     return Conditioning(scale, (level / scale).clamp(*NOISE_LIMITS), phase)
 
 
 def _first_image(kspace: Tensor, operator: LinearOperator) -> Tensor:
     zero_filled = operator.adjoint(kspace)
-    if isinstance(operator, Sense):
+    if isinstance(operator, Sense | SoftSense):
         return zero_filled
     return conjugate_gradient(operator.normal, zero_filled, tol=1e-2, max_steps=FIRST_STEPS, verify=False).value
 

@@ -100,75 +100,129 @@ def convolution_norm_bound(
     grid = tuple(max(1, (n - 1) * oversampling) for n in spatial)
     between = math.cos(math.pi / (2 * oversampling)) ** sum(n > 1 for n in spatial)
     flat = kernels.reshape(-1, *kernels.shape[-ndim - 2 :])
-    # One at a time: memory stays that of one convolution's symbols.
-    bounds = torch.stack([_norm_bound_on_grid(kernel, grid, iterations) for kernel in flat])
+    # Somebody's autocast would round the products.
+    with torch.autocast(flat.device.type, enabled=False):
+        # The powers below leave the range of single precision for kernels far from 1 in size.
+        size = flat.detach().flatten(1).abs().amax(1).clamp_min(torch.finfo(flat.dtype).tiny)
+        lags, correlations = _correlations(flat / size.reshape(-1, *[1] * (ndim + 2)))
+        phases = _half_grid(grid, flat.device) @ lags.T
+        waves = torch.stack([phases.cos(), -phases.sin()]).to(flat.dtype)  # cos and -sin, frequency, lag
+        # Searched for without gradients, one at a time: memory stays that of one convolution's Gram matrices.
+        largest = torch.stack([_largest_frequency(one, waves, iterations) for one in correlations.detach()])
+        bounds = size * _norm_bound_at(correlations, waves[:, largest, None], iterations)
     return bounds.reshape(kernels.shape[: -ndim - 2]) / between
 
 
-def _norm_bound_on_grid(kernel: Tensor, grid: tuple[int, ...], iterations: int) -> Tensor:
-    """Return the Gram iteration's bound on a grid of frequencies: searched for without, evaluated with gradients."""
-    # The powers below leave the range of single precision for kernels far from 1 in size.
-    size = kernel.detach().abs().amax().clamp_min(torch.finfo(kernel.dtype).tiny)
-    kernel = kernel / size
-    frequency = _largest_frequency(kernel.detach(), grid, iterations)
-    phase = torch.zeros((), dtype=torch.float64, device=kernel.device)
-    for w, length in zip(frequency, kernel.shape[2:], strict=True):
-        phase = phase[..., None] + w * torch.arange(length, device=kernel.device)
-    symbol = (kernel * torch.polar(torch.ones_like(phase), -phase).to(kernel.dtype.to_complex())).flatten(2).sum(2)
-    power, log_scale = _small_gram(symbol), torch.zeros((), dtype=kernel.dtype, device=kernel.device)
+def _half_grid(grid: tuple[int, ...], device: torch.device) -> Tensor:
+    """Return the frequencies (frequency, axis) of a grid; of w and -w, where G is conjugate, only one."""
+    sizes = (*grid[:-1], grid[-1] // 2 + 1)
+    axes = [
+        torch.arange(m, device=device, dtype=torch.float64) * (2 * math.pi / n)
+        for m, n in zip(sizes, grid, strict=True)
+    ]
+    return torch.cartesian_prod(*axes).reshape(-1, len(grid))
+
+
+def _correlations(kernels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return lags t and terms of the smaller Gram matrix, `G(w) = sum_t cos(w t) C_t - i sin(w t) D_t`.
+
+    With `R_t = sum_s k_s^T k_(s + t)` the matrix `K(w)^H K(w)` is `sum_t R_t exp(-i w t)` over all lags, and
+    `R_(-t) = R_t^T`: half the lags are enough, C_t = R_t + R_t^T is symmetric, D_t = R_t - R_t^T skew. Fewer numbers
+    than the symbols have, and no product of symbols for each frequency. The sums are in float64.
+
+    Args:
+        kernels: (layer, out, in, *size).
+
+    Returns:
+        lags (lag, axis) float64, and [C, D] (layer, lag, r, 2 r) in the kernels' dtype.
+    """
+    if kernels.shape[2] > kernels.shape[1]:
+        kernels = kernels.transpose(1, 2)  # K(w) K(w)^H, conjugated, has the same eigenvalues
+    sizes, r = kernels.shape[3:], kernels.shape[2]
+    axes = [torch.arange(n, device=kernels.device) for n in sizes]
+    taps = torch.cartesian_prod(*axes).reshape(-1, len(sizes))
+    lag = taps[None] - taps[:, None]  # of taps s and s + t
+    code = torch.zeros_like(lag[..., 0])
+    for axis, n in enumerate(sizes):
+        code = code * (2 * n - 1) + lag[..., axis]  # its sign is that of the first lag that is not zero
+    chosen = code >= 0
+    codes, which = torch.unique(code[chosen], return_inverse=True)
+    lags = torch.zeros(len(codes), len(sizes), dtype=torch.float64, device=kernels.device)
+    lags[which] = lag[chosen].double()
+    flat = kernels.double().flatten(3).permute(0, 3, 2, 1).flatten(1, 2)  # layer, tap r, out
+    products = (flat @ flat.mT).unflatten(1, (-1, r)).unflatten(3, (-1, r)).movedim(3, 2)[:, chosen]
+    terms = flat.new_zeros(len(flat), len(codes), r, r).index_add(1, which, products)
+    weight = torch.where(codes > 0, 1.0, 0.5)[:, None, None]  # the lag zero is its own opposite
+    return lags, torch.cat([weight * (terms + terms.mT), terms - terms.mT], -1).to(kernels.dtype)
+
+
+def _gram(correlations: Tensor, waves: Tensor) -> Tensor:
+    """Return `G = S + i A` as [S, A] (..., frequency, r, 2 r).
+
+    Args:
+        correlations: (..., lag, r, 2 r), from `_correlations`.
+        waves: `cos(w t)` and `-sin(w t)`, (2, ..., frequency, lag).
+    """
+    symmetric, skew = correlations.chunk(2, -1)
+    parts = (waves[0] @ symmetric.flatten(-2), waves[1] @ skew.flatten(-2))
+    return torch.cat([part.unflatten(-1, symmetric.shape[-2:]) for part in parts], -1)
+
+
+def _norm_bound_at(correlations: Tensor, waves: Tensor, iterations: int) -> Tensor:
+    """Return the Gram iteration's bound (layer,) at one frequency each: waves (2, layer, 1, lag)."""
+    power = _gram(correlations, waves)[:, 0]
+    log_scale = power.new_zeros(len(power))
     for _ in range(iterations):
         power, log_scale = _squared(power, log_scale)
-    log_bound = (log_scale + _eigenvalue_bound(power).log()) / 2**iterations
-    return size * torch.exp(log_bound / 2)
+    return torch.exp((log_scale + _eigenvalue_bound(power).log()) / 2 ** (iterations + 1))
 
 
 @torch.no_grad()
-def _largest_frequency(kernel: Tensor, grid: tuple[int, ...], iterations: int) -> list[float]:
-    """Return the frequency of the grid where the bound is largest.
+def _largest_frequency(correlations: Tensor, waves: Tensor, iterations: int) -> Tensor:
+    """Return the index of the frequency at which the bound of one convolution is largest: waves (2, frequency, lag).
 
     A column's norm bounds that of a matrix from below, so frequencies whose upper bound is less than another one's
     lower bound are left out after each iteration.
     """
-    # A real kernel's symbol at -w is the conjugate of that at w: the half spectrum is enough.
-    symbol = torch.fft.rfftn(kernel, s=grid, dim=tuple(range(2, kernel.ndim)))
-    half = symbol.shape[2:]
-    power = _small_gram(symbol.flatten(2).movedim(-1, 0))
-    kept = torch.arange(len(power), device=kernel.device)
-    log_scale = torch.zeros(len(power), dtype=kernel.dtype, device=kernel.device)
+    power = _gram(correlations, waves)
+    kept = torch.arange(len(power), device=power.device)
+    log_scale = power.new_zeros(len(power))
+    tiny = torch.finfo(power.dtype).tiny
     for _ in range(iterations):
-        above = log_scale + _frobenius(power).log()
-        columns = torch.linalg.vector_norm(power, dim=-2).amax(-1).clamp_min(torch.finfo(kernel.dtype).tiny)
-        below = log_scale + columns.log()
+        columns = power.square().sum(-1)  # squared norms of the rows, which are those of the columns
+        above = log_scale + columns.sum(-1).clamp_min(tiny).log() / 2
+        below = log_scale + columns.amax(-1).clamp_min(tiny).log() / 2
         # In float32 neither logarithm is exact; a frequency too many costs little.
         chosen = ~(above < below.amax() - 1e-3)  # not a number stays to be seen
         power, log_scale = _squared(power[chosen], log_scale[chosen])
         kept = kept[chosen]
     bound = log_scale + _eigenvalue_bound(power).log()
-    index = torch.unravel_index(kept[bound.argmax()], half)
-    return [2 * math.pi * int(k) / n for k, n in zip(index, grid, strict=True)]
-
-
-def _small_gram(symbol: Tensor) -> Tensor:
-    return symbol.mH @ symbol if symbol.shape[-1] <= symbol.shape[-2] else symbol @ symbol.mH
+    return kept[bound.argmax()]
 
 
 def _squared(power: Tensor, log_scale: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the square of `exp(log_scale) power` in the same form, `power` of norm 1 before it is squared."""
+    """Return the square of `exp(log_scale) power` in the same form, `power` of norm 1 before it is squared.
+
+    `(S + i A)^2 = (S S^T + A A^T) + i (S A - (S A)^T)` for S symmetric and A skew: in batches, products of small real
+    matrices are several times as fast as those of complex ones.
+    """
     norm = _frobenius(power)
     power = power / norm[..., None, None]
-    return power @ power, 2 * (log_scale + norm.log())
+    symmetric, skew = power.chunk(2, -1)
+    product = symmetric @ skew
+    return torch.cat([power @ power.mT, product - product.mT], -1), 2 * (log_scale + norm.log())
 
 
 def _eigenvalue_bound(matrix: Tensor) -> Tensor:
     """Return `mu + sqrt(r - 1) s` with mean and standard deviation of the r eigenvalues: at least the largest one."""
-    r, tiny = matrix.shape[-1], torch.finfo(matrix.dtype).tiny
-    mean = matrix.diagonal(dim1=-2, dim2=-1).real.sum(-1) / r
+    r, tiny = matrix.shape[-2], torch.finfo(matrix.dtype).tiny
+    mean = matrix.diagonal(dim1=-2, dim2=-1).sum(-1) / r  # of S: that of a skew matrix is zero
     variance = _frobenius(matrix).square() / r - mean.square()
     return (mean + ((r - 1) * variance).clamp_min(tiny).sqrt()).clamp_min(tiny)
 
 
 def _frobenius(matrix: Tensor) -> Tensor:
-    return torch.linalg.matrix_norm(matrix).clamp_min(torch.finfo(matrix.dtype).tiny)
+    return matrix.square().sum((-2, -1)).clamp_min(torch.finfo(matrix.dtype).tiny).sqrt()
 
 
 @torch.no_grad()
@@ -176,12 +230,14 @@ def certified_norm_bound(kernels: Tensor, ndim: int) -> Tensor:
     """Return upper bounds of the norms of convolutions, rounding included: float64 (layer,), on the kernels' device.
 
     The kernels are taken as they are, in the precision in which they are applied, and everything after that is done
-    in float64 (unit roundoff u = 1.1e-16). To first order, with r the side of the Gram matrices: the transform has a
-    relative error below 50 u of `|K(w)|_F <= sqrt(r) sigma`, so G one of about 100 r u relative to `sigma^2`; a matrix
-    product adds at most `(r + 2) r u`, and a squaring doubles what is there, which the root of the order 2^n halves
-    again: together `r (r + 100) n u`. The standard deviation of the eigenvalues, a difference of squares, is off by up
-    to `sqrt(r u)` of the largest at most; with `sqrt(r)` before it and the root behind it, `r sqrt(u) / 2^n`. For
-    `r <= 200` both are below 1e-8: that is `CERTIFIED_MARGIN`, as a factor.
+    in float64 (unit roundoff u = 1.1e-16). To first order, with r the side of the Gram matrices, T the taps, L the lags
+    and c the channels summed over: an entry of G passes through at most `c + T + L + 4` roundings, so G has an error
+    below `(c + T + L + 4) u sum_st |k_s|_F |k_t|_F`, at most `(c + T + L + 4) u T |k|_F^2`, and `|k|_F^2`, the mean of
+    `|K(w)|_F^2`, is at most `r sigma^2`; a matrix product adds at most `(r + 2) r u`, and a squaring doubles what is
+    there, which the root of the order 2^n halves again: together `r (T (c + T + L + 4) + (r + 2) n) u`. The standard
+    deviation of the eigenvalues, a difference of squares, is off by up to `sqrt(r u)` of the largest at most; with
+    `sqrt(r)` before it and the root behind it, `r sqrt(u) / 2^n`. For `r <= 200`, filters of up to 5 x 5 x 5 and n = 8
+    the sum is below 1e-8: that is `CERTIFIED_MARGIN`, as a factor.
 
     What is certified is the map with these numbers. Evaluating it in float32 adds rounding errors that do not shrink
     with the distance of two images; the solver counts those in its error bound.
@@ -213,7 +269,9 @@ def normalised_kernels(kernels: Tensor, ndim: int, *, fine: bool = False) -> Ten
         fine: take as many frequencies and iterations as in two dimensions a certificate does, at four times the cost.
     """
     oversampling, iterations = (FINE_OVERSAMPLING, FINE_ITERATIONS) if fine else (OVERSAMPLING, GRAM_ITERATIONS)
-    bound = convolution_norm_bound(kernels, ndim, oversampling=oversampling, iterations=iterations)
+    # On a GPU products of float32 may be rounded to ten bits, by flags that are the caller's.
+    precise = kernels.double() if kernels.is_cuda else kernels
+    bound = convolution_norm_bound(precise, ndim, oversampling=oversampling, iterations=iterations).to(kernels.dtype)
     return kernels / (bound * (1 + NORMALISING_MARGIN)).clamp_min(1.0).reshape(-1, *[1] * (ndim + 2))
 
 

@@ -162,6 +162,7 @@ def fit_to_memory(model: MOL, plan: MemoryPlan) -> MOL:
     network = untiled(model.network)
     fitted = MOL(
         Tiled(network, plan.tile) if any(plan.halo) else network,
+        first=None if model.first is None else fit_to_memory(model.first, plan),
         phase_reference=model.phase_reference,
         solver=replace(model.solver, window=plan.window, refine=plan.refine),
     )

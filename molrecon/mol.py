@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, final
 
 import torch
@@ -13,15 +14,18 @@ from molrecon.batched import norm, per_sample
 from molrecon.conditioning import NOISE_COEFFICIENTS, Conditioning, condition, data_weight
 from molrecon.conjugate_gradient import conjugate_gradient
 from molrecon.fixed_point import solve_fixed_point
+from molrecon.guiding import GUIDE_CHANNELS, first_of_guide, guide_images
 from molrecon.implicit import implicit_gradient, report_backward
 from molrecon.lipschitz import Certificate, certificate
 from molrecon.networks import ScoreNetwork
+from molrecon.networks.full_precision import full_precision
 from molrecon.reconstructor import Reconstructor
 from molrecon.robustness_bounds import data_robustness_bound
 from molrecon.solution import Solution
 from molrecon.solver_settings import SolverSettings
-from operators import LinearOperator, Sense
+from operators import LinearOperator, Sense, SoftSense
 
+FIRST_TOL = 1e-2  # error bound of the first equilibrium, which a second one is guided by and started at
 INNER_TOL = 0.1  # of the inner CG, relative to the outer residual
 
 
@@ -43,10 +47,10 @@ class MOL(Reconstructor):
     The network and the conjugate gradients work in the precision of the network. Image and data term are held in
     double precision (iterative refinement, `SolverSettings.refine`): in single precision alone the rounding of
     `lambda A^H A x` over m would stop the bound at about `1e-7 lambda / m`, with it only the network's does, at
-    about `2e-7 / m`. It is on by default because it costs one normal operator in double precision an iteration, a
-    tenth of the time. The rounding is part of the bound, that of TF32 convolutions included where
-    `torch.backends.cudnn.allow_tf32` is left on (the `molrecon` command turns it off). A sample that cannot reach
-    `tol` for it stops early and is marked `stalled`; its error bound is then the attainable accuracy, and
+    about `4e-7 / m`. It is on by default because it costs one normal operator in double precision an iteration, a
+    tenth of the time. The rounding is part of the bound (`ScoreNetwork.rounding`), and convolutions use all bits of
+    float32 whatever torch's flags for TF32 say (`full_precision`). A sample that cannot reach `tol` for it stops early
+    and is marked `stalled`; its error bound is then the attainable accuracy, and
     `model.double()` goes further.
 
     The gradient is that of the equilibrium itself (implicit function theorem), independent of how it was found; its
@@ -55,14 +59,30 @@ class MOL(Reconstructor):
     our own and not torchdeq's `get_deq(..., ift=True)`, whose hook differentiates the map T and hence through the inner
     CG; here only r is differentiated. The solver is torchdeq's all the same (`molrecon.torchdeq_solver`).
 
+    With several sets of maps (`SoftSense`) there is an image for each set, and H acts on each by itself: the same
+    constants, and all that follows from them.
+
+    With a guided network the thresholds of H follow images c of the scan that are found before the iteration starts:
+    the equilibrium of a first model, to `FIRST_TOL`, where the iteration then starts too, and a CG-SENSE image (see
+    `guide_images`). For every c the network keeps to `Lip(H) <= 1 - m` in the iterate. Existence, uniqueness,
+    convergence and error bound are those of the scan with its c. So is the bound of changes, `change_bound`: it is
+    for a fixed c. Through c two data sets move their equilibria by at most
+
+        |x*(b1; c1) - x*(b2; c2)| <= |x*(b1; c1) - x*(b2; c1)| + |H(y; c1) - H(y; c2)| / m,    y = x*(b2; c2),
+
+    the first term bounded as before, the second found for the two scans at hand; before they are, there is no bound, as
+    the guide is a free network. A conditioning without a guide lets the call find c itself, differentiably.
+
     Args:
         network: the denoiser H.
+        first: of a guided network, the model whose equilibrium guides it.
         data_weight: lambda at the reference noise level, 0.01.
         phase_reference: show the network the image without its smooth phase (see `Conditioning`).
         solver: how the equilibrium is looked for where a call does not say it.
 
     Raises:
-        ValueError: `data_weight` that is not positive; images with other than the network's number of spatial axes.
+        ValueError: `data_weight` that is not positive; a guided network without a first model, or the reverse; images
+            with other than the network's number of spatial axes.
 
     Reference: Pramanik, Zimmerman, Jacob, IEEE TCI 2023, arXiv 2206.04797.
     """
@@ -73,6 +93,7 @@ class MOL(Reconstructor):
         self,
         network: ScoreNetwork,
         *,
+        first: MOL | None = None,
         data_weight: float = 60.0,
         phase_reference: bool = True,
         solver: SolverSettings | None = None,
@@ -80,14 +101,25 @@ class MOL(Reconstructor):
         super().__init__()
         if not data_weight > 0:
             raise ValueError(f"MOL: data_weight is {data_weight}, expected a positive number")
+        if network.guide_channels != (0 if first is None else GUIDE_CHANNELS):
+            raise ValueError(
+                f"MOL: network with {network.guide_channels} guide channels and {'no' if first is None else 'a'} first"
+                f" model, expected 0 without one and {GUIDE_CHANNELS} with one"
+            )
         self.network = network
+        self.first = first
         self.phase_reference = phase_reference
         self.log_data_weight = nn.Parameter(torch.tensor([math.log(data_weight), *NOISE_COEFFICIENTS]))
         self.solver = solver or SolverSettings()
 
     def settings(self) -> dict[str, Any]:
         """Return the constructor's arguments besides what is learned."""
-        return {"network": self.network, "phase_reference": self.phase_reference, "solver": self.solver}
+        return {
+            "network": self.network,
+            "first": self.first,
+            "phase_reference": self.phase_reference,
+            "solver": self.solver,
+        }
 
     def certificate(self) -> Certificate:
         """Return what is guaranteed; "certified" only if the network's Lipschitz bound is a true upper bound."""
@@ -114,8 +146,19 @@ class MOL(Reconstructor):
     def condition(
         self, kspace: Tensor, operator: LinearOperator, noise_level: float | Tensor | None = None
     ) -> Conditioning:
-        """Return scale, relative noise level and smooth phase of a scan, see `conditioning.condition`."""
-        return condition(kspace, operator, noise_level, phase_reference=self.phase_reference)
+        """Return scale, relative noise level, smooth phase and guide of a scan, see `conditioning.condition`."""
+        known = condition(kspace, operator, noise_level, phase_reference=self.phase_reference)
+        return self.guided(kspace, operator, known)
+
+    @torch.no_grad()
+    def guided(self, kspace: Tensor, operator: LinearOperator, known: Conditioning) -> Conditioning:
+        """Return a conditioning with the guide of this scan; as it is for a model without a first one."""
+        return known if self.first is None else replace(known, guide=self._guide(self.first, kspace, operator, known))
+
+    def _guide(self, first: MOL, kspace: Tensor, operator: LinearOperator, known: Conditioning) -> Tensor:
+        rough = replace(self.solver, tol=FIRST_TOL, on_backward=None)
+        image = first(kspace, operator, conditioning=replace(known, guide=None), solver=rough).value
+        return guide_images(kspace, operator, known, image)
 
     def _solve(
         self,
@@ -128,19 +171,27 @@ class MOL(Reconstructor):
         solver = solver or self.solver
         narrow = self.log_data_weight.dtype.to_complex()
         known = (conditioning or self.condition(kspace, operator)).in_precision(narrow)
-        if known.phase.ndim != self.network.ndim + 1:
+        if known.phase.ndim != self.network.ndim + (1 if operator.sets is None else 2):
             raise ValueError(
-                f"MOL: images {tuple(known.phase.shape)} (batch, *spatial), expected {self.network.ndim} spatial axes,"
+                f"MOL: images {tuple(known.phase.shape)} ({'batch' if operator.sets is None else 'batch, set'},"
+                f" *spatial), expected {self.network.ndim} spatial axes,"
                 f" as {type(self.network).__name__} has"
             )
+        if self.first is not None and known.guide is None:
+            known = replace(known, guide=self._guide(self.first, kspace, operator, known))
         scale = per_sample(known.scale, known.phase)
         weight = per_sample(self.data_weight(known.noise_level), known.phase)
         denoise = known.denoiser(self.network)
-        iteration = _Iteration(operator, weight.detach(), self.network.monotonicity, narrow, solver)
+        iteration = _Iteration(operator, weight.detach(), self.network, narrow, solver)
 
         zero_filled = _adjoint(operator, kspace.detach(), iteration.wide) / scale
         iteration.allow_for_rounding(zero_filled)
-        first = zero_filled if start is None else start.detach().to(iteration.wide) / scale
+        first = zero_filled
+        if start is not None:
+            first = start.detach().to(iteration.wide) / scale
+        elif known.guide is not None:
+            image = first_of_guide(known.guide.detach(), self.network.ndim)
+            first = (image * known.phase).to(iteration.wide)
         right_side = iteration.weight * zero_filled
 
         def residual(x: Tensor) -> Tensor:
@@ -153,7 +204,8 @@ class MOL(Reconstructor):
             return solution.with_value(value * scale)
 
         root = value.requires_grad_()
-        denoised = denoise(root)
+        with full_precision(root.device):
+            denoised = denoise(root)
         fixed = root.detach()
         misfit = operator.adjoint(kspace) / scale - operator.normal(fixed)
 
@@ -179,16 +231,17 @@ class _Iteration:
         self,
         operator: LinearOperator,
         weight: Tensor,
-        monotonicity: float,
+        network: ScoreNetwork,
         narrow: torch.dtype,
         settings: SolverSettings,
     ) -> None:
-        self.operator, self.weight, self.monotonicity, self.narrow = operator, weight, monotonicity, narrow
+        self.operator, self.weight, self.narrow = operator, weight, narrow
+        self.monotonicity = monotonicity = network.monotonicity
         self.window, self.refine = settings.window, settings.refine
         self.wide = torch.complex128 if settings.refine else narrow
         self.careful_tol = monotonicity / 4
         self.contraction = (1 - monotonicity) * (1 + self.careful_tol) + self.careful_tol
-        self.rounding = weight.new_full((len(weight),), 2 * _unit(narrow, weight.device))
+        self.rounding = weight.new_full((len(weight),), network.rounding(narrow.to_real()))
 
     def allow_for_rounding(self, image: Tensor) -> None:
         """Without refinement the rounding of `lambda A^H A x` counts too; it is that of an image like this one."""
@@ -201,18 +254,19 @@ class _Iteration:
         return x + self.weight * self.operator.normal(x)
 
     def solve(self, residual: Callable[[Tensor], Tensor], first: Tensor, tol: float, max_steps: int) -> Solution:
-        return solve_fixed_point(
-            residual,
-            self._inverse(INNER_TOL),
-            first,
-            tol=tol,
-            max_steps=max_steps,
-            monotonicity=self.monotonicity,
-            contraction=self.contraction,
-            window=self.window,
-            careful=self._inverse(self.careful_tol),
-            rounding=self.rounding,
-        )
+        with full_precision(first.device):
+            return solve_fixed_point(
+                residual,
+                self._inverse(INNER_TOL),
+                first,
+                tol=tol,
+                max_steps=max_steps,
+                monotonicity=self.monotonicity,
+                contraction=self.contraction,
+                window=self.window,
+                careful=self._inverse(self.careful_tol),
+                rounding=self.rounding,
+            )
 
     def _inverse(self, tol: float) -> Callable[[Tensor], Tensor]:
         def apply(r: Tensor) -> Tensor:
@@ -226,11 +280,6 @@ class _Iteration:
 
 def _adjoint(operator: LinearOperator, kspace: Tensor, dtype: torch.dtype) -> Tensor:
     """Return A^H b in a precision that all of k-space is not copied to where that can be helped."""
-    return operator.adjoint(kspace, dtype) if isinstance(operator, Sense) else operator.adjoint(kspace.to(dtype))
-
-
-def _unit(dtype: torch.dtype, device: torch.device) -> float:
-    """Return the relative rounding error of the network's convolutions."""
-    if device.type == "cuda" and dtype == torch.complex64 and torch.backends.cudnn.allow_tf32:
-        return 2.0**-10
-    return torch.finfo(dtype).eps
+    if isinstance(operator, Sense | SoftSense):
+        return operator.adjoint(kspace, dtype)
+    return operator.adjoint(kspace.to(dtype))

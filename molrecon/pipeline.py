@@ -181,7 +181,7 @@ def _full(device: torch.device | str) -> torch.device:
 def _scale(prepared: PreparedVolume, model: Reconstructor, device: torch.device) -> np.ndarray:
     scale = np.ones(len(prepared.empty))
     for k in map(int, np.flatnonzero(~prepared.empty)):
-        operator = prepared.operator([k]).to(device)
+        operator = prepared.operator([k]).on(device)
         known = model.condition(prepared.kspace[[k]].to(device), operator, prepared.noise_level)
         scale[k] = 1.0 if known is None else float(known.scale)
     return scale
@@ -230,7 +230,7 @@ def _solve_in_memory(
     """Solve a batch, or its two halves when it does not fit the device's memory."""
     try:
         with torch.no_grad():
-            return [(batch, method(prepared.kspace[batch].to(device), prepared.operator(batch).to(device)))]
+            return [(batch, method(prepared.kspace[batch].to(device), prepared.operator(batch).on(device)))]
     except torch.OutOfMemoryError:
         if len(batch) == 1:
             raise

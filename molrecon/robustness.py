@@ -232,7 +232,7 @@ class _Run:
                 level * norm(kspace),
                 steps,
                 generator=torch.Generator(kspace.device),  # not used: the start is given
-                project=self.prepared.operator([k]).to(self.device).sampling,
+                project=self.prepared.operator([k]).on(self.device).sampling,
                 reference=target[[k]].to(self.device),
                 start=start[[k]].to(self.device),
             )
@@ -255,7 +255,7 @@ class _Run:
     def _hold_fixed(self, prepared: PreparedVolume) -> list[HeldFixed]:
         slices = enumerate(prepared.kspace.to(self.device).split(1))
         return [
-            HeldFixed(self.model, kspace, prepared.operator([k]).to(self.device), prepared.noise_level)
+            HeldFixed(self.model, kspace, prepared.operator([k]).on(self.device), prepared.noise_level)
             for k, kspace in slices
         ]
 

@@ -41,7 +41,7 @@ class Tiled(ScoreNetwork):
             cut; the others are cut into equal parts, none larger than the tile.
 
     Attributes:
-        monotonicity, certified, ndim: those of the network.
+        monotonicity, strict, ndim: those of the network.
 
     Raises:
         TypeError: the network does not say how far it looks.
@@ -55,28 +55,38 @@ class Tiled(ScoreNetwork):
         self._field = network.receptive_field()
         self.network = network
         self.tile = tuple(tile)
-        self.monotonicity, self.certified, self.ndim = network.monotonicity, network.certified, network.ndim
+        self.monotonicity, self.strict, self.ndim = network.monotonicity, network.strict, network.ndim
+        self.guide_channels = network.guide_channels
+        self.train(network.training)
 
     def lipschitz_bound(self) -> float:
         """Return the network's bound: H is the same function."""
         return self.network.lipschitz_bound()
 
+    def rounding_depth(self) -> float:
+        """Return the network's depth for its rounding."""
+        return self.network.rounding_depth()
+
     def receptive_field(self) -> ReceptiveField:
         """Return how far the network looks."""
         return self._field
-
-    def project(self) -> None:
-        """Project the network."""
-        self.network.project()
 
     def cuts(self, shape: Sequence[int]) -> list[list[Cut]]:
         """Return the parts of each axis for images of this spatial shape."""
         sizes = zip(shape, self.tile, self._field.halo, self._field.grid, strict=True)
         return [cut_axis(*axis) for axis in sizes]
 
-    def denoiser(self, noise_level: Tensor) -> Callable[[Tensor], Tensor]:
-        """Return H at noise levels (batch,); what does not depend on the image is computed here, once."""
-        denoise = self.network.denoiser(noise_level)
+    def denoiser(self, noise_level: Tensor, guide: Tensor | None = None) -> Callable[[Tensor], Tensor]:
+        """Return H, see `ScoreNetwork`. What a guide says is computed anew for each tile: kept, it would be larger than
+        what the tiles save.
+        """
+        denoise = self.network.denoiser(noise_level) if guide is None else None
+
+        def denoise_tile(image: Tensor, ends: Sequence[tuple[int, int]]) -> Tensor:
+            if denoise is not None:
+                return denoise(_part(image, ends))
+            seen = None if guide is None else _part(guide, ends)
+            return self.network.denoiser(noise_level, seen)(_part(image, ends))
 
         def denoise_tiles(image: Tensor) -> Tensor:
             if image.ndim != self.ndim + 2:
@@ -85,10 +95,10 @@ class Tiled(ScoreNetwork):
                 )
             cuts = self.cuts(image.shape[2:])
             if all(len(axis) == 1 for axis in cuts):
-                return denoise(image)
+                return denoise_tile(image, [(0, size) for size in image.shape[2:]])
             out = torch.empty_like(image)
             for tile in product(*cuts):
-                denoised = denoise(_part(image, [(cut.begin, cut.end) for cut in tile]))
+                denoised = denoise_tile(image, [(cut.begin, cut.end) for cut in tile])
                 valid = _part(denoised, [(cut.start - cut.begin, cut.stop - cut.begin) for cut in tile])
                 _part(out, [(cut.start, cut.stop) for cut in tile]).copy_(valid)
             return out

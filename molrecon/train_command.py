@@ -13,6 +13,7 @@ import torch
 
 from molrecon.argument_types import count, fraction, not_negative, positive, seed
 from molrecon.io import UnreadableInput
+from molrecon.simulation.problem import Problem
 from molrecon.training.fastmri_folder import FastMRIFolder
 from molrecon.training.log import finish, read_log, require_tensorboard
 from molrecon.training.loop import TrainSettings, train
@@ -25,7 +26,6 @@ from molrecon.training.reconstruction import (
     mean_psnr,
     withheld_score,
 )
-from molrecon.training.simulate import Problem
 from molrecon.training.stacks import Scans, hold_out, read_stack
 from molrecon.weights import save
 
@@ -121,7 +121,8 @@ class TrainingPlan:
 
     def start(self) -> Iterator[int]:
         """Return the steps of the training, see `training.loop.train`."""
-        return train(self.task, self.settings, self.folder, self.score, tensorboard=self.tensorboard)
+        facts = {**self.data.facts(), "validation_problems": len(self.problems)}
+        return train(self.task, self.settings, self.folder, self.score, facts=facts, tensorboard=self.tensorboard)
 
     def finish(self, steps: Iterator[int]) -> str:
         """Take all steps, write weights and card, and return what to tell the user; process 0 alone writes."""

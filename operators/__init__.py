@@ -8,11 +8,13 @@ from operators.compression import CompressedCoils, compress_coils, compress_coil
 from operators.compressive import BinaryDense, Dense, gaussian_matrix, orthonormal_matrix
 from operators.density import density_compensation, radial_density_compensation
 from operators.density_masks import golden_kt_mask, kt_interleaved_mask, variable_density_mask
-from operators.espirit import espirit_maps
+from operators.density_weighted import DensityWeighted, WeightedSense, density_weighted
+from operators.espirit import Espirit, espirit, espirit_maps
 from operators.fourier import Fourier, centred_fft, centred_ifft
 from operators.hadamard import Hadamard, sequency_order, walsh_hadamard
 from operators.hybrid import Hybrid, crop_readout, hybrid
-from operators.linear import Adjoint, Composition, LinearOperator
+from operators.linear import Adjoint, Composition, LinearOperator, Scaled, Sum
+from operators.map_sets import MapSets, map_sets_needed
 from operators.masked import Inpainting, PartialFourier
 from operators.masks import (
     center_mask,
@@ -36,6 +38,7 @@ from operators.sampling import Sampling
 from operators.sense import Sense
 from operators.sensitivity import Sensitivity
 from operators.soft_sense import SoftSense
+from operators.stacked import Identity, VerticalStack
 from operators.toeplitz import Toeplitz
 from operators.trajectories import GOLDEN_ANGLE, koosh_ball_trajectory, radial_trajectory, spiral_trajectory
 from operators.walsh import walsh_maps
@@ -47,23 +50,31 @@ __all__ = [
     "Composition",
     "CompressedCoils",
     "Dense",
+    "DensityWeighted",
+    "Espirit",
     "Flatten",
     "Fourier",
     "GOLDEN_ANGLE",
     "Hadamard",
     "Hybrid",
+    "Identity",
     "Inpainting",
     "LinearOperator",
+    "MapSets",
     "NUFFT",
     "NonCartesianSense",
     "OffResonance",
     "PartialFourier",
     "SampledFourier",
     "Sampling",
+    "Scaled",
     "Sense",
     "Sensitivity",
     "SoftSense",
+    "Sum",
     "Toeplitz",
+    "VerticalStack",
+    "WeightedSense",
     "adjoint_gap",
     "calibration_region",
     "center_mask",
@@ -73,9 +84,11 @@ __all__ = [
     "compress_coils_geometric",
     "crop_readout",
     "density_compensation",
+    "density_weighted",
     "draw_acceleration",
     "equispaced_fraction_mask",
     "equispaced_mask",
+    "espirit",
     "espirit_maps",
     "estimate_noise_covariance",
     "estimate_noise_level",
@@ -88,6 +101,7 @@ __all__ = [
     "kt_interleaved_mask",
     "magic_fraction_mask",
     "magic_mask",
+    "map_sets_needed",
     "mix_coils",
     "noise_covariance",
     "normal_gap",

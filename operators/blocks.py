@@ -46,6 +46,10 @@ class Flatten(LinearOperator):
         _check("Flatten", "image", x, self.spatial, "*spatial")
         return x
 
+    def extra_repr(self) -> str:
+        """Return the shape of an image."""
+        return f"{self.spatial}"
+
 
 @final
 class Blocks(LinearOperator):
@@ -106,6 +110,10 @@ class Blocks(LinearOperator):
         """Return x: what is cut and put together again is the image."""
         _check("Blocks", "image", x, self.spatial, "rows, cols")
         return x
+
+    def extra_repr(self) -> str:
+        """Return the shapes of an image and of a block, and the number of blocks."""
+        return f"{self.spatial}, block_size {self.block_size}, grid {self.grid}"
 
 
 def _sizes(who: str, sizes: Sequence[int]) -> tuple[int, ...]:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from operators.linear import require_complex
+from operators.sampling import as_mask
 
 
 def calibration_region(
-    kspace: Tensor, sampling_mask: Tensor, min_width: int = 6, max_shape: tuple[int, int] = (24, 24)
+    kspace: Tensor, sampling_mask: Tensor | np.ndarray, min_width: int = 6, max_shape: tuple[int, int] = (24, 24)
 ) -> Tensor:
     """Return the largest fully sampled block around the zero frequency, at most `max_shape` samples.
 
     Args:
         kspace: (batch, coil, rows, cols) complex, zero frequency at index n // 2.
-        sampling_mask: (batch or 1, rows, cols) bool or 0/1, with size 1 along fully sampled axes. Masks that differ
-            over the batch give the block that all of them sample.
+        sampling_mask: (batch or 1, rows, cols) bool or 0/1, NumPy or torch, with size 1 along fully sampled axes, or
+            (cols,). Masks that differ over the batch give the block that all of them sample.
         min_width: the block must be at least this wide along both axes; maps from fewer lines are not worth having.
         max_shape: most rows and columns. More than 24 x 24, the usual choice, costs time and gives the same maps.
 
@@ -29,19 +31,16 @@ def calibration_region(
         ValueError: when shapes do not fit, or the block is smaller than `min_width`.
     """
     require_complex("calibration_region", "k-space", kspace)
-    shape, mask_shape = tuple(kspace.shape), tuple(sampling_mask.shape)
+    mask = as_mask(sampling_mask, 2, kspace.device)
+    shape, mask_shape = tuple(kspace.shape), tuple(mask.shape)
     expected = (shape[0], *shape[2:])
-    if (
-        len(shape) != 4
-        or len(mask_shape) != 3
-        or any(m not in (1, n) for m, n in zip(mask_shape, expected, strict=True))
-    ):
+    if len(shape) != 4 or any(m not in (1, n) for m, n in zip(mask_shape, expected, strict=True)):
         raise ValueError(
             f"calibration_region: k-space {shape} does not fit the sampling mask {mask_shape},"
             " expected (batch, coil, rows, cols) and (batch or 1, rows or 1, cols or 1)"
         )
     rows, cols = shape[2:]
-    sampled = (sampling_mask != 0).all(dim=0).expand(rows, cols)
+    sampled = mask.all(dim=0).expand(rows, cols)
     first_row, first_col, n_rows, n_cols = 0, 0, 0, 0
     whole = torch.ones(cols, dtype=torch.bool, device=sampled.device)
     for half in range(1, min(rows, max(max_shape[0], 2)) // 2 + 1):

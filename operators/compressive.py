@@ -59,9 +59,6 @@ def orthonormal_matrix(measurements: int, pixels: int, seed: int | torch.Generat
 class Dense(LinearOperator):
     """Sensing by a matrix, `y = Phi v` on the last axis; the adjoint is `Phi^H y`.
 
-    `normal` multiplies by the Gram matrix `Phi^H Phi` where that is smaller than Phi and Phi^H together (2 M > N). It
-    is kept from the first call on, unless Phi requires a gradient.
-
     Args:
         phi: (M, N), real or complex.
 
@@ -82,7 +79,6 @@ class Dense(LinearOperator):
         if not (phi.is_floating_point() or phi.is_complex()):
             raise TypeError(f"Dense: sensing matrix has dtype {phi.dtype}, expected a floating or complex dtype")
         self.register_buffer("phi", phi, persistent=False)
-        self._gram: tuple[Tensor, int, Tensor] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """Return `Phi x`."""
@@ -94,21 +90,7 @@ class Dense(LinearOperator):
 
     def normal(self, x: Tensor) -> Tensor:
         """Return `Phi^H Phi x`."""
-        measurements, pixels = self.phi.shape
-        if 2 * measurements <= pixels or self.phi.requires_grad:
-            return self.adjoint(self(x))
-        return _multiply("Dense", "vectors", self._gram_matrix(x.dtype), x)
-
-    def _gram_matrix(self, dtype: torch.dtype) -> Tensor:
-        phi, known = self.phi, self._gram
-        dtype = torch.promote_types(phi.dtype, dtype.to_real())
-        version = 0 if phi.is_inference() else phi._version
-        if known is None or known[0] is not phi or known[1] != version or known[2].dtype != dtype:
-            # What is kept must serve later calls that need a gradient, whatever mode this one runs in.
-            with torch.inference_mode(False), torch.no_grad():
-                precise = phi.to(dtype)
-                known = self._gram = (phi, version, precise.mH @ precise)
-        return known[2]
+        return self.adjoint(self(x))
 
 
 @final

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
 
 import torch
 from torch import Tensor
@@ -13,6 +15,21 @@ from operators.linear import require_complex
 
 _CHUNK_ELEMENTS = 2**19  # complex numbers of pixel matrices worked on at a time: 4 MB, so that they stay in cache
 _COARSE_STRIDE = 4
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Espirit:
+    """Sets of sensitivity maps and what they are worth.
+
+    Attributes:
+        maps: (batch, set, coil, rows, cols), by falling eigenvalue and orthogonal to each other.
+        eigenvalues: (batch, set, rows, cols), of every pixel, those without a map included. Near 1 where the set is
+            needed to explain the signal; below what matters to the maps they are rough.
+    """
+
+    maps: Tensor
+    eigenvalues: Tensor
 
 
 def espirit_maps(
@@ -25,8 +42,31 @@ def espirit_maps(
     max_iterations: int = 30,
     tol: float = 1e-3,
     n_maps: int = 1,
+    soft: bool = False,
 ) -> Tensor:
-    """Return coil sensitivity maps of each slice: the dominant eigenvectors of the local k-space kernels.
+    """Return the maps of `espirit`, (batch, coil, rows, cols), or (batch, n_maps, coil, rows, cols) for several sets.
+
+    Arguments and errors are those of `espirit`.
+    """
+    maps = espirit(
+        calibration_kspace, image_shape, kernel_width, threshold, crop, noise_level, max_iterations, tol, n_maps, soft
+    ).maps
+    return maps if n_maps > 1 else maps[:, 0]
+
+
+def espirit(
+    calibration_kspace: Tensor,
+    image_shape: Sequence[int],
+    kernel_width: int | None = None,
+    threshold: float = 0.02,
+    crop: float = 0.8,
+    noise_level: float | Tensor | None = None,
+    max_iterations: int = 30,
+    tol: float = 1e-3,
+    n_maps: int = 2,
+    soft: bool = False,
+) -> Espirit:
+    """Return coil sensitivity maps of each slice and their eigenvalues: the local k-space kernels, decomposed.
 
     The rows of the calibration matrix A are all `kernel_width`^2 blocks of the calibration region, coils side by side.
     With V the right singular vectors whose singular values exceed `threshold` times the largest, V V^H projects on the
@@ -45,18 +85,20 @@ def espirit_maps(
         kernel_width: width of the k-space kernels in samples. None takes two fifths of the narrower side of the region,
             2 to 6: a kernel of 6 on 8 lines would lose a quarter of the signal to `crop`.
         threshold: smallest singular value kept, relative to the largest. (BART's `-t` is the square of this.)
-        crop: maps are zero where the eigenvalue is below this; 0 keeps every pixel.
+        crop: maps are zero where the eigenvalue v is below this; 0 keeps every pixel.
         noise_level: sigma of `estimate_noise_level`, a number or (batch,). Singular values below
             `sigma (sqrt(blocks) + sqrt(coil kernel_width^2))`, the edge of a noise matrix, are dropped as well.
         max_iterations: most power steps on the full grid.
         tol: stop when no kept pixel's map moves by more than this (maps have unit norm).
         n_maps: number of eigenvectors. Where the object is folded into a field of view smaller than itself, several
-            eigenvalues are one, and as many sets of maps are needed (`SoftSense`).
+            eigenvalues are one, and as many sets of maps are needed (`SoftSense`, `map_sets_needed`).
+        soft: fade the maps out in place of a sharp edge, as BART's `ecalib -S`: the norm of the coil vector is
+            `(1 + 2 t / (1 + t^2)) / 2`, `t = (sqrt(v) - crop) / (1 - crop)` within -1 to 1. What belongs to a second
+            set partly is then regularised in favour of the first.
 
     Returns:
-        (batch, coil, *image_shape) for one map, else (batch, n_maps, coil, *image_shape) by falling eigenvalue and
-        orthogonal to each other; dtype of the input. sum_c |s_c|^2 = 1 where the eigenvalue reaches `crop`, 0
-        elsewhere, each set by its own eigenvalue; where two eigenvalues are equal only the span is determined. The
+        `maps` and `eigenvalues`, in the precision of the input. sum_c |s_c|^2 = 1 where the eigenvalue reaches `crop`,
+        0 elsewhere, each set by its own eigenvalue; where two eigenvalues are equal only the span is determined. The
         phase is relative to the virtual coil u that holds most of the calibration energy (first principal component,
         its largest entry real and positive): `sum_c conj(u_c) s_c(r)` is real and not negative.
 
@@ -65,35 +107,44 @@ def espirit_maps(
         ValueError: when it is not 4D, smaller than the kernel, all zero or not finite, or an argument is out of range.
 
     Source: M. Uecker et al., ESPIRiT - an eigenvalue approach to autocalibrating parallel MRI, Magn. Reson. Med. 71,
-    990-1001, 2014, equations 15-25.
+    990-1001, 2014, equations 15-25; the fading is that of BART 0.8.
     """
     if kernel_width is None:
         kernel_width = max(2, min(6, 2 * min(calibration_kspace.shape[-2:]) // 5))
     _check(calibration_kspace, image_shape, kernel_width, threshold, crop)
     if not 1 <= n_maps <= calibration_kspace.shape[1]:
-        raise ValueError(f"espirit_maps: n_maps is {n_maps}, expected 1 to {calibration_kspace.shape[1]}, the coils")
+        raise ValueError(f"espirit: n_maps is {n_maps}, expected 1 to {calibration_kspace.shape[1]}, the coils")
     batch, coil = calibration_kspace.shape[:2]
     given = torch.as_tensor(0.0 if noise_level is None else noise_level)
     if tuple(given.shape) not in ((), (1,), (batch,)):
-        raise ValueError(f"espirit_maps: noise_level {tuple(given.shape)}, expected a number or ({batch},), the batch")
+        raise ValueError(f"espirit: noise_level {tuple(given.shape)}, expected a number or ({batch},), the batch")
     levels = given.expand(batch).tolist()
+    lowest = max(0.0, 2 * crop - 1) ** 2 if soft else crop  # the smallest eigenvalue that is not cropped
     maps = calibration_kspace.new_zeros(batch, n_maps, coil, *image_shape)
-    for calibration, level, out in zip(calibration_kspace, levels, maps, strict=True):
+    values = maps.new_zeros(batch, n_maps, *image_shape, dtype=maps.real.dtype)
+    for calibration, level, out, value in zip(calibration_kspace, levels, maps, values, strict=True):
         lags = _kernel_lags(calibration, kernel_width, threshold, level)
         virtual = virtual_coils(calibration, n_maps)
         waves = [_waves(n, lags) for n in image_shape]
         coarse_waves = [wave[::_COARSE_STRIDE] for wave in waves]
         start = virtual.expand(len(coarse_waves[0]), len(coarse_waves[1]), n_maps, coil)
-        coarse, _ = _dominant_maps(lags, coarse_waves, start, crop, 2 * max_iterations, tol)
+        coarse, _ = _dominant_maps(lags, coarse_waves, start, lowest, 2 * max_iterations, tol)
         start = _refine(align_phase(coarse, virtual[0]), image_shape)
-        vectors, eigenvalues = _dominant_maps(lags, waves, start, crop, max_iterations, tol)
-        vectors = align_phase(vectors, virtual[0]) * (eigenvalues >= crop)[..., None]
-        out.copy_(vectors.permute(2, 3, 0, 1))
-    return maps if n_maps > 1 else maps[:, 0]
+        vectors, eigenvalues = _dominant_maps(lags, waves, start, lowest, max_iterations, tol)
+        kept = _faded(eigenvalues, crop) if soft else eigenvalues >= crop
+        out.copy_((align_phase(vectors, virtual[0]) * kept[..., None]).permute(2, 3, 0, 1))
+        value.copy_(eigenvalues.permute(2, 0, 1))
+    return Espirit(maps, values)
+
+
+def _faded(eigenvalues: Tensor, crop: float) -> Tensor:
+    """Return the norms of soft maps: 1 at the eigenvalue 1, 1/2 at crop^2, 0 below (2 crop - 1)^2."""
+    t = ((eigenvalues.clamp_min(0).sqrt() - crop) / (1 - crop)).clamp(-1, 1)
+    return (1 + 2 * t / (1 + t.square())) / 2
 
 
 def _kernel_lags(calibration: Tensor, kernel_width: int, threshold: float, noise_level: float) -> Tensor:
-    """Return C of `espirit_maps` divided by kernel_width^2, shape (lag, lag, coil^2)."""
+    """Return C of `espirit` divided by kernel_width^2, shape (lag, lag, coil^2)."""
     coil, k = calibration.shape[0], kernel_width
     matrix = calibration_matrix(calibration, (k, k))
     eigenvalues, vectors = torch.linalg.eigh(matrix.mT @ matrix.conj())
@@ -231,19 +282,17 @@ def align_phase(maps: Tensor, virtual_coil: Tensor) -> Tensor:
 def _check(
     calibration_kspace: Tensor, image_shape: Sequence[int], kernel_width: int, threshold: float, crop: float
 ) -> None:
-    require_complex("espirit_maps", "calibration k-space", calibration_kspace)
+    require_complex("espirit", "calibration k-space", calibration_kspace)
     shape = tuple(calibration_kspace.shape)
     if len(shape) != 4 or len(image_shape) != 2:
         raise ValueError(
-            f"espirit_maps: calibration k-space {shape} and image shape {tuple(image_shape)},"
+            f"espirit: calibration k-space {shape} and image shape {tuple(image_shape)},"
             " expected (batch, coil, rows, cols) and (rows, cols)"
         )
     if kernel_width < 1 or min(shape[2:]) < kernel_width:
-        raise ValueError(
-            f"espirit_maps: calibration region {shape[2:]} is smaller than the kernel width {kernel_width}"
-        )
+        raise ValueError(f"espirit: calibration region {shape[2:]} is smaller than the kernel width {kernel_width}")
     if not 0 <= threshold < 1 or not 0 <= crop < 1:
-        raise ValueError(f"espirit_maps: threshold {threshold} and crop {crop}, expected 0 to 1")
+        raise ValueError(f"espirit: threshold {threshold} and crop {crop}, expected 0 to 1")
     energy = calibration_kspace.abs().square().sum(dim=(1, 2, 3))
     if not bool(torch.isfinite(energy).all()) or not bool((energy > 0).all()):
-        raise ValueError("espirit_maps: the calibration k-space of some slice is zero or not finite")
+        raise ValueError("espirit: the calibration k-space of some slice is zero or not finite")

@@ -68,6 +68,10 @@ class Fourier(LinearOperator):
         self._check(x)
         return x
 
+    def extra_repr(self) -> str:
+        """Return the number of axes."""
+        return f"{len(self.dim)}"
+
     def _check(self, x: Tensor) -> None:
         require_complex("Fourier", "input", x)
         if x.ndim <= len(self.dim):

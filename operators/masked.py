@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import final
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from operators.linear import LinearOperator, require_complex
 from operators.sampled_fourier import SampledFourier
-from operators.sampling import checked_mask
+from operators.sampling import as_mask, mask_repr
 
 
 @final
@@ -17,8 +18,8 @@ class Inpainting(LinearOperator):
     """Keep the known pixels, `y = M x`, and set the others to exactly zero. `M^H = M = M^H M`.
 
     Args:
-        known: (batch or 1, *spatial) bool or 0/1, True where a pixel is known, with size 1 along axes on which that
-            does not depend (colour channels).
+        known: (batch or 1, *spatial) bool or 0/1, NumPy or torch, True where a pixel is known, with size 1 along axes
+            on which that does not depend (colour channels); (cols,) stands for (1, 1, cols).
 
     Shapes: image and measurement (batch, *spatial), any dtype, which is kept.
 
@@ -28,9 +29,9 @@ class Inpainting(LinearOperator):
 
     known: Tensor
 
-    def __init__(self, known: Tensor) -> None:
+    def __init__(self, known: Tensor | np.ndarray) -> None:
         super().__init__()
-        self.register_buffer("known", checked_mask(known), persistent=False)
+        self.register_buffer("known", as_mask(known), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return `M x`."""
@@ -45,6 +46,10 @@ class Inpainting(LinearOperator):
         """Return `M x`: M is a projection."""
         return self(x)
 
+    def extra_repr(self) -> str:
+        """Return the shape of the mask."""
+        return f"known {tuple(self.known.shape)}"
+
 
 @final
 class PartialFourier(LinearOperator):
@@ -55,8 +60,8 @@ class PartialFourier(LinearOperator):
     for real images half of the frequencies: `Re F^H M F = F^H M_s F`, M_s the mean of the mask and its mirror image.
 
     Args:
-        sampling_mask: (batch or 1, *spatial) bool or 0/1, zero frequency in the middle, with size 1 along fully
-            sampled axes.
+        sampling_mask: (batch or 1, *spatial) bool or 0/1, NumPy or torch, zero frequency in the middle, with size 1
+            along fully sampled axes; (cols,) stands for (1, 1, cols).
         real: whether the images are real.
 
     Shapes: image (batch, *spatial), complex or real as declared; k-space (batch, *spatial), complex, exactly zero
@@ -69,7 +74,7 @@ class PartialFourier(LinearOperator):
 
     symmetric_weights: Tensor
 
-    def __init__(self, sampling_mask: Tensor, real: bool = False) -> None:
+    def __init__(self, sampling_mask: Tensor | np.ndarray, real: bool = False) -> None:
         super().__init__()
         self.real = real
         self.sampled_fourier = SampledFourier(sampling_mask)
@@ -105,11 +110,14 @@ class PartialFourier(LinearOperator):
         if not self.real:
             return self.sampled_fourier.normal(x[:, None])[:, 0]
         dim = self.sampled_fourier.undersampled
-        # a module converted to a complex dtype has complex weights
-        weights = self.symmetric_weights.real.to(x.dtype)
+        weights = self.symmetric_weights.to(x.dtype)
         if not dim:
             return x * weights
         return torch.fft.irfftn(torch.fft.rfftn(x, dim=dim) * weights, s=[x.shape[axis] for axis in dim], dim=dim)
+
+    def extra_repr(self) -> str:
+        """Return the shape of the mask, the share of samples that it keeps, and the kind of the images."""
+        return f"{mask_repr(self.sampling_mask)}, {'real' if self.real else 'complex'} images"
 
     def _check_image(self, x: Tensor) -> None:
         if self.real and not x.is_floating_point():

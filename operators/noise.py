@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from operators.calibration import calibration_matrix, calibration_region
 from operators.fourier import centred_ifft
 from operators.linear import require_complex
+from operators.sampling import as_mask
 
 _MATRIX_COLUMNS = 144
 _FEWEST_LINES = 4
@@ -19,7 +21,9 @@ _MAX_ROUNDS = 8
 _SETTLED = 0.005
 
 
-def estimate_noise_level(kspace: Tensor, sampling_mask: Tensor, readout_oversampled: bool = False) -> Tensor:
+def estimate_noise_level(
+    kspace: Tensor, sampling_mask: Tensor | np.ndarray, readout_oversampled: bool = False
+) -> Tensor:
     """Return the noise standard deviation sigma of the k-space, `sigma^2 = mean over coils of E|n_c|^2`, per sample.
 
     sigma is that of the complex noise, so each of its real and imaginary parts has sigma / sqrt(2); with the
@@ -31,7 +35,8 @@ def estimate_noise_level(kspace: Tensor, sampling_mask: Tensor, readout_oversamp
 
     Args:
         kspace: (batch, coil, rows, cols) complex; rows are the readout; samples that are not measured are not used.
-        sampling_mask: (batch or 1, rows, cols) bool or 0/1, with size 1 along fully sampled axes.
+        sampling_mask: (batch or 1, rows, cols) bool or 0/1, NumPy or torch, with size 1 along fully sampled axes, or
+            (cols,).
         readout_oversampled: rows are sampled twice as densely as the object needs, and not yet cropped.
 
     Returns:
@@ -48,15 +53,15 @@ def estimate_noise_level(kspace: Tensor, sampling_mask: Tensor, readout_oversamp
     if not readout_oversampled:
         covariance = estimate_noise_covariance(kspace, sampling_mask)
         return covariance.diagonal(dim1=1, dim2=2).real.mean(dim=1).sqrt()
-    _check(kspace, sampling_mask)
-    if sampling_mask.shape[1] != 1:
+    masks = _checked_mask(kspace, sampling_mask)
+    if masks.shape[1] != 1:
         raise ValueError(
-            f"estimate_noise_level: the sampling mask {tuple(sampling_mask.shape)} varies along the rows,"
+            f"estimate_noise_level: the sampling mask {tuple(masks.shape)} varies along the rows,"
             " expected size 1 there with readout_oversampled"
         )
     levels = []
     for index, scan in enumerate(kspace):
-        mask = sampling_mask[index % len(sampling_mask), 0].expand(kspace.shape[-1]) != 0
+        mask = masks[index % len(masks), 0].expand(kspace.shape[-1])
         scan = _without_empty_rows(scan[:, :, mask])
         rows = scan.shape[1]
         window = torch.hann_window(rows + 1, periodic=True, dtype=scan.real.dtype, device=scan.device)[1:]
@@ -68,7 +73,7 @@ def estimate_noise_level(kspace: Tensor, sampling_mask: Tensor, readout_oversamp
     return torch.stack(levels)
 
 
-def estimate_noise_covariance(kspace: Tensor, sampling_mask: Tensor) -> Tensor:
+def estimate_noise_covariance(kspace: Tensor, sampling_mask: Tensor | np.ndarray) -> Tensor:
     """Return the noise covariance over coils, `Psi[i, j] = E n_i conj(n_j)`, estimated from the scan itself.
 
     The overlapping multi-coil blocks of k-space form a matrix A of low rank plus noise: r of its N right singular
@@ -95,7 +100,8 @@ def estimate_noise_covariance(kspace: Tensor, sampling_mask: Tensor) -> Tensor:
 
     Args:
         kspace: (batch, coil, rows, cols) complex; rows are the readout.
-        sampling_mask: (batch or 1, rows, cols) bool or 0/1, with size 1 along fully sampled axes.
+        sampling_mask: (batch or 1, rows, cols) bool or 0/1, NumPy or torch, with size 1 along fully sampled axes, or
+            (cols,).
 
     Returns:
         (batch, coil, coil) complex Hermitian positive definite, in squared units of the k-space.
@@ -108,12 +114,9 @@ def estimate_noise_covariance(kspace: Tensor, sampling_mask: Tensor) -> Tensor:
         TypeError: when the k-space is not complex.
         ValueError: when shapes do not fit, or some k-space is zero or not finite.
     """
-    _check(kspace, sampling_mask)
+    masks = _checked_mask(kspace, sampling_mask)
     return torch.stack(
-        [
-            _noise_covariance(scan, sampling_mask[index % len(sampling_mask)]).to(kspace.dtype)
-            for index, scan in enumerate(kspace)
-        ]
+        [_noise_covariance(scan, masks[index % len(masks)]).to(kspace.dtype) for index, scan in enumerate(kspace)]
     )
 
 
@@ -175,7 +178,7 @@ def _peripheral_variances(scan: Tensor, sampling_mask: Tensor) -> Tensor:
     rows, cols = scan.shape[1:]
     radius = [(torch.arange(n, device=scan.device) - n // 2).to(scan.real.dtype) / n for n in (rows, cols)]
     radius_squared = radius[0][:, None].square() + radius[1].square()
-    measured = (sampling_mask != 0).expand(rows, cols) & (scan != 0).any(dim=0)
+    measured = sampling_mask.expand(rows, cols) & (scan != 0).any(dim=0)
     samples, distance = scan[:, measured], radius_squared[measured]
     outer = distance.topk(max(1, len(distance) // 20)).indices
     return samples[:, outer].abs().square().median(dim=1).values.to(torch.float64) / math.log(2)
@@ -229,11 +232,13 @@ def _without_empty_rows(scan: Tensor) -> Tensor:
     return scan[:, int(filled[0]) : int(filled[-1]) + 1] if len(filled) else scan
 
 
-def _check(kspace: Tensor, sampling_mask: Tensor) -> None:
+def _checked_mask(kspace: Tensor, sampling_mask: Tensor | np.ndarray) -> Tensor:
+    """Return the mask (batch or 1, rows or 1, cols or 1) bool; raise unless k-space and mask fit and hold signal."""
     require_complex("estimate_noise_level", "k-space", kspace)
-    shape, mask_shape = tuple(kspace.shape), tuple(sampling_mask.shape)
+    mask = as_mask(sampling_mask, 2, kspace.device)
+    shape, mask_shape = tuple(kspace.shape), tuple(mask.shape)
     sizes = (shape[0], *shape[2:])
-    if len(shape) != 4 or len(mask_shape) != 3 or any(m not in (1, n) for m, n in zip(mask_shape, sizes, strict=True)):
+    if len(shape) != 4 or any(m not in (1, n) for m, n in zip(mask_shape, sizes, strict=True)):
         raise ValueError(
             f"estimate_noise_level: k-space {shape} does not fit the sampling mask {mask_shape},"
             " expected (batch, coil, rows, cols) and (batch or 1, rows or 1, cols or 1)"
@@ -241,3 +246,4 @@ def _check(kspace: Tensor, sampling_mask: Tensor) -> None:
     peak = kspace.abs().amax(dim=(1, 2, 3))
     if not bool(torch.isfinite(peak).all()) or not bool((peak > 0).all()):
         raise ValueError("estimate_noise_level: the k-space of some sample is zero or not finite")
+    return mask

@@ -1,4 +1,4 @@
-"""Multi-coil MRI on any trajectory, `A = W^(1/2) F S`, with a normal operator that costs two padded FFTs a coil."""
+"""Multi-coil MRI on any trajectory, `A = F S`, with a normal operator that costs two padded FFTs a coil."""
 
 from __future__ import annotations
 
@@ -13,29 +13,22 @@ from operators.linear import LinearOperator, require_complex
 from operators.nufft import NUFFT
 from operators.off_resonance import OffResonance
 from operators.sensitivity import Sensitivity
-from operators.toeplitz import Toeplitz, check_weights
+from operators.toeplitz import Toeplitz
 
 
 @final
 class NonCartesianSense(LinearOperator):
-    """The SENSE operator on an arbitrary trajectory, `A x = W^(1/2) F (s_1 x, ..., s_C x)`, in 2D and 3D.
+    """The SENSE operator on an arbitrary trajectory, `A x = F (s_1 x, ..., s_C x)`, in 2D and 3D: the acquisition.
 
-    F is the `NUFFT`, or `OffResonance` when a field map is given. Without weights A is the plain acquisition. With
-    weights W (density compensation) the least-squares problem and the adjoint are weighted by W, and the measured data
-    enter through `weigh`:
-
-        A.adjoint(A.weigh(b)) = S^H F^H W b        the gridding reconstruction
-        argmin |A x - A.weigh(b)|^2                weighted least squares
-
-    `normal` is `sum_c conj(s_c) T (s_c x)` with `Toeplitz` T, one padded FFT pair per coil; with a field map, or for
-    input of higher precision than the maps, it is the adjoint of the forward operator. Unlike a Cartesian A, this one
-    has a norm above 1: about the square root of the largest sampling density (samples per 1 / FOV^ndim), or about 1
-    with density compensation.
+    F is the `NUFFT`, or `OffResonance` when a field map is given. `normal` is `sum_c conj(s_c) T (s_c x)` with
+    `Toeplitz` T, one padded FFT pair per coil; with a field map, or for input of higher precision than the maps, it is
+    the adjoint of the forward operator. Unlike a Cartesian A, this one has a norm above 1: about the square root of the
+    largest sampling density (samples per 1 / FOV^ndim). Density compensation does not belong to the acquisition: it
+    weighs the data and the operator alike, see `density_weighted`.
 
     Args:
         sensitivity_maps: (batch or 1, coil, *spatial) complex.
         trajectory: (batch or 1, *samples, ndim) real, in cycles per field of view (see `NUFFT`).
-        weights: (batch or 1, *samples) real, not negative, such as from `density_compensation`; None for none.
         field_map: B0 offset in Hz, (batch or 1, *spatial) real, together with
         readout_times: seconds after excitation of each sample, of a shape that broadcasts to *samples.
         accuracy: relative error asked of the NUFFT; single precision never asks for less than 1e-6.
@@ -45,18 +38,15 @@ class NonCartesianSense(LinearOperator):
 
     Raises:
         ValueError: shapes that do not fit, a field map without times or the reverse.
-        TypeError: real images, complex trajectories or weights.
+        TypeError: real images, complex trajectories.
 
     Reference: Pruessmann, Weiger, Boernert, Boesiger, Magn Reson Med 46, 2001; Fessler et al., IEEE TSP 53, 2005.
     """
-
-    root_weights: Tensor | None
 
     def __init__(
         self,
         sensitivity_maps: Tensor,
         trajectory: Tensor,
-        weights: Tensor | None = None,
         *,
         field_map: Tensor | None = None,
         readout_times: Tensor | None = None,
@@ -79,25 +69,15 @@ class NonCartesianSense(LinearOperator):
                     f"NonCartesianSense: field map {tuple(field_map.shape)} (batch, *spatial) does not fit sensitivity"
                     f" maps {tuple(sensitivity_maps.shape)} (batch, coil, *spatial)"
                 )
-        batches = [len(sensitivity_maps), len(trajectory)]
-        if weights is not None:
-            check_weights("NonCartesianSense", weights, trajectory)
-            batches.append(len(weights))
-        if field_map is not None:
-            batches.append(len(field_map))
+        batches = [len(sensitivity_maps), len(trajectory)] + ([] if field_map is None else [len(field_map)])
         if len({*batches} - {1}) > 1:
             raise ValueError(
-                f"NonCartesianSense: batches of sensitivity maps, trajectory, weights and field map are {batches},"
-                " expected 1 or one size"
+                f"NonCartesianSense: batches of sensitivity maps, trajectory and field map are {batches}, expected 1 or"
+                " one size"
             )
-        root = None if weights is None else weights.sqrt()
-        self.register_buffer("root_weights", root, persistent=False)
         self.toeplitz: Toeplitz | None = None
         if toeplitz and field_map is None:
-            convolution = Toeplitz(trajectory, spatial, weights, accuracy=accuracy)
-            self.toeplitz = convolution.to(sensitivity_maps.real.dtype).to(sensitivity_maps.device)
-        # Converting the module to double precision later does not make a rounded kernel exact.
-        self._kernel_eps = torch.finfo(sensitivity_maps.dtype).eps
+            self.toeplitz = kernel_for(sensitivity_maps, trajectory, None, accuracy)
 
     @property
     def sensitivity_maps(self) -> Tensor:
@@ -109,42 +89,54 @@ class NonCartesianSense(LinearOperator):
         """The sampled points of k-space, (batch or 1, *samples, ndim), in cycles per field of view."""
         return self.encoding.trajectory
 
-    def weigh(self, kspace: Tensor) -> Tensor:
-        """Return `W^(1/2) b`: measured k-space (batch, coil, *samples) in the units of this operator's range."""
-        require_complex("NonCartesianSense", "k-space", kspace)
-        expected = (self.sensitivity_maps.shape[1], *self.encoding.samples)
-        root = self.root_weights
-        if tuple(kspace.shape[1:]) != expected or (root is not None and len(root) not in (1, len(kspace))):
-            raise ValueError(
-                f"NonCartesianSense: k-space {tuple(kspace.shape)}, expected (batch, {', '.join(map(str, expected))})"
-                + ("" if root is None else f" for a batch of {len(root)} weights")
-            )
-        return kspace if root is None else root.real.to(kspace.real.dtype)[:, None] * kspace
-
     def forward(self, x: Tensor) -> Tensor:
-        """Return `W^(1/2) F S x`: image (batch, *spatial) to k-space (batch, coil, *samples)."""
-        return self.weigh(self.encoding(self.sensitivity(x)))
+        """Return `F S x`: image (batch, *spatial) to k-space (batch, coil, *samples)."""
+        kspace: Tensor = self.encoding(self.sensitivity(x))
+        return kspace
 
     def adjoint(self, y: Tensor) -> Tensor:
-        """Return `S^H F^H W^(1/2) y`: k-space (batch, coil, *samples) to image (batch, *spatial)."""
-        return self.sensitivity.adjoint(self.encoding.adjoint(self.weigh(y)))
+        """Return `S^H F^H y`: k-space (batch, coil, *samples) to image (batch, *spatial)."""
+        self.check_kspace(y)
+        return self.sensitivity.adjoint(self.encoding.adjoint(y))
 
     def normal(self, x: Tensor) -> Tensor:
         """Return `A^H A x`; image to image."""
         self.sensitivity.check_image(x)
-        convolution = self.toeplitz
-        if convolution is None:
+        if self.toeplitz is None or not self.toeplitz.serves(x.dtype):
             return super().normal(x)
-        if torch.finfo(x.dtype).eps < max(self._kernel_eps, torch.finfo(convolution.spectrum.dtype).eps):
-            return super().normal(x)
-        maps = self.sensitivity_maps
-        coils = maps.shape[1]
-        padded = len(x) * prod(convolution.spectrum.shape[1:]) * x.element_size()
-        step = max(1, toeplitz_module.CHUNK_BYTES // padded)
-        if step >= coils:
-            return self.sensitivity.adjoint(convolution(self.sensitivity(x)))
-        parts = []
-        for start in range(0, coils, step):
-            some = Sensitivity(maps[:, start : start + step])
-            parts.append(some.adjoint(convolution(some(x))))
-        return torch.stack(parts).sum(0)
+        return convolved(self.sensitivity, self.toeplitz, x)
+
+    def check_kspace(self, kspace: Tensor) -> None:
+        """Raise unless `kspace` is complex and of shape (batch, coil, *samples)."""
+        require_complex("NonCartesianSense", "k-space", kspace)
+        expected = (self.sensitivity_maps.shape[1], *self.encoding.samples)
+        if tuple(kspace.shape[1:]) != expected:
+            raise ValueError(
+                f"NonCartesianSense: k-space {tuple(kspace.shape)}, expected (batch, {', '.join(map(str, expected))})"
+            )
+
+    def extra_repr(self) -> str:
+        """Return the shapes of maps and trajectory."""
+        return f"sensitivity_maps {tuple(self.sensitivity_maps.shape)}, trajectory {tuple(self.trajectory.shape)}"
+
+
+def kernel_for(sensitivity_maps: Tensor, trajectory: Tensor, weights: Tensor | None, accuracy: float) -> Toeplitz:
+    """Return `F^H W F` for coil images of these maps, in their precision and on their device."""
+    spatial = sensitivity_maps.shape[2:]
+    convolution = Toeplitz(trajectory, spatial, weights, accuracy=accuracy, dtype=sensitivity_maps.real.dtype)
+    return convolution.to(sensitivity_maps.device)
+
+
+def convolved(sensitivity: Sensitivity, convolution: Toeplitz, x: Tensor) -> Tensor:
+    """Return `sum_c conj(s_c) T (s_c x)`, a few coils at a time."""
+    maps = sensitivity.sensitivity_maps
+    coils = maps.shape[1]
+    padded = len(x) * prod(convolution.spectrum.shape[1:]) * x.element_size()
+    step = max(1, toeplitz_module.CHUNK_BYTES // padded)
+    if step >= coils:
+        return sensitivity.adjoint(convolution(sensitivity(x)))
+    parts = []
+    for start in range(0, coils, step):
+        some = Sensitivity(maps[:, start : start + step])
+        parts.append(some.adjoint(convolution(some(x))))
+    return torch.stack(parts).sum(0)

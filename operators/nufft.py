@@ -70,8 +70,12 @@ class NUFFT(LinearOperator):
         self.check("samples", y, self.samples)
         return self._apply_transform(y, 1, self.samples, self.spatial)
 
+    def extra_repr(self) -> str:
+        """Return the shapes of image and trajectory."""
+        return f"{self.spatial}, trajectory {tuple(self.trajectory.shape)}"
+
     def _apply_transform(self, x: Tensor, kind: int, before: tuple[int, ...], after: tuple[int, ...]) -> Tensor:
-        points = self.trajectory.real.flatten(1, -2)  # real: a conversion of the module may have made it complex
+        points = self.trajectory.flatten(1, -2)
         outer = x.shape[: x.ndim - len(before)]
         flat = x.reshape(len(x), -1, *(before if kind == 2 else (prod(before),)))
         result: Tensor = _Transform.apply(flat, points, self.spatial, self.accuracy, kind)

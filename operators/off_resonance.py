@@ -115,10 +115,14 @@ class OffResonance(LinearOperator):
             x = x + self._phase(segment, y, outer).conj() * self.nufft.adjoint(weighted)
         return x
 
+    def extra_repr(self) -> str:
+        """Return the shapes of image and trajectory and the number of segments."""
+        return f"{self.spatial}, trajectory {tuple(self.trajectory.shape)}, {self.n_segments} segments"
+
     def _phase(self, segment: int, like: Tensor, outer: int) -> Tensor:
         """Return p_l in the dtype of `like`, with axes of size 1 after the batch up to `outer` leading axes."""
         # Radians in double precision: a late segment far off resonance is many turns away.
-        turns = self.field_map.real.double() * self.segment_times.real[segment].double()
+        turns = self.field_map.double() * self.segment_times[segment].double()
         phase = torch.polar(torch.ones_like(turns), -2 * pi * turns).to(like.dtype)
         return phase.reshape(len(phase), *[1] * (outer - 1), *phase.shape[1:])
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from typing import final
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from operators.fourier import Fourier, uncentre
 from operators.linear import LinearOperator, require_complex
-from operators.sampling import Sampling
+from operators.sampling import Sampling, mask_repr
 from operators.sensitivity import broadcasts
 
 
@@ -23,7 +24,8 @@ class SampledFourier(LinearOperator):
     the image are phases in k-space that commute with the mask).
 
     Args:
-        sampling_mask: (batch or 1, *spatial) bool or 0/1, with size 1 along axes that are sampled alike everywhere.
+        sampling_mask: (batch or 1, *spatial) bool or 0/1, NumPy or torch, with size 1 along axes that are sampled alike
+            everywhere; (cols,) stands for (1, 1, cols).
         fourier_ndim: number of trailing spatial axes that are transformed; the others (time) index separate images.
             None: all of them.
 
@@ -39,7 +41,7 @@ class SampledFourier(LinearOperator):
 
     weights: Tensor
 
-    def __init__(self, sampling_mask: Tensor, fourier_ndim: int | None = None) -> None:
+    def __init__(self, sampling_mask: Tensor | np.ndarray, fourier_ndim: int | None = None) -> None:
         super().__init__()
         self.sampling = Sampling(sampling_mask)
         mask = self.sampling.sampling_mask
@@ -60,7 +62,6 @@ class SampledFourier(LinearOperator):
         weights = uncentre(mask, self.undersampled) if self.undersampled else mask
         # real, as wide as the mask varies: (batch or 1, 1, *spatial)
         self.register_buffer("weights", weights[:, None].to(torch.get_default_dtype()), persistent=False)
-        self._conjugating: tuple[Tensor, Tensor] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """Return `M F x`."""
@@ -81,10 +82,13 @@ class SampledFourier(LinearOperator):
             )
         return self.project(x, self.weights)
 
+    def extra_repr(self) -> str:
+        """Return the shape of the mask, the share of samples that it keeps, and the axes that are transformed."""
+        return f"{mask_repr(self.sampling.sampling_mask)}, fourier_ndim {self.fourier_ndim}"
+
     def project(self, coil_images: Tensor, weights: Tensor) -> Tensor:
         """Return `F_u^-1 W F_u x` for weights of these positions: the part of `normal` that works on any chunk."""
-        # a module converted to a complex dtype has complex weights
-        weights = weights.real.to(coil_images.real.dtype)
+        weights = weights.to(coil_images.real.dtype)
         if not self.undersampled:
             return coil_images * weights
         return torch.fft.ifftn(torch.fft.fftn(coil_images, dim=self.undersampled) * weights, dim=self.undersampled)
@@ -93,15 +97,11 @@ class SampledFourier(LinearOperator):
         """Return the weights of `project_conjugate` for complex images of this dtype, (batch or 1, 1, *spatial).
 
         Real part w / n, imaginary part -w / n, n the number of points transformed: packed as complex numbers, so that
-        chunks are cut as from the images. Kept from one call to the next: on small images making them is a
-        noticeable part of a normal operator.
+        chunks are cut as from the images.
         """
-        known = self._conjugating
-        if known is None or known[0] is not self.weights or known[1].dtype != dtype:
-            weights = self.weights.real.to(dtype.to_real())
-            weights = weights / math.prod(weights.shape[axis] for axis in self.undersampled)
-            known = self._conjugating = (self.weights, torch.complex(weights, -weights))
-        return known[1]
+        weights = self.weights.to(dtype.to_real())
+        weights = weights / math.prod(weights.shape[axis] for axis in self.undersampled)
+        return torch.complex(weights, -weights)
 
     def project_conjugate(self, coil_images: Tensor, weights: Tensor) -> Tensor:
         """Return `conj(F_u^-1 W F_u x)` with `conjugating_weights`, overwriting its input where it can.

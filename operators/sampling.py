@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import final
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,16 +19,17 @@ class Sampling(LinearOperator):
     in a negative zero).
 
     Args:
-        sampling_mask: (batch or 1, *spatial) bool or 0/1, with size 1 along fully sampled axes; the same for all coils.
+        sampling_mask: (batch or 1, *spatial) bool or 0/1, NumPy or torch, with size 1 along fully sampled axes; the
+            same for all coils. (cols,) stands for (1, 1, cols), see `as_mask`.
 
     Shapes: k-space (batch, coil, *spatial), complex.
     """
 
     sampling_mask: Tensor
 
-    def __init__(self, sampling_mask: Tensor) -> None:
+    def __init__(self, sampling_mask: Tensor | np.ndarray) -> None:
         super().__init__()
-        self.register_buffer("sampling_mask", checked_mask(sampling_mask), persistent=False)
+        self.register_buffer("sampling_mask", as_mask(sampling_mask), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return `M x`."""
@@ -51,13 +53,46 @@ class Sampling(LinearOperator):
         """Return `M x`: M is a projection."""
         return self(x)
 
+    def extra_repr(self) -> str:
+        """Return the shape of the mask and the share of samples that it keeps."""
+        return mask_repr(self.sampling_mask)
 
-def checked_mask(sampling_mask: Tensor) -> Tensor:
-    """Return the mask as bool; raise ValueError when it holds anything but 0 and 1 or has no spatial axis."""
-    if sampling_mask.ndim < 2:
-        raise ValueError(f"sampling mask: shape {tuple(sampling_mask.shape)}, expected (batch or 1, *spatial)")
-    if sampling_mask.dtype != torch.bool:
-        if not bool(((sampling_mask == 0) | (sampling_mask == 1)).all()):
+
+def as_mask(sampling_mask: Tensor | np.ndarray, ndim: int | None = None, device: torch.device | None = None) -> Tensor:
+    """Return a mask (batch or 1, *spatial) bool, from NumPy or torch, with missing axes in front as in broadcasting.
+
+    A mask (cols,) becomes (1, ..., 1, cols): lines that are sampled at every position of the other axes and in every
+    sample, as `random_mask` and the like return them. With two spatial axes (rows, cols) becomes (1, rows, cols).
+
+    Args:
+        sampling_mask: bool or 0/1.
+        ndim: number of spatial axes, where it is known. None: one less than the mask has, and two for (cols,).
+        device: where the mask is needed; None for where it is.
+
+    Raises:
+        TypeError: something else than an array or a tensor.
+        ValueError: other values than 0 and 1, no axis or more than ndim + 1.
+    """
+    if not isinstance(sampling_mask, Tensor | np.ndarray):
+        raise TypeError(f"sampling mask: got {type(sampling_mask).__name__}, expected a NumPy array or a tensor")
+    mask = sampling_mask
+    if isinstance(mask, np.ndarray):
+        # a copy: the operator must not change with the caller's array
+        mask = torch.from_numpy(np.array(mask, order="C"))
+    known = ndim if ndim is not None else max(mask.ndim - 1, 2 if mask.ndim == 1 else 1)
+    if not 1 <= mask.ndim <= known + 1:
+        spatial = "*spatial" if ndim is None else f"{ndim} spatial axes"
+        raise ValueError(
+            f"sampling mask: shape {tuple(mask.shape)}, expected (batch or 1, {spatial}), or fewer axes: (cols,)"
+        )
+    if mask.dtype != torch.bool:
+        if not bool(((mask == 0) | (mask == 1)).all()):
             raise ValueError("sampling mask: holds values other than 0 and 1")
-        sampling_mask = sampling_mask != 0
-    return sampling_mask
+        mask = mask != 0
+    return mask.reshape(*[1] * (known + 1 - mask.ndim), *mask.shape).to(device)
+
+
+def mask_repr(mask: Tensor) -> str:
+    """Return the words for a mask in the name of an operator: its shape and the share of samples that it keeps."""
+    share = "" if mask.is_meta else f", {100 * float(mask.double().mean()):.0f} % sampled"
+    return f"sampling_mask {tuple(mask.shape)}{share}"

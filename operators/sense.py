@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import final
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from operators.fourier import Fourier
 from operators.linear import LinearOperator, require_complex
 from operators.sampled_fourier import SampledFourier
-from operators.sampling import Sampling
+from operators.sampling import Sampling, as_mask, mask_repr
 from operators.sensitivity import Sensitivity, broadcasts, combine, combine_conjugate, weight
 
 # Coil images of one chunk: small enough to stay in a core's cache from the first FFT to the coil combination.
@@ -38,8 +39,9 @@ class Sense(LinearOperator):
 
     Args:
         sensitivity_maps: (batch or 1, coil, *spatial) complex, with size 1 along axes that share the maps.
-        sampling_mask: (batch or 1, *spatial) bool or 0/1, with size 1 along axes that are sampled alike everywhere. An
-            axis along which a mask of full size does not vary is recognised as fully sampled too.
+        sampling_mask: (batch or 1, *spatial) bool or 0/1, NumPy or torch, with size 1 along axes that are sampled alike
+            everywhere. Axes that are missing in front count as such: (cols,) for lines, (rows, cols). An axis along
+            which a mask of full size does not vary is recognised as fully sampled too.
         fourier_ndim: number of trailing spatial axes that are Fourier transformed; None: all. Dynamic 2D imaging has
             the spatial axes (time, rows, cols), fourier_ndim 2, a mask (batch, time, rows or 1, cols) and one set of
             maps (batch, coil, 1, rows, cols) for all frames.
@@ -54,10 +56,13 @@ class Sense(LinearOperator):
     Reference: Pruessmann et al., SENSE, Magn Reson Med 42, 1999.
     """
 
-    def __init__(self, sensitivity_maps: Tensor, sampling_mask: Tensor, fourier_ndim: int | None = None) -> None:
+    def __init__(
+        self, sensitivity_maps: Tensor, sampling_mask: Tensor | np.ndarray, fourier_ndim: int | None = None
+    ) -> None:
         super().__init__()
         self.sensitivity = Sensitivity(sensitivity_maps)
-        self.encoding = SampledFourier(sampling_mask, fourier_ndim)
+        mask = as_mask(sampling_mask, sensitivity_maps.ndim - 2, sensitivity_maps.device)
+        self.encoding = SampledFourier(mask, fourier_ndim)
         check_mask("Sense", self.sampling_mask, sensitivity_maps, "(batch, coil, *spatial)")
 
     @property
@@ -102,20 +107,11 @@ class Sense(LinearOperator):
         """
         if self.chunk_axis != 1:
             raise ValueError("Sense: the first spatial axis is undersampled, expected it fully sampled to decouple")
-        count = stop - start
+        return Sense(*positions_apart(self.encoding, self.sensitivity_maps, slice(start, stop), batch))
 
-        def separated(tensor: Tensor) -> Tensor:
-            """(batch or 1, n or 1, *rest) to (batch n, *rest), or (1, *rest) when it is the same for all."""
-            tensor = part(tensor, 1, start, count)
-            if tensor.shape[:2] == (1, 1):
-                return tensor[:, 0]
-            return tensor.expand(batch, count, *tensor.shape[2:]).flatten(0, 1).contiguous()
-
-        mask = self.sampling_mask
-        if self.encoding.fourier_ndim == self.encoding.ndim:  # a Fourier axis, along which the mask does not vary
-            mask = mask[:, :1]
-        ndim = min(self.encoding.fourier_ndim, self.encoding.ndim - 1)
-        return Sense(separated(self.sensitivity_maps.movedim(2, 1)), separated(mask), ndim)
+    def extra_repr(self) -> str:
+        """Return the shapes of maps and mask."""
+        return sense_repr(self.sensitivity_maps, self.encoding)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return `M F S x`: image (batch, *spatial) to k-space (batch, coil, *spatial)."""
@@ -242,6 +238,33 @@ def chunked_normal(
 
     chunk((image, x, maps, encoding.conjugating_weights(image.dtype)), axes, leaf, False)
     return image.conj_physical_()
+
+
+def positions_apart(encoding: SampledFourier, maps: Tensor, positions: slice, batch: int) -> tuple[Tensor, Tensor, int]:
+    """Return maps, mask and fourier_ndim of the problems of some positions along the first spatial axis, as a batch.
+
+    The axis is one that A^H A does not mix. Maps (batch or 1, ..., *spatial) become (batch n, ..., *rest), or
+    (1, ..., *rest) where they are the same for all; so does the mask.
+    """
+    count = positions.stop - positions.start
+
+    def apart(tensor: Tensor) -> Tensor:
+        """(batch or 1, n or 1, ...) to (batch n, ...), or (1, ...) when it is the same for all."""
+        tensor = part(tensor, 1, positions.start, count)
+        if tensor.shape[:2] == (1, 1):
+            return tensor[:, 0]
+        return tensor.expand(batch, count, *tensor.shape[2:]).flatten(0, 1).contiguous()
+
+    mask = encoding.sampling.sampling_mask
+    if encoding.fourier_ndim == encoding.ndim:  # a Fourier axis, along which the mask does not vary
+        mask = mask[:, :1]
+    return apart(maps.movedim(-encoding.ndim, 1)), apart(mask), min(encoding.fourier_ndim, encoding.ndim - 1)
+
+
+def sense_repr(maps: Tensor, encoding: SampledFourier) -> str:
+    """Return what the name of a Cartesian operator says between its parentheses."""
+    time = "" if encoding.fourier_ndim == encoding.ndim else f", fourier_ndim {encoding.fourier_ndim}"
+    return f"sensitivity_maps {tuple(maps.shape)}, {mask_repr(encoding.sampling.sampling_mask)}{time}"
 
 
 def part(tensor: Tensor, axis: int, start: int, count: int) -> Tensor:

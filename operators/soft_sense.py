@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import final
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from operators.linear import LinearOperator, require_complex
 from operators.sampled_fourier import SampledFourier
-from operators.sense import check_kspace, check_mask, chunked_normal, decoded, encoded
-from operators.sensitivity import broadcasts, combine_conjugate
+from operators.sampling import Sampling, as_mask
+from operators.sense import check_kspace, check_mask, chunked_normal, decoded, encoded, positions_apart, sense_repr
+from operators.sensitivity import broadcasts, combine, combine_conjugate
 
 _LAYOUT = "(batch, set, coil, *spatial)"
 
@@ -30,7 +32,7 @@ class SoftSense(LinearOperator):
     Args:
         sensitivity_maps: (batch or 1, set, coil, *spatial) complex, with size 1 along axes that share the maps;
             `espirit_maps(..., n_maps=2)` returns such maps.
-        sampling_mask: (batch or 1, *spatial) bool or 0/1, as in `Sense`.
+        sampling_mask: (batch or 1, *spatial) bool or 0/1, or fewer axes, as in `Sense`.
         fourier_ndim: number of trailing spatial axes that are Fourier transformed; None: all.
 
     Shapes: image (batch, set, *spatial), k-space (batch, coil, *spatial), complex, zero frequency in the middle.
@@ -44,13 +46,16 @@ class SoftSense(LinearOperator):
 
     sensitivity_maps: Tensor
 
-    def __init__(self, sensitivity_maps: Tensor, sampling_mask: Tensor, fourier_ndim: int | None = None) -> None:
+    def __init__(
+        self, sensitivity_maps: Tensor, sampling_mask: Tensor | np.ndarray, fourier_ndim: int | None = None
+    ) -> None:
         super().__init__()
         require_complex("SoftSense", "sensitivity maps", sensitivity_maps)
         if sensitivity_maps.ndim < 4 or 0 in sensitivity_maps.shape:
             raise ValueError(f"SoftSense: maps {tuple(sensitivity_maps.shape)}, expected a non-empty {_LAYOUT}")
         self.register_buffer("sensitivity_maps", sensitivity_maps, persistent=False)
-        self.encoding = SampledFourier(sampling_mask, fourier_ndim)
+        mask = as_mask(sampling_mask, sensitivity_maps.ndim - 3, sensitivity_maps.device)
+        self.encoding = SampledFourier(mask, fourier_ndim)
         check_mask("SoftSense", self.sampling_mask, sensitivity_maps, _LAYOUT)
 
     @property
@@ -58,15 +63,51 @@ class SoftSense(LinearOperator):
         """The mask (batch or 1, *spatial), bool, zero frequency in the middle."""
         return self.encoding.sampling.sampling_mask
 
+    @property
+    def sampling(self) -> Sampling:
+        """M."""
+        return self.encoding.sampling
+
+    @property
+    def sets(self) -> int:
+        """The number of sets, and of images that make one sample."""
+        return self.sensitivity_maps.shape[1]
+
+    @property
+    def chunk_axis(self) -> int | None:
+        """The first axis of the image whose positions A^H A does not mix; None when it mixes all."""
+        separate = self.encoding.separate
+        return separate[0] + self.encoding.ndim + 2 if separate else None
+
+    def decoupled(self, start: int, stop: int, batch: int) -> SoftSense:
+        """Return the independent problems of positions start..stop along the first spatial axis of `batch` images.
+
+        image[:, :, start:stop] of shape (batch, set, n, *rest), as (batch n, set, *rest), goes with the operator
+        returned here; see `Sense.decoupled`.
+
+        Raises:
+            ValueError: the first spatial axis is undersampled.
+        """
+        if self.chunk_axis != 2:
+            raise ValueError("SoftSense: the first spatial axis is undersampled, expected it fully sampled to decouple")
+        return SoftSense(*positions_apart(self.encoding, self.sensitivity_maps, slice(start, stop), batch))
+
+    def extra_repr(self) -> str:
+        """Return the shapes of maps and mask."""
+        return sense_repr(self.sensitivity_maps, self.encoding)
+
     def forward(self, x: Tensor) -> Tensor:
         """Return `M F sum_k S_k x_k`: images (batch, set, *spatial) to k-space (batch, coil, *spatial)."""
         self._check_image(x)
         return encoded(self.encoding, self.sensitivity_maps, x, _weight)
 
-    def adjoint(self, y: Tensor) -> Tensor:
-        """Return `S_k^H F^H M y` for each set k: k-space (batch, coil, *spatial) to images (batch, set, *spatial)."""
+    def adjoint(self, y: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """Return `S_k^H F^H M y` for each set k: k-space (batch, coil, *spatial) to images (batch, set, *spatial).
+
+        With `dtype` it is `adjoint(y.to(dtype))`, but only a few coils at a time are held in that precision.
+        """
         check_kspace("SoftSense", y, self.sensitivity_maps, _LAYOUT)
-        return decoded(self.encoding, self.sensitivity_maps, y, _combine)
+        return decoded(self.encoding, self.sensitivity_maps, y, _combine, dtype)
 
     def normal(self, x: Tensor) -> Tensor:
         """Return `A^H A x` through FFTs along the undersampled axes only; images to images."""
@@ -97,8 +138,7 @@ def _weight(maps: Tensor, x: Tensor) -> Tensor:
 
 def _combine(maps: Tensor, y: Tensor) -> Tensor:
     """Return `sum_c conj(s_kc) y_c`, (batch, set, *spatial)."""
-    dtype = torch.promote_types(maps.dtype, y.dtype)
-    return torch.linalg.vecdot(maps.to(dtype), y[:, None].to(dtype), dim=2)
+    return torch.stack([combine(one, y) for one in maps.unbind(1)], dim=1)
 
 
 def _combine_conjugate(maps: Tensor, y: Tensor, out: Tensor) -> Tensor:

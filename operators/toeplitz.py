@@ -32,6 +32,7 @@ class Toeplitz(LinearOperator):
         spatial: image size.
         weights: w, (batch or 1, *samples) real, not negative; ones when None.
         accuracy: relative error of the kernel, computed in double precision.
+        dtype: the real dtype that the kernel is kept in.
 
     Shapes: (batch, ..., *spatial) complex to the same.
 
@@ -44,7 +45,13 @@ class Toeplitz(LinearOperator):
     spectrum: Tensor
 
     def __init__(
-        self, trajectory: Tensor, spatial: Sequence[int], weights: Tensor | None = None, *, accuracy: float = 1e-12
+        self,
+        trajectory: Tensor,
+        spatial: Sequence[int],
+        weights: Tensor | None = None,
+        *,
+        accuracy: float = 1e-12,
+        dtype: torch.dtype = torch.float64,
     ) -> None:
         super().__init__()
         self.spatial = tuple(spatial)
@@ -52,7 +59,13 @@ class Toeplitz(LinearOperator):
         if weights is None:
             weights = torch.ones(1, *trajectory.shape[1:-1], dtype=torch.float64, device=trajectory.device)
         check_weights("Toeplitz", weights, trajectory)
-        self.register_buffer("spectrum", self._spectrum(trajectory, weights, accuracy), persistent=False)
+        self.register_buffer("spectrum", self._spectrum(trajectory, weights, accuracy).to(dtype), persistent=False)
+        # Converting the module to double precision later does not make a rounded kernel exact.
+        self._eps = torch.finfo(dtype).eps
+
+    def serves(self, dtype: torch.dtype) -> bool:
+        """Tell whether the kernel is as precise as images of this dtype."""
+        return torch.finfo(dtype).eps >= max(self._eps, torch.finfo(self.spectrum.dtype).eps)
 
     def _spectrum(self, trajectory: Tensor, weights: Tensor, accuracy: float) -> Tensor:
         """Return the DFT of the kernel, lag 0 at index 0, (batch or 1, *(2 N)) float64."""
@@ -76,7 +89,7 @@ class Toeplitz(LinearOperator):
                 f"Toeplitz: image {tuple(x.shape)}, expected (batch, ..., {', '.join(map(str, self.spatial))}) for a"
                 f" batch of {len(self.spectrum)} kernels"
             )
-        spectrum = self.spectrum.real.to(x.real.dtype)[:, None]
+        spectrum = self.spectrum.to(x.real.dtype)[:, None]
         flat = x.reshape(len(x), -1, *self.spatial)
         step = max(1, CHUNK_BYTES // (len(x) * prod(spectrum.shape[1:]) * x.element_size()))
         return torch.cat([self._convolve(part, spectrum) for part in flat.split(step, dim=1)], dim=1).reshape(x.shape)

@@ -35,7 +35,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     ("molrecon.networks", "molrecon.torchdeq_solver"),
     ("molrecon.conditioning", "molrecon.equilibrium", "molrecon.tiling"),
-    ("molrecon.reconstructor",),
+    ("molrecon.guiding", "molrecon.reconstructor"),
     (
         "molrecon.classical",
         "molrecon.deep_equilibrium",

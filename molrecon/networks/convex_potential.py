@@ -19,7 +19,7 @@ class ConvexPotential:
 
     Args:
         filters: W and b.
-        threshold: t (batch, feature, *1), not negative.
+        threshold: t (batch, feature, *1), or (batch, feature, *spatial) where it varies over the image; not negative.
 
     Reference: Meunier, Delattre, Araujo, Allauzen, ICML 2022.
     """

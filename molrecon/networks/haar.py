@@ -42,20 +42,30 @@ def shifted_v_cycle(
     The image is extended by zeros to the multiples that the pyramid needs, which is isometric. With circular padding
     it is rolled instead of shifted, so that nothing is lost of the periodicity if its size is such a multiple.
     """
-    multiple = 2 ** (len(layers) // 2)
     sizes = x.shape[2:]
-    axes = tuple(axis for axis, factor in enumerate(factors, start=2) if factor == 2)
+    x = v_cycle(layers, to_multiples(x, factors, len(layers) // 2 + 1, shift, padding), factors)
+    if padding == "circular" and shift:
+        axes = tuple(axis for axis, factor in enumerate(factors, start=2) if factor == 2)
+        x = torch.roll(x, [-shift] * len(axes), axes)
+    for axis, (factor, n) in enumerate(zip(factors, sizes, strict=True), start=2):
+        x = x.narrow(axis, shift if factor == 2 and padding == "zeros" else 0, n)
+    return x
+
+
+def to_multiples(x: Tensor, factors: tuple[int, ...], levels: int, shift: int, padding: Padding) -> Tensor:
+    """Return x on the grid of a shifted pyramid: extended by zeros to multiples of `2^(levels - 1)`.
+
+    The image begins `shift` pixels behind the border along the averaged axes; with circular padding it is rolled by as
+    many.
+    """
+    multiple = 2 ** (levels - 1)
     roll = shift if padding == "circular" else 0
     before = [shift - roll if factor == 2 else 0 for factor in factors]
-    after = [-(n + b) % multiple if f == 2 else 0 for n, b, f in zip(sizes, before, factors, strict=True)]
+    after = [-(n + b) % multiple if f == 2 else 0 for n, b, f in zip(x.shape[2:], before, factors, strict=True)]
     margins = [m for pair in zip(reversed(before), reversed(after), strict=True) for m in pair]
     if any(margins):
         x = nnf.pad(x, margins)
     if roll:
+        axes = tuple(axis for axis, factor in enumerate(factors, start=2) if factor == 2)
         x = torch.roll(x, [roll] * len(axes), axes)
-    x = v_cycle(layers, x, factors)
-    if roll:
-        x = torch.roll(x, [-roll] * len(axes), axes)
-    for axis, (b, n) in enumerate(zip(before, sizes, strict=True), start=2):
-        x = x.narrow(axis, b, n)
     return x

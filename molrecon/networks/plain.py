@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from molrecon.networks.base import ReceptiveField, ScoreNetwork
-from molrecon.networks.convolution import Padding
+from molrecon.networks.convolution import Convolution, Padding
+from molrecon.networks.remembered import Remembered
 
 CONVOLUTION = {2: nn.Conv2d, 3: nn.Conv3d}
 
@@ -29,19 +30,14 @@ class PlainNetwork(ScoreNetwork):
         ndim: spatial axes, 2 or 3.
         padding: of the convolutions.
         skip: add `(1 - m) x`; the last convolution then starts at zero, and so H at `(1 - m) I`.
-        spectral: keep the spectral norm of each reshaped kernel (out, in * size) at 1 at most, by `project`. The
-            norm of the convolution itself can be up to three times that (3x3): it tempers, it bounds nothing.
+        spectral: apply each kernel divided by the spectral norm of its matrix (out, in * size) where that exceeds 1.
+            The norm of the convolution itself can be up to three times that (3x3): it tempers, it bounds nothing.
         seed: of the initial weights.
-
-    Attributes:
-        certified: False.
 
     Shapes: real images (batch, 2, *spatial). The noise level is ignored.
 
     References: Pramanik, Zimmerman, Jacob, IEEE TCI 2023, section V; Miyato et al., ICLR 2018 (`spectral`).
     """
-
-    certified = False
 
     def __init__(
         self,
@@ -85,6 +81,7 @@ class PlainNetwork(ScoreNetwork):
             if skip:
                 for parameter in self.convolutions[-1].parameters():
                     parameter.zero_()
+        self._tempered = Remembered(_tempered)
 
     def settings(self) -> dict[str, Any]:
         """Return the arguments that build a network of this shape."""
@@ -111,25 +108,30 @@ class PlainNetwork(ScoreNetwork):
         halo = (len(self.convolutions),) * self.ndim
         return ReceptiveField(halo, grid=(1,) * self.ndim, live=(3 + gathered) * self.features + 8)
 
-    @torch.no_grad()
-    def project(self) -> None:
-        """Divide each reshaped kernel by its spectral norm where that exceeds 1, if `spectral`."""
-        if self.spectral:
-            for convolution in self.convolutions:
-                weight = convolution.get_parameter("weight")
-                weight.div_(torch.linalg.matrix_norm(weight.flatten(1), 2).clamp_min(1))
+    def layers(self) -> list[Callable[[Tensor], Tensor]]:
+        """Return the convolutions as H applies them."""
+        if not self.spectral:
+            return list(self.convolutions)
+        kernels = self._tempered(*[convolution.get_parameter("weight") for convolution in self.convolutions])
+        biases = [convolution.get_parameter("bias") for convolution in self.convolutions]
+        return [Convolution(kernel, bias, self.padding) for kernel, bias in zip(kernels, biases, strict=True)]
 
     def lipschitz_bound(self) -> float:
         """Return `1 - m`: what training aimed at, not a bound."""
         return 1 - self.monotonicity
 
-    def denoiser(self, noise_level: Tensor) -> Callable[[Tensor], Tensor]:
+    def denoiser(self, noise_level: Tensor, guide: Tensor | None = None) -> Callable[[Tensor], Tensor]:
         """Return H; `noise_level` (batch,) is ignored."""
+        layers = self.layers()
 
         def denoise(image: Tensor) -> Tensor:
             x = image
-            for i, convolution in enumerate(self.convolutions):
-                x = convolution(x if i == 0 else torch.relu(x))
+            for i, layer in enumerate(layers):
+                x = layer(x if i == 0 else torch.relu(x))
             return (1 - self.monotonicity) * image + x if self.skip else x
 
         return denoise
+
+
+def _tempered(*kernels: Tensor) -> list[Tensor]:
+    return [kernel / torch.linalg.matrix_norm(kernel.flatten(1), 2).clamp_min(1) for kernel in kernels]

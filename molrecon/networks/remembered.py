@@ -17,6 +17,9 @@ class Remembered:
     microseconds where the functions here take milliseconds. When gradients of the tensors are asked for, nothing is
     kept and nothing kept is used. Plain attribute of a module, it is no part of its state dict.
 
+    Threads may share it: copies and value are kept as one tuple, which a call reads once and replaces as a whole, and
+    the value is computed from the copies. At worst two threads compute the same.
+
     Args:
         function: of tensors, deterministic; its value is shared by the callers, who must not change it.
     """
@@ -28,12 +31,13 @@ class Remembered:
     def __call__(self, *tensors: Tensor) -> list[Tensor]:
         if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
             return self._function(*tensors)
-        if self._known is None or not all(map(_same, self._known[0], tensors)):
+        known = self._known
+        if known is None or not all(map(_same, known[0], tensors)):
             # A value made in inference mode could not take part in a later backward pass.
             with torch.inference_mode(False), torch.no_grad():
                 copies = [tensor.clone() for tensor in tensors]
-                self._known = copies, self._function(*copies)
-        return self._known[1]
+                known = self._known = copies, self._function(*copies)
+        return known[1]
 
 
 def _same(first: Tensor, second: Tensor) -> bool:

@@ -14,6 +14,7 @@ from molrecon.lipschitz import certified_norm_bound, normalised_kernels
 from molrecon.networks.base import REFERENCE_NOISE, ReceptiveField, ScoreNetwork, largest_below
 from molrecon.networks.convex_potential import ConvexPotential, convex_potential_lipschitz
 from molrecon.networks.convolution import Convolution, Padding, SeparableConvolution, composed_kernel
+from molrecon.networks.guide import Guide
 from molrecon.networks.haar import shifted_v_cycle
 from molrecon.networks.initial import residual_filters, temporal_filters
 from molrecon.networks.remembered import Remembered
@@ -37,8 +38,9 @@ class ResidualNetwork(ScoreNetwork):
     cropping, the pyramid (its averages are orthonormal rows) and compositions. With one tight-frame layer a level
     this is shrinkage of wavelet coefficients, which is also where training starts (cosine filters).
 
-    In evaluation the filters of "potential" are always divided by their certified norm where that exceeds 1, once for
-    each value of the parameters (see `Remembered`); in training `project` sees to it. "sll" needs neither.
+    The filters of "potential" are applied divided by their certified norm where that exceeds 1, in training as in
+    evaluation, and differentiably: no value of the parameters leaves the 1-Lipschitz layers. "sll" needs none of it.
+    Without gradients that is computed once for each value of the parameters (see `Remembered`).
 
     Args:
         monotonicity: m, in (0, 1).
@@ -57,14 +59,17 @@ class ResidualNetwork(ScoreNetwork):
 
     Shapes: real images (batch, 2, *spatial), of any size.
 
+    With a guide the thresholds vary over the image, `t(p) = t exp(a(p; c))`: layers are 1-Lipschitz in x for any
+    positive thresholds, so that bound and certificate hold for every c (see `Guide`).
+
     Attributes:
-        certified: True; `lipschitz_bound` is a true upper bound.
+        strict: True; `lipschitz_bound` is a true upper bound.
 
     References: Meunier, Delattre, Araujo, Allauzen, ICML 2022 (convex potential layers); Araujo, Havens, Delattre,
     Allauzen, Hu, ICLR 2023 (SLL); Pramanik, Zimmerman, Jacob, IEEE TCI 2023 (monotone operator learning).
     """
 
-    certified = True
+    strict = True
 
     def __init__(
         self,
@@ -80,6 +85,8 @@ class ResidualNetwork(ScoreNetwork):
         layer: Literal["potential", "sll"] = "potential",
         separable: bool = False,
         pyramid_axes: Sequence[int] | None = None,
+        guide_channels: int = 0,
+        guide_width: int = 8,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -125,6 +132,19 @@ class ResidualNetwork(ScoreNetwork):
         self.noise_power = nn.Parameter(torch.full((n_layers, features), 0.5))
         if layer == "sll":
             self.log_q = nn.Parameter(torch.zeros(n_layers, features))
+        self.guide_channels, self.guide_width = guide_channels, guide_width
+        self.guide = None
+        if guide_channels:
+            self.guide = Guide(
+                inputs=guide_channels,
+                width=guide_width,
+                features=features,
+                levels=levels,
+                cycles=cycles,
+                factors=self._factors(),
+                padding=padding,
+                seed=seed,
+            )
         self._normalised = Remembered(_normalised)
         self._steps = Remembered(_steps)
         self._bound = Remembered(_norm_bounds)
@@ -143,7 +163,12 @@ class ResidualNetwork(ScoreNetwork):
             "layer": self.layer,
             "separable": self.separable,
             "pyramid_axes": list(self.pyramid_axes),
+            "guide_channels": self.guide_channels,
+            "guide_width": self.guide_width,
         }
+
+    def _factors(self) -> tuple[int, ...]:
+        return tuple(2 if axis in self.pyramid_axes else 1 for axis in range(self.ndim))
 
     def receptive_field(self) -> ReceptiveField:
         """Return how far H looks: `n (2^(L-1) (6 p + 1) - 4 p - 1)` pixels along an axis of the pyramid.
@@ -162,8 +187,9 @@ class ResidualNetwork(ScoreNetwork):
         p, coarse = self.kernel_size // 2, 2 ** (self.levels - 1)
         along, across = coarse * (6 * p + 1) - 4 * p - 1, (2 * self.levels - 1) * 2 * p
         averaged = [axis in self.pyramid_axes for axis in range(self.ndim)]
+        beyond = (0,) * self.ndim if self.guide is None else self.guide.halo()
         return ReceptiveField(
-            halo=tuple(self.cycles * (along if a else across) for a in averaged),
+            halo=tuple(self.cycles * (along if a else across) + b for a, b in zip(averaged, beyond, strict=True)),
             grid=tuple(coarse if a else 1 for a in averaged),
             live=2 * self.features + (8 if self.separable else 3) * self.channels + 4 + self._gathered(),
         )
@@ -173,45 +199,40 @@ class ResidualNetwork(ScoreNetwork):
         taps = self.kernel_size ** (self.ndim - 1 if self.separable else self.ndim)
         return taps * self.channels if self.weight.dtype == torch.float64 else 0
 
-    @torch.no_grad()
-    def project(self) -> None:
-        """Divide each layer's filters by their certified norm where that exceeds 1; "sll" is left as it is.
-
-        To be called after optimiser steps: training is projected gradient descent on the set of 1-Lipschitz layers.
-        """
-        if self.layer == "potential":
-            for kernels, projected in zip(self._kernels(), _normalised(*self._kernels()), strict=True):
-                kernels.copy_(projected)
-
     def _kernels(self) -> list[Tensor]:
         return [self.weight, self.temporal] if self.separable else [self.weight]
 
     def applied_kernels(self) -> list[Tensor]:
         """Return the filters as H applies them: (layer, feature, channel, *size); spatial and temporal if separable."""
-        if self.training or self.layer == "sll":
-            return self._kernels()
-        return self._normalised(*self._kernels())
+        return self._kernels() if self.layer == "sll" else self._normalised(*self._kernels())
+
+    def rounding_depth(self) -> float:
+        """Return half the root of the number of layers, see `rounding`.
+
+        What a layer passes on unchanged is not rounded. The difference is, by a third of eps on average, and the
+        correction's convolutions add to that: half an eps for trained filters, 0.7 for those that turn x into -x.
+        """
+        return 0.5 * math.sqrt(len(self.weight))
 
     @torch.no_grad()
     def lipschitz_bound(self) -> float:
         """Return an upper bound of Lip(H), from the filters as they are applied, in float64 with a rounding margin.
 
         It is that of the map with the numbers of the network's own precision, before the rounding of its evaluation.
-        For "sll" the margin is in T, and H is multiplied by the largest number that is not above `1 - m`.
+        For "sll" the margin is in T, and H is multiplied by the largest number that is not above `1 - m`. It is NaN
+        where a parameter, or what follows from it, is not a finite number.
         """
+        if not self.finite():
+            return math.nan
         if self.layer == "sll":
-            finite = all(bool(parameter.isfinite().all()) for parameter in self.parameters())
-            return 1 - self.monotonicity if finite else math.nan
+            (steps,) = self._steps(self.log_q, *self._kernels())
+            return 1 - self.monotonicity if bool(steps.isfinite().all()) else math.nan
         (norm,) = self._bound(*self.applied_kernels())
         return (1 - self.monotonicity) * float(convex_potential_lipschitz(norm).prod())
 
-    def denoiser(self, noise_level: Tensor) -> Callable[[Tensor], Tensor]:
-        """Return H at given noise levels; everything that does not depend on the image is computed here, once.
-
-        Args:
-            noise_level: (batch,) standard deviation of the complex noise relative to the image scale.
-        """
-        layers = self._layers(noise_level)
+    def denoiser(self, noise_level: Tensor, guide: Tensor | None = None) -> Callable[[Tensor], Tensor]:
+        """Return H at given noise levels (batch,) and, for a guided network, for given images; see `ScoreNetwork`."""
+        layers = self._layers(noise_level, self._guiding_factors(guide))
         gain = largest_below(1 - self.monotonicity, self.weight.dtype)
 
         def denoise(image: Tensor) -> Tensor:
@@ -224,10 +245,23 @@ class ResidualNetwork(ScoreNetwork):
 
         return denoise
 
-    def _layers(self, noise_level: Tensor) -> Sequence[Callable[[Tensor], Tensor]]:
+    def _guiding_factors(self, images: Tensor | None) -> list[Tensor] | None:
+        if self.guide is None and images is None:
+            return None
+        if self.guide is None or images is None or images.shape[1] != self.guide_channels:
+            given = "no guide" if images is None else f"a guide {tuple(images.shape)}"
+            wanted = f"(batch, {self.guide_channels}, *spatial)" if self.guide_channels else "none"
+            raise ValueError(f"ResidualNetwork: got {given}, expected {wanted}")
+        factors: list[Tensor] = self.guide(images)
+        return factors
+
+    def _layers(self, noise_level: Tensor, factors: Sequence[Tensor] | None) -> Sequence[Callable[[Tensor], Tensor]]:
         power = (noise_level / REFERENCE_NOISE).log()[:, None, None]
         ones = (..., *[None] * self.ndim)
-        threshold = torch.exp(self.log_threshold + self.noise_power * power)[ones].unbind(1)  # (batch, feature, *1)
+        # (batch, feature, *1), and (batch, feature, *spatial) where a guide varies them over the image
+        threshold: Sequence[Tensor] = torch.exp(self.log_threshold + self.noise_power * power)[ones].unbind(1)
+        if factors is not None:
+            threshold = [t * factor for t, factor in zip(threshold, factors, strict=True)]
         kernels = self.applied_kernels()
         filters: list[Convolution | SeparableConvolution]
         if self.separable:
@@ -243,7 +277,7 @@ class ResidualNetwork(ScoreNetwork):
         x = nnf.pad(image, (0, 0) * self.ndim + (0, self.channels - 2))
         if self.ndim == 2:
             x = x.contiguous(memory_format=torch.channels_last)
-        factors = tuple(2 if axis in self.pyramid_axes else 1 for axis in range(self.ndim))
+        factors = self._factors()
         per_cycle = 2 * self.levels - 1
         for cycle in range(self.cycles):
             shift = cycle % 2 if self.levels > 1 else 0

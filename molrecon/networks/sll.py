@@ -22,7 +22,7 @@ class SLL:
 
     Args:
         filters: W and b.
-        threshold: t (batch, feature, *1), not negative.
+        threshold: t (batch, feature, *1), or (batch, feature, *spatial) where it varies over the image; not negative.
         step: D (feature, *1), from `sll_step`.
 
     Reference: Araujo, Havens, Delattre, Allauzen, Hu, ICLR 2023.

@@ -25,8 +25,8 @@ class SpectralNetwork(ScoreNetwork):
     threshold a feature that grows with the noise level sigma as `t0 (sigma / sigma0)^p`. The first and the last
     convolution start as a tight frame of cosines and its transpose, those between as the identity.
 
-    In evaluation each convolution is divided by its certified norm where that exceeds 1, once for each value of the
-    parameters (see `Remembered`); in training `project` sees to it.
+    Each convolution is applied divided by its certified norm where that exceeds 1, in training as in evaluation, and
+    differentiably. Without gradients that is computed once for each value of the parameters (see `Remembered`).
 
     Args:
         monotonicity: m, in (0, 1).
@@ -40,13 +40,13 @@ class SpectralNetwork(ScoreNetwork):
     Shapes: real images (batch, 2, *spatial), of any size.
 
     Attributes:
-        certified: True; `lipschitz_bound` is a true upper bound.
+        strict: True; `lipschitz_bound` is a true upper bound.
 
     References: Pramanik, Zimmerman, Jacob, IEEE TCI 2023, section IV (spectral normalisation); Delattre, Barthelemy,
     Araujo, Allauzen, ICML 2023 (the bound).
     """
 
-    certified = True
+    strict = True
 
     def __init__(
         self,
@@ -100,15 +100,9 @@ class SpectralNetwork(ScoreNetwork):
         # What a layer's bound is too large by, the image loses in intensity, layer after layer.
         return [normalised_kernels(k[None], k.ndim - 2, fine=k.ndim < 5)[0] for k in kernels]
 
-    @torch.no_grad()
-    def project(self) -> None:
-        """Divide each convolution by its certified norm where that exceeds 1."""
-        for kernel, projected in zip(self.weights, self._normalise(*self.weights), strict=True):
-            kernel.copy_(projected)
-
     def applied_kernels(self) -> list[Tensor]:
         """Return the convolutions (out, in, *size) as H applies them."""
-        return list(self.weights) if self.training else self._normalised(*self.weights)
+        return self._normalised(*self.weights)
 
     def receptive_field(self) -> ReceptiveField:
         """Return how far H looks: half a filter a convolution.
@@ -123,16 +117,23 @@ class SpectralNetwork(ScoreNetwork):
         halo = (self.layers * (self.kernel_size // 2),) * self.ndim
         return ReceptiveField(halo, grid=(1,) * self.ndim, live=(3 + gathered) * self.features + 8)
 
+    def rounding_depth(self) -> float:
+        """Return the root of the number of convolutions, see `rounding`."""
+        return math.sqrt(self.layers)
+
     @torch.no_grad()
     def lipschitz_bound(self) -> float:
         """Return an upper bound of Lip(H), from the filters as they are applied, in float64 with a rounding margin.
 
-        It is that of the map with the numbers of the network's own precision, before the rounding of its evaluation.
+        It is that of the map with the numbers of the network's own precision, before the rounding of its evaluation,
+        and NaN where a parameter is not a finite number.
         """
+        if not self.finite():
+            return math.nan
         norms = self._bounds(*self.applied_kernels())
-        return (1 - self.monotonicity) * math.prod(max(float(norm), 1.0) for norm in norms)  # NaN stays NaN
+        return (1 - self.monotonicity) * math.prod(max(float(norm), 1.0) for norm in norms)
 
-    def denoiser(self, noise_level: Tensor) -> Callable[[Tensor], Tensor]:
+    def denoiser(self, noise_level: Tensor, guide: Tensor | None = None) -> Callable[[Tensor], Tensor]:
         """Return H at given noise levels (batch,); what does not depend on the image is computed here, once."""
         power = (noise_level / REFERENCE_NOISE).log()[:, None, None]
         threshold = torch.exp(self.log_threshold + self.noise_power * power)[(..., *[None] * self.ndim)].unbind(1)

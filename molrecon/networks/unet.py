@@ -30,7 +30,7 @@ class UNet(ScoreNetwork):
         seed: of the initial weights.
 
     Attributes:
-        certified: False.
+        strict: False.
 
     Shapes: real images (batch, 2, rows, cols), of any size. The noise level is ignored.
 
@@ -40,7 +40,6 @@ class UNet(ScoreNetwork):
     References: Ronneberger, Fischer, Brox, MICCAI 2015; Zbontar et al., fastMRI, 2018, arXiv 1811.08839 (this form).
     """
 
-    certified = False
     ndim = 2
 
     def __init__(self, *, channels: Sequence[int] = (10, 20, 36), monotonicity: float = 0.01, seed: int = 0) -> None:
@@ -79,7 +78,7 @@ class UNet(ScoreNetwork):
         """Return `1 - m`: where H starts, not a bound."""
         return 1 - self.monotonicity
 
-    def denoiser(self, noise_level: Tensor) -> Callable[[Tensor], Tensor]:
+    def denoiser(self, noise_level: Tensor, guide: Tensor | None = None) -> Callable[[Tensor], Tensor]:
         """Return H; `noise_level` (batch,) is ignored."""
 
         def denoise(image: Tensor) -> Tensor:

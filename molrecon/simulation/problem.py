@@ -35,8 +35,8 @@ class Problem:
     margin: int = 0
 
     def to(self, device: torch.device | str) -> Problem:
-        """Return the problem on a device."""
-        operator = self.operator.to(device)
+        """Return the problem on a device, with an operator of its own; this one stays where it is."""
+        operator = self.operator.on(device)
         return Problem(
             self.kspace.to(device), operator, self.reference.to(device), self.noise_level.to(device), self.margin
         )
@@ -95,5 +95,10 @@ def measured(
 
 
 def robust_maximum(magnitude: Tensor) -> Tensor:
-    """Return the 99.5 % quantile of magnitudes of any shape, at least 1e-6."""
-    return magnitude.flatten().kthvalue(round(0.995 * magnitude.numel())).values.clamp_min(1e-6)
+    """Return the 99.5 % quantile of magnitudes of any shape and unit: the image maximum without the brightest pixels.
+
+    Where that is zero it is the maximum, and 1 for an image of zeros, which any scale leaves as it is.
+    """
+    quantile = magnitude.flatten().kthvalue(max(1, round(0.995 * magnitude.numel()))).values
+    largest = magnitude.amax()
+    return torch.where(quantile > 0, quantile, torch.where(largest > 0, largest, torch.ones_like(largest)))

@@ -11,7 +11,7 @@ import json
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar, final
 
@@ -24,6 +24,7 @@ from molrecon.batched import norm
 from molrecon.descent_checks import LayerNoise, layer_distances, sample_ratios, summarised
 from molrecon.io import write_atomically
 from molrecon.training.descent import Descent, DescentProblem, DescentTask, assess
+from molrecon.training.facts import differing, stated
 from molrecon.training.log import finish
 from molrecon.training.loop import TrainSettings, train
 
@@ -58,6 +59,7 @@ class Comparison(Generic[M, B]):
         quality: (y_L, batch) -> a number for the tables.
         layer_noise: relative levels that networks are tested with, on the first condition, constant over the layers.
         deeper: layers past the trained depth to be tested, for problems that define `run_to`.
+        facts: what the problems are, data first of all (see `training.facts`).
     """
 
     build: Callable[[int], DescentProblem[M, B]]
@@ -69,6 +71,7 @@ class Comparison(Generic[M, B]):
     quality: Callable[[Tensor, B], float]
     layer_noise: tuple[float, ...] = (0.05, 0.1, 0.2)
     deeper: int = 0
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 def run_arms(comparison: Comparison[M, B], folder: Path, seeds: Sequence[int] = (0, 1, 2)) -> dict[str, Any]:
@@ -78,7 +81,7 @@ def run_arms(comparison: Comparison[M, B], folder: Path, seeds: Sequence[int] = 
     result of each training; what is there is not done again, what was interrupted resumes.
 
     Raises:
-        ValueError: no seeds, or no conditions.
+        ValueError: no seeds, no conditions, or a folder of another comparison.
     """
     if not seeds or not comparison.conditions:
         raise ValueError(
@@ -97,25 +100,43 @@ def run(comparison: Comparison[M, B], arm: str, seed: int, folder: Path) -> dict
     """Train and test one arm with one seed, unless its result is there, and return that.
 
     Raises:
-        ValueError: another arm.
+        ValueError: another arm, or a result or checkpoint of another training.
     """
     if arm not in ARMS:
         raise ValueError(f"run: arm {arm!r}, expected one of {', '.join(ARMS)}")
+    settings = replace(comparison.settings, seed=seed, patience=comparison.settings.steps)
+    facts = _facts(comparison, arm)
+    all_facts = stated({**asdict(settings), **facts})
     if (folder / RESULT_FILE).is_file():
         found: dict[str, Any] = json.loads((folder / RESULT_FILE).read_text(encoding="utf-8"))
+        if other := differing(found.pop("facts", {}), all_facts):
+            raise ValueError(
+                f"{folder / RESULT_FILE}: of another training, found {', '.join(other)}, expected another folder"
+            )
         return found
     constrained, noisy = ARMS[arm]
     problem = comparison.build(seed)
     task = DescentTask(problem, comparison.descent, comparison.noise if noisy else None, constrained=constrained)
-    settings = replace(comparison.settings, seed=seed, patience=comparison.settings.steps)
-    finish(train(task, settings, folder, task.validator(comparison.validation)), settings.steps)
+    finish(train(task, settings, folder, task.validator(comparison.validation), facts=facts), settings.steps)
     result = measure(comparison, problem)
     if constrained and not result["validation"]["feasible"]:
         logger.warning("%s: no checkpoint is feasible, the least violating one was taken", folder)
     weights = {key: x.contiguous() for key, x in problem.model.state_dict().items()}
     write_atomically(folder / WEIGHTS_FILE, save(weights))
-    write_atomically(folder / RESULT_FILE, (json.dumps(result, indent=1) + "\n").encode())
+    write_atomically(folder / RESULT_FILE, (json.dumps({**result, "facts": all_facts}, indent=1) + "\n").encode())
     return result
+
+
+def _facts(comparison: Comparison[M, B], arm: str) -> dict[str, Any]:
+    return {
+        "arm": arm,
+        "descent": asdict(comparison.descent),
+        "noise": asdict(comparison.noise),
+        "conditions": list(comparison.conditions),
+        "layer_noise": comparison.layer_noise,
+        "deeper": comparison.deeper,
+        **comparison.facts,
+    }
 
 
 @torch.no_grad()

@@ -12,9 +12,9 @@ from torch import Tensor
 from molrecon.batched import norm
 from molrecon.conditioning import Conditioning
 from molrecon.descent_checks import Disturb
+from molrecon.simulation.problem import Problem
 from molrecon.training.descent import DescentProblem
 from molrecon.training.reconstruction import reference_phase
-from molrecon.training.simulate import Problem
 from molrecon.training.sparse_coding import SCALAR_FACTOR
 from molrecon.training.sparse_problems import SparseProblem
 from molrecon.unrolled.admm_net import ADMMNet

@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from molrecon.io import UnreadableInput
 from molrecon.preparation import CROP, THRESHOLD
+from molrecon.training.facts import file_facts
 from molrecon.training.fastmri_files import FastMRIFile, reason, scan_folder
 from molrecon.training.fastmri_slices import Kept, Slice, load_slice
 from molrecon.training.simulate import NOISE_RANGE, Problem, complex_noise, draw_mask, draw_strip, stack_problems
@@ -141,6 +142,15 @@ class FastMRIFolder:
         )
         text += ", whole slices" if self.rows is None else f", strips of {self.rows} rows"
         return text + f", ESPIRiT maps; {len(self.rejected)} files or slices unusable, {self.replaced} draws replaced"
+
+    def facts(self) -> dict[str, Any]:
+        """Return which usable files are drawn from, and how; see `training.facts`."""
+        names = ("rows", "batch", "accelerations", "noise_range", "as_measured", "seed")
+        return {
+            "training_data": file_facts(file.path for file in self.files),
+            "validation_data": file_facts(file.path for file in self.held_out),
+            "problems": {name: getattr(self, name) for name in names},
+        }
 
     def _usable(self, folder: Path, as_measured: bool) -> list[FastMRIFile]:
         files, rejected = scan_folder(folder, as_measured=as_measured)

@@ -49,8 +49,8 @@ class InpaintingBatch:
     measurements: Tensor
 
     def to(self, device: str | torch.device) -> InpaintingBatch:
-        """Return the batch on another device."""
-        return InpaintingBatch(self.images.to(device), self.operator.to(device), self.measurements.to(device))
+        """Return the batch on another device, with an operator of its own; this one stays where it is."""
+        return InpaintingBatch(self.images.to(device), self.operator.on(device), self.measurements.to(device))
 
 
 def split_images(images: np.ndarray, seed: int = 0) -> ImageSplit:

@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar, final
@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from molrecon.training.facts import differing, stated
 from molrecon.training.files import write_checkpoint
 from molrecon.training.log import TrainingLog
 from molrecon.training.processes import (
@@ -117,6 +118,10 @@ class Task(ABC, Generic[M]):
     def load_state(self, state: dict[str, Any], rng: Callable[[int], np.random.Generator]) -> None:
         """Take back what `state` returned; `rng` gives the source of randomness of an earlier step."""
 
+    def facts(self) -> dict[str, Any]:
+        """Return what distinguishes this training from others of its kind, as values that JSON has."""
+        return {}
+
     def log(self) -> dict[str, float | None]:
         """Return the task's own columns, means since the last call; the same names every time."""
         return {}
@@ -128,13 +133,19 @@ def train(
     folder: Path,
     validate: Callable[[M], float] | None = None,
     *,
+    facts: Mapping[str, Any] | None = None,
     tensorboard: bool = False,
 ) -> Iterator[int]:
     """Return an iterator that trains in place and yields the number of finished steps.
 
     At the end the model is in evaluation mode and holds the averaged weights (see `TrainSettings`). The run resumes
-    from FOLDER/checkpoint.pt where that exists, and continues to the bit. FOLDER/log.csv holds the columns step, loss
-    (mean since the row before), rate, seconds (a step), validation, and the task's own.
+    from FOLDER/checkpoint.pt where that exists, and continues to the bit; a finished one only hands out its weights.
+    FOLDER/log.csv holds the columns step, loss (mean since the row before), rate, seconds (a step), validation, and the
+    task's own.
+
+    A checkpoint knows the facts of its training: settings, model, and what the task and the caller state. One with
+    other facts is refused. The number of steps may change where no step depends on it: at a constant rate, without
+    curriculum and patience. So may `log_every`, and without patience `checkpoint_every`.
 
     In several processes (see `process_group`) every one draws its own problems, gradients are averaged, so that the
     batch is that of all of them, and process 0 alone writes and validates. FOLDER must be the same folder for all.
@@ -145,10 +156,12 @@ def train(
         folder: for the checkpoint and the log; made where it is missing.
         validate: scores the model at checkpoints, more is better. The model then holds the averaged weights, in
             evaluation mode and as it will be handed out. Its data should be none of the training's, nor of a test's.
+        facts: what else makes this training the one it is, as values that JSON has: data first of all (see `facts`).
         tensorboard: write the log for TensorBoard as well, to FOLDER/tensorboard.
 
     Raises:
-        ValueError: patience without validation, or a checkpoint of another model or number of processes.
+        ValueError: patience without validation, or a checkpoint of another training or number of processes.
+        TypeError: facts that JSON has not.
         ImportError: TensorBoard is asked for and not installed.
         FloatingPointError: the loss or its gradient is not finite any more.
     """
@@ -158,7 +171,7 @@ def train(
             " positive, and a validation"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    return _steps(_Run(task, settings, folder / CHECKPOINT_FILE, validate), folder, tensorboard)
+    return _steps(_Run(task, settings, folder / CHECKPOINT_FILE, validate, facts or {}), folder, tensorboard)
 
 
 def _steps(run: _Run[M], folder: Path, tensorboard: bool) -> Iterator[int]:
@@ -195,13 +208,19 @@ class _Run(Generic[M]):
     """A training between two steps: all that a checkpoint holds."""
 
     def __init__(
-        self, task: Task[M], settings: TrainSettings, checkpoint: Path, validate: Callable[[M], float] | None
+        self,
+        task: Task[M],
+        settings: TrainSettings,
+        checkpoint: Path,
+        validate: Callable[[M], float] | None,
+        facts: Mapping[str, Any],
     ) -> None:
         self.task = task
         self.model = task.model
         self.settings = settings
         self.checkpoint = checkpoint
         self.validate = validate
+        self.facts = self._facts(facts)
         self.device = next(self.model.parameters()).device
         self.optimiser = torch.optim.Adam(task.groups(), lr=settings.learning_rate, betas=settings.betas)
         self.step = 0
@@ -266,7 +285,7 @@ class _Run(Generic[M]):
         if rank() == 0:
             state = {"model": self.model.state_dict(), "optimiser": self.optimiser.state_dict(), "tasks": tasks}
             state |= {name: getattr(self, name) for name in ("step", "average", "best", "best_score", "misses")}
-            write_checkpoint({**state, "settings": asdict(self.settings)}, self.checkpoint)
+            write_checkpoint({**state, "facts": self.facts}, self.checkpoint)
         return score
 
     def hand_out(self) -> None:
@@ -275,9 +294,27 @@ class _Run(Generic[M]):
         if weights is not None:
             self.model.load_state_dict(weights)
 
+    def _facts(self, facts: Mapping[str, Any]) -> dict[str, Any]:
+        own = {"model": type(self.model).__name__, "parameters": sum(p.numel() for p in self.model.parameters())}
+        return stated({**own, **asdict(self.settings), **self.task.facts(), **facts})
+
+    def _free(self, step: int) -> set[str]:
+        """Return the facts that may change at a step without a change of any other step or of the outcome."""
+        settings = self.settings
+        free = {"log_every"} | ({"checkpoint_every"} if settings.patience is None else set())
+        # A constant rate and no curriculum: a longer training begins as the shorter one did.
+        constant = settings.final_rate == 1 and settings.patience is None and type(self.task).begin is Task.begin
+        return free | ({"steps"} if constant and step <= settings.steps else set())
+
     def _resume(self) -> None:
         try:
             state = torch.load(self.checkpoint, weights_only=True, map_location=self.device)
+            found, free = state.get("facts"), self._free(state["step"])
+            if found is None:
+                raise ValueError("it does not say of which training, as those of version 0.1")
+            known = [{name: x for name, x in facts.items() if name not in free} for facts in (found, self.facts)]
+            if other := differing(*known):
+                raise ValueError(f"found {', '.join(other)}")
             self.model.load_state_dict(state["model"])
             self.optimiser.load_state_dict(state["optimiser"])
         except Exception as error:  # torch.load raises many kinds, one for every way a file can be wrong
@@ -296,10 +333,6 @@ class _Run(Generic[M]):
         if not self.finished():
             self.task.load_state(state["tasks"][rank()], self.settings.rng)
         logger.info("resumed at step %d", self.step)
-        for name, now in asdict(self.settings).items():
-            before = state["settings"].get(name)
-            if now != before:
-                logger.warning("%s was %s until step %d and is %s now", name, before, self.step, now)
 
     def _score(self) -> float:
         """Return the score of the averaged weights; the model has its own again afterwards."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, final
 
 import numpy as np
@@ -23,11 +23,10 @@ from molrecon.training.self_supervised import split
 from molrecon.training.simulate import Problem, magnitude_psnr
 from molrecon.unrolled.base import UnrolledReconstructor
 from molrecon.unrolled.post_processing import PostProcessing
+from molrecon.weights.stored import describe_model
 
 Precision = Literal["single", "mixed"]
 Draw = Callable[[np.random.Generator, int], Problem]
-
-PROJECT_EVERY = 10
 
 
 @final
@@ -42,7 +41,7 @@ class ReconstructionSettings:
             solve takes half the iterations. The final m, the network's own, pulls less towards zero and wants smaller
             steps of everything.
         early_unrolls: stages of an unrolled network in that share.
-        penalty: weight of the Lipschitz barrier at `T = 1 - m` for monotone equilibrium models that are not certified.
+        penalty: weight of the Lipschitz barrier at `T = 1 - m` for monotone equilibrium models that are not strict.
         forward_tol, backward_tol: goals for the residuals `|r| / |x|` of the two solves.
         self_supervised: judge the image by a part of the samples that is withheld from the model (SSDU), and not by the
             reference and the loss; see `self_supervised.split`.
@@ -82,8 +81,8 @@ class ReconstructionTask(Task[Trainable]):
 
     A problem stays in a pool for several optimiser steps. An equilibrium model starts each from its last equilibrium,
     which moves little with the weights: most steps cost three or four iterations; its gradient is the implicit one at
-    that equilibrium. Networks whose Lipschitz bound is certified are projected back onto their constraint now and
-    then; other networks of MOL pay a log barrier on a local Lipschitz estimate at the equilibrium.
+    that equilibrium. Strict networks keep to their Lipschitz bound by themselves; other networks of MOL pay a log
+    barrier on a local Lipschitz estimate at the equilibrium.
 
     Args:
         model: the reconstructor.
@@ -125,6 +124,13 @@ class ReconstructionTask(Task[Trainable]):
             {"params": [p for p in parameters if p.ndim < 4], "factor": 5.0},
         ]
 
+    def facts(self) -> dict[str, Any]:
+        """Return the settings of model, network, problems and solves, and the loss."""
+        own = asdict(self.settings)
+        if not self.settings.self_supervised:
+            own["loss"] = getattr(self.loss, "__name__", type(self.loss).__name__)
+        return {"model": describe_model(self.model), **own}
+
     def begin(self, step: int, steps: int) -> None:
         """Set m and the unrolls for this step."""
         model, settings = self.model, self.settings
@@ -148,15 +154,10 @@ class ReconstructionTask(Task[Trainable]):
         image = self._reconstruct(visit)
         visit.image = image.detach()
         loss = visit.judge(image)
-        if isinstance(self.model, MOL) and not self.model.network.certified:
+        if isinstance(self.model, MOL) and not self.model.network.strict:
             loss = loss + self.settings.penalty * self._barrier(self.model, visit, visit.image)
         visit.count += 1
         yield loss
-
-    def after_step(self, step: int) -> None:
-        """Project certified networks back onto their constraint, every tenth step."""
-        if step % PROJECT_EVERY == 0:
-            self.model.network.project()
 
     def state(self) -> dict[str, Any]:
         """Return the pool without its problems, which their steps bring back."""
@@ -201,7 +202,8 @@ class ReconstructionTask(Task[Trainable]):
     def _solver(self) -> SolverSettings | None:
         """Return the goals of this step's solves; None for a model that iterates nothing.
 
-        MOL's goals are for error bounds, residuals over m; without a bound they are for residuals.
+        MOL's goals are for error bounds, residuals over m; without a bound they are for residuals. They are far above
+        what single precision rounds to: nothing need be refined.
         """
         if self.model.solver is None:
             return None
@@ -210,6 +212,7 @@ class ReconstructionTask(Task[Trainable]):
             self.model.solver,
             tol=self.settings.forward_tol / m,
             backward_tol=self.settings.backward_tol / m,
+            refine=False,
             on_backward=lambda answer: self._seen.solved("backward", answer),
         )
 
@@ -230,6 +233,8 @@ class ReconstructionTask(Task[Trainable]):
         level = (problem.noise_level * error / scale).clamp(*NOISE_LIMITS)
         mixed = self.settings.precision == "mixed"
         known = Conditioning(scale, level, reference_phase(self.model, problem), mixed)
+        if isinstance(self.model, MOL):
+            known = self.model.guided(problem.kspace, problem.operator, known)  # fixed for all visits
         return _Visit(step, problem, known, judge)
 
     def _judged(self, problem: Problem, rng: np.random.Generator) -> tuple[Problem, Callable[[Tensor], Tensor]]:

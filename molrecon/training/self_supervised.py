@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from molrecon.batched import norm
-from molrecon.training.simulate import Problem
+from molrecon.simulation.problem import Problem
 from operators import Sense
 
 SHARE = 0.4  # of the samples outside the kept centre; the paper's rho

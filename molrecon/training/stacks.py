@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ import torch
 from molrecon.io import UnreadableInput
 from molrecon.io.images import luma, read_image
 from molrecon.io.volume import reading
+from molrecon.training.facts import array_facts
 from molrecon.training.simulate import NOISE_RANGE, Problem, Scan, simulate_scan, stack_problems, strip_problem
 
 logger = logging.getLogger(__name__)
@@ -145,6 +146,21 @@ class Scans:
             f" up to {self.coils} coils, ESPIRiT maps, strips of {self.rows} rows,"
             f" noise {NOISE_RANGE[0]}-{NOISE_RANGE[1]} of the maximum"
         )
+
+    def facts(self) -> dict[str, Any]:
+        """Return what is drawn from, with the contents of all slices, and how; see `training.facts`."""
+        training, validation = (
+            array_facts(one for slices in stacks for one in slices) for stacks in (self.training, self.validation)
+        )
+        numbers = {name: getattr(self, name) for name in ("size", "rows", "batch", "coils", "first", "seed")}
+        lengths = [[len(slices) for slices in stacks] for stacks in (self.training, self.validation)]
+        return {
+            "data": self.name,
+            "training_data": training,
+            "validation_data": validation,
+            "slices": lengths,
+            "scans": {**numbers, "noise": NOISE_RANGE},
+        }
 
     def _scan(self, slices: Sequence[np.ndarray], rng: np.random.Generator) -> Scan:
         image = np.asarray(slices[int(rng.integers(len(slices)))], np.complex64)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 import numpy as np
 import torch
 
+from molrecon.training.facts import array_facts
 from molrecon.training.simulate import Problem, stack_problems
 from molrecon.training.sources import T1_VALIDATION_SLAB, t1_volume
 from molrecon.training.volumes import resampled, slab_problem, window_problem
@@ -102,6 +103,14 @@ class Slabs:
         self.shape, self.batch, self.seed, self.device = shape, batch, seed, device
         self._grid: tuple[int, np.ndarray] | None = None
 
+    def facts(self) -> dict[str, Any]:
+        """Return what is drawn from, and how; see `training.facts`."""
+        return {
+            "training_data": array_facts([self.training]),
+            "validation_data": array_facts([self.validation]),
+            "slabs": {"shape": self.shape, "batch": self.batch, "seed": self.seed},
+        }
+
     def draw(self, rng: np.random.Generator, step: int) -> Problem:
         """Return a batch of slabs of 4 to 8 coils, undersampled 4 to 8 times."""
         volume = self._coarser(step // NEW_GRID_EVERY)
@@ -161,6 +170,14 @@ class Windows:
     ) -> None:
         self.series, self.frames, self.validation = series, frames, validation
         self.shape, self.batch, self.seed, self.device = shape, batch, seed, device
+
+    def facts(self) -> dict[str, Any]:
+        """Return what is drawn from, and how; see `training.facts`."""
+        return {
+            "training_data": array_facts([self.series, self.frames]),
+            "validation_data": array_facts(self.validation),
+            "windows": {"shape": self.shape, "batch": self.batch, "seed": self.seed},
+        }
 
     def draw(self, rng: np.random.Generator, step: int) -> Problem:
         """Return a batch of windows of 5 to 12 coils, undersampled 5 to 10 times, half of them of the series."""

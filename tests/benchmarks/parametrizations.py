@@ -76,7 +76,6 @@ def train(
         (loss / SIGMA**2).backward()
         optimiser.step()
         schedule.step()
-        network.project()
     network.eval()
     return time.process_time() - started
 

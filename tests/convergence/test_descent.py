@@ -17,12 +17,12 @@ from torch import Tensor
 
 from molrecon.descent_checks import DescentCheck, Disturb, LayerNoise, check_descent
 from molrecon.networks import PlainNetwork
+from molrecon.simulation.problem import Problem
 from molrecon.sparse import ISTA
 from molrecon.training.descent import Descent, DescentTask
 from molrecon.training.descent_problems import CodingProblem, ScanProblem
 from molrecon.training.log import finish
 from molrecon.training.loop import TrainSettings, train
-from molrecon.training.simulate import Problem
 from molrecon.training.sparse_problems import Patches, overcomplete_dct
 from molrecon.unrolled.admm_net import ADMMNet
 from molrecon.unrolled.assembly import assemble

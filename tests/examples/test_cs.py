@@ -34,12 +34,15 @@ def test_training_resumes_and_its_models_are_scored(
     for data_step, all_steps in (("gdm", (2,)), ("gin", (1, 2))):
         out = tmp_path / data_step
         train = ["--data", data, "--out", str(out), "--data-step", data_step, "--ratio", "50", "--stages", "1"]
+        train += ["--final-rate", "1"]  # else a longer training is another one
         for steps in all_steps:
             with caplog.at_level(logging.INFO):
                 options = [*train, "--steps", str(steps), "--batch", "4", "--device", "cpu", *ONE_THREAD]
                 train_cs.run(train_cs.parse(options))
         models.append(out / f"ista-net-plus-{data_step}-50.safetensors")
     assert "resumed at step 1" in caplog.text
+    with pytest.raises(ValueError, match=r'data_step "gin" \(expected "gdm"\)'):
+        train_cs.run(train_cs.parse([*options, "--data-step", "gdm"]))
     gdm, gin = (load_card(model) for model in models)
     assert gin["steps"] == 2 and gin["parameters"] == gdm["parameters"] + 288
     common = ["--data", data, "--model", str(models[0]), "--model", str(models[1]), "--set", "set11", *ONE_THREAD]

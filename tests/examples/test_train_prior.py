@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from molrecon.mol import MOL
 from molrecon.weights import load, load_card
@@ -21,11 +22,25 @@ def test_train_prior_writes_a_certified_model_and_resumes(tmp_path: Path) -> Non
     command = [sys.executable, str(SCRIPT), "--data", str(DATA), "--out", str(tmp_path), "--name", "tiny"]
     command += ["--rows", "32", "--channels", "2", "--features", "4", "--levels", "2", "--threads", "1"]
     command += ["--validation-problems", "1"]
-    for steps in ("2", "3"):
-        subprocess.run([*command, "--steps", steps], check=True, capture_output=True, text=True)
+    for _ in range(2):
+        subprocess.run([*command, "--steps", "2"], check=True, capture_output=True, text=True)
+    longer = subprocess.run([*command, "--steps", "3"], check=False, capture_output=True, text=True)
+    assert longer.returncode != 0 and "found steps 2 (expected 3)" in longer.stderr
     assert "resumed at step 2" in (tmp_path / "train.log").read_text(encoding="utf-8")
+    second = [*command, "--first", str(tmp_path / "tiny.safetensors"), "--steps", "1"]
+    second[second.index(str(tmp_path))] = str(tmp_path / "guided")
+    subprocess.run(second, check=True, capture_output=True, text=True)
+    guided = load(tmp_path / "guided" / "tiny.safetensors", MOL)
+    assert guided.first is not None and guided.certificate().kind == "certified"
+    third = [*command, "--start", str(tmp_path / "guided" / "tiny.safetensors"), "--steps", "1"]
+    third[third.index(str(tmp_path))] = str(tmp_path / "longer")
+    subprocess.run(third, check=True, capture_output=True, text=True)
+    longer_model = load(tmp_path / "longer" / "tiny.safetensors", MOL)
+    assert longer_model.first is not None
+    for key, value in guided.first.state_dict().items():
+        torch.testing.assert_close(longer_model.first.state_dict()[key], value)
     model = load(tmp_path / "tiny.safetensors", MOL)
     assert model.certificate().kind == "certified"
     card = load_card(tmp_path / "tiny.safetensors")
-    assert card["steps"] == 3
+    assert card["steps"] == 2
     assert "research use" in card["intended_use"]

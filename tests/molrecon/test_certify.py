@@ -34,7 +34,7 @@ FIELDS = ["kind", "lipschitz", "monotonicity", "contraction", "robustness"]
 class Scaling(ScoreNetwork):
     """H = 0.9 x, and what it claims about that."""
 
-    certified = True
+    strict = True
     ndim = 2
 
     def __init__(self, claimed: float = 0.9) -> None:
@@ -45,7 +45,7 @@ class Scaling(ScoreNetwork):
     def lipschitz_bound(self) -> float:
         return 1 - self.monotonicity
 
-    def denoiser(self, noise_level: Tensor) -> Callable[[Tensor], Tensor]:
+    def denoiser(self, noise_level: Tensor, guide: Tensor | None = None) -> Callable[[Tensor], Tensor]:
         return lambda x: self.factor * x
 
 

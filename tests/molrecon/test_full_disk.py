@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 import resource
 import subprocess
 from collections.abc import Callable, Iterator
@@ -102,7 +101,7 @@ def failing() -> Iterator[None]:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", no_space)
+        patch.setattr("molrecon.io.atomic.os.fsync", no_space)
         yield
 
 
@@ -118,7 +117,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        subprocess.run(["umount", str(folder)], check=True)
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 @pytest.fixture(params=["small disk", "size limit", "system call"])
@@ -190,6 +189,24 @@ def test_a_training_goes_on_once_there_is_room(small_disk: Path) -> None:
         list(steps)
     assert content(small_disk / "b") == before
     assert list(train(Wide(), settings, small_disk / "b")) == [3, 4, 5, 6]
+
+
+def test_other_commands_say_so_as_well(small_disk: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    weights, photograph, stack = (str(tmp_path / name) for name in ("own.safetensors", "p.png", "head.npy"))
+    save(network(0), weights, {"data": "none"})
+    write_image(photograph, np.full((33, 33), 128, np.uint8))
+    np.save(stack, noise(0, 8, 40, 36))
+    options = ["--model", "unet", "--steps", "2", "--batch", "1", "--rows", "8", "--size", "32", "--device", "cpu"]
+    for command in (
+        ["demo", "--out", str(small_disk / "demo"), "--model", weights],
+        ["cs", "--image", photograph, "--out", str(small_disk / "a.png"), "--device", "cpu"],
+        ["certify", weights, "--json", str(small_disk / "a.json"), "--device", "cpu"],
+        ["train", stack, "--out", str(small_disk / "run"), *options],
+    ):
+        with filled(small_disk):
+            assert main(command) == 4, command
+        assert "No space left on device" in capsys.readouterr().err
+        assert not any(content(small_disk).values())
 
 
 @pytest.mark.parametrize("left", [0, 16, 60, 150])

@@ -202,3 +202,12 @@ def test_a_norm_attained_between_coarse_frequencies_is_certified_below_one(ndim:
     kernel = line if ndim == 1 else line[..., None] * line.new_tensor([1.0, 0.0, 1.0])
     normalised = normalised_kernels(kernel[None], ndim)
     assert float(certified_norm_bound(normalised, ndim)) <= 1
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_somebodys_autocast_does_not_round_the_bound(ndim: int) -> None:
+    kernels = random_kernel(2, 6, 4, *[3] * ndim, seed=0, dtype=torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = normalised_kernels(kernels, ndim)
+    assert inside.dtype == torch.float32
+    assert torch.equal(inside, normalised_kernels(kernels, ndim))

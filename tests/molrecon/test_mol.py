@@ -28,13 +28,13 @@ class ZeroNetwork(ScoreNetwork):
     """H = 0: the equilibrium is the Tikhonov solution."""
 
     monotonicity = 1.0
-    certified = True
+    strict = True
     ndim = 2
 
     def lipschitz_bound(self) -> float:
         return 0.0
 
-    def denoiser(self, noise_level: Tensor) -> Callable[[Tensor], Tensor]:
+    def denoiser(self, noise_level: Tensor, guide: Tensor | None = None) -> Callable[[Tensor], Tensor]:
         return torch.zeros_like
 
 

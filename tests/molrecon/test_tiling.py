@@ -103,7 +103,7 @@ def test_the_receptive_field_is_as_far_as_the_network_looks(levels: int, cycles:
 class Recorded(ScoreNetwork):
     """A network that notes the sizes of the images it is given."""
 
-    certified = True
+    strict = True
 
     def __init__(self, network: ScoreNetwork) -> None:
         super().__init__()
@@ -116,7 +116,7 @@ class Recorded(ScoreNetwork):
     def receptive_field(self) -> ReceptiveField:
         return self.network.receptive_field()
 
-    def denoiser(self, noise_level: Tensor) -> Callable[[Tensor], Tensor]:
+    def denoiser(self, noise_level: Tensor, guide: Tensor | None = None) -> Callable[[Tensor], Tensor]:
         denoise = self.network.denoiser(noise_level)
 
         def recorded(image: Tensor) -> Tensor:

@@ -47,13 +47,53 @@ def test_stack_to_model_and_on(stack: str, tmp_path: Path, capsys: pytest.Captur
     assert {path.name for path in out.iterdir()} == {
         *("varnet.safetensors", "varnet.json", "checkpoint.pt", "log.csv", "train.log", "tensorboard")
     }
-    assert main([*command[:-6], "--steps", "3", *command[-4:], "--learning-rate", "1e-3", "--name", "mine"]) == 0
+    command += ["--precision", "mixed", "--patience", "1"]
+    weights = (out / "varnet.safetensors").read_bytes()
+    assert main([*command, "--name", "mine"]) == 0
     assert "mine.safetensors" in capsys.readouterr().out
-    text = (out / "train.log").read_text(encoding="utf-8")
-    assert "resumed at step 2" in text and "learning_rate was 0.002 until step 2 and is 0.001 now" in text
-    assert [row["step"] for row in read_log(out)] == ["2", "3"]
-    assert main([*command, "--model", "modl"]) == 2
-    assert "checkpoint.pt: not a checkpoint of this training" in capsys.readouterr().err
+    assert (out / "mine.safetensors").read_bytes() == weights
+    assert load_card(out / "mine.safetensors") == {**card, "name": "mine"}
+    assert "resumed at step 2" in (out / "train.log").read_text(encoding="utf-8")
+    assert [row["step"] for row in read_log(out)] == ["2"]
+
+
+def test_a_finished_folder_takes_no_other_training(
+    stack: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, other = tmp_path / "run", tmp_path / "other.npy"
+    np.save(other, np.load(stack)[:, :, ::-1])
+    command = ["train", stack, "--out", str(out), "--model", "varnet", "--size", "32", "--loss", "l1", *FEW_STEPS]
+    assert main(command) == 0
+    before = {path.name: path.read_bytes() for path in out.iterdir() if path.name != "train.log"}
+    capsys.readouterr()
+    for more, message in (
+        (["--loss", "ssim"], 'found loss "l1" (expected "ssim_loss")'),
+        (["--self-supervised"], "found self_supervised false (expected true)"),
+        (
+            ["--model", "modl"],
+            'model.class "molrecon.unrolled.varnet:VarNet" (expected "molrecon.unrolled.modl:MoDL")',
+        ),
+        (["--seed", "1"], "found seed 0 (expected 1)"),
+        (["--learning-rate", "1e-3"], "found learning_rate 0.002 (expected 0.001)"),
+        (["--steps", "3"], "found steps 2 (expected 3)"),
+        (["--batch", "2"], "found scans.batch 1 (expected 2)"),
+        (["--rows", "9"], "found scans.rows 8 (expected 9)"),
+        (["--size", "40"], "found scans.size 32 (expected 40)"),
+        (["--precision", "mixed"], 'found precision "single" (expected "mixed")'),
+        (["--validation", str(other)], 'found training_data "6 arrays, sha256'),
+    ):
+        arguments = [*command, *more]
+        if more[0] == "--self-supervised":
+            arguments = [word for word in arguments if word not in ("--loss", "l1")]
+        assert main(arguments) == 2, more
+        error = capsys.readouterr().err
+        assert "checkpoint.pt: not a checkpoint of this training" in error and message in error
+        assert "expected one, or another folder" in error
+    # Other data of the same name, size and shape.
+    np.save(stack, np.load(other))
+    assert main(command) == 2
+    assert 'found training_data "6 arrays' in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in out.iterdir() if path.name != "train.log"} == before
 
 
 def test_fastmri_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -66,7 +106,12 @@ def test_fastmri_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert "2 steps, validation psnr" in told.out and "broken.h5" in told.err
     assert isinstance(load(tmp_path / "full" / "unet.safetensors", Reconstructor), PostProcessing)
     assert "1 files or slices unusable" in load_card(tmp_path / "full" / "unet.safetensors")["data"]
-    (tmp_path / "data" / "broken.h5").unlink()
+    (tmp_path / "data" / "broken.h5").unlink()  # was not trained on
+    assert main([*command, "--out", str(tmp_path / "full")]) == 0
+    capsys.readouterr()
+    make_sample_volume(tmp_path / "data" / "a.h5", slices=1, coils=4, shape=(32, 56), seed=1)
+    assert main([*command, "--out", str(tmp_path / "full")]) == 2
+    assert 'found training_data "1 files (a.h5), sha256 ' in capsys.readouterr().err
     for name in ("a.h5", "b.h5"):
         with h5py.File(tmp_path / "data" / name, "r+") as file:
             columns = np.arange(56)

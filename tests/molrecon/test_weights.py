@@ -277,7 +277,7 @@ def test_networks_that_could_not_be_built_again_are_not_saved(tmp_path: Path) ->
     class Foreign(ScoreNetwork):
         monotonicity, certified, ndim = 0.5, False, 2
 
-        def denoiser(self, noise_level: Tensor) -> Callable[[Tensor], Tensor]:
+        def denoiser(self, noise_level: Tensor, guide: Tensor | None = None) -> Callable[[Tensor], Tensor]:
             return torch.zeros_like
 
         def lipschitz_bound(self) -> float:

@@ -48,12 +48,13 @@ PLANE, VOLUME = (5, 4), (3, 4, 5)
 CONSTANT = random_mask(1, 1, 4).expand(1, 5, 4).clone()
 
 
-def test_double_leaves_complex_results_alone() -> None:
-    # nn.Module.double() converts real buffers only: a model that is converted with its operator must not mix dtypes.
+def test_a_converted_operator_has_one_precision() -> None:
+    # nn.Module.double() alone would convert the real buffers and leave the complex ones.
     operator = Sense(random_complex(2, 3, 5, 4, seed=5, dtype=torch.complex64), random_mask(1, 1, 4)).double()
-    x = random_complex(2, 5, 4, seed=0, dtype=torch.complex64)
-    assert operator(x).dtype == torch.complex64
-    assert operator.normal(x).dtype == torch.complex64
+    for dtype in (torch.complex64, torch.complex128):
+        x, y = random_complex(2, 5, 4, seed=0, dtype=dtype), random_complex(2, 3, 5, 4, seed=1, dtype=dtype)
+        results = (operator(x), operator.normal(x), operator.adjoint(y))
+        assert [result.dtype for result in results] == [torch.complex128] * 3
 
 
 def test_adjoint_of_the_adjoint() -> None:
@@ -135,7 +136,7 @@ ERRORS: list[tuple[Callable[[], object], type[Exception], str]] = [
     (lambda: Fourier(2)(REAL), TypeError, r"Fourier: input has dtype torch.float32, expected a complex dtype"),
     (lambda: Fourier(2).normal(REAL), TypeError, r"Fourier: input has dtype torch.float32"),
     (lambda: Fourier(2).adjoint(MAPS[0, 0]), ValueError, r"Fourier: input \(6, 5\) has 2 axes, expected a batch axis"),
-    (lambda: Sampling(torch.ones(5)), ValueError, r"sampling mask: shape \(5,\), expected \(batch or 1, \*spatial\)"),
+    (lambda: Sampling(torch.ones(())), ValueError, r"sampling mask: shape \(\), expected \(batch or 1, \*spatial\)"),
     (lambda: Sampling(torch.full((1, 5), 0.5)), ValueError, r"sampling mask: holds values other than 0 and 1"),
     (lambda: Sampling(torch.full((1, 5), torch.nan)), ValueError, r"sampling mask: holds values other than 0 and 1"),
     (lambda: Sampling(MASK)(MAPS.real), TypeError, r"Sampling: k-space has dtype torch.float64, expected a complex"),
@@ -159,7 +160,8 @@ ERRORS: list[tuple[Callable[[], object], type[Exception], str]] = [
     (lambda: Sensitivity(MAPS)(MAPS[:1, 0]), ValueError, r"Sensitivity: image \(1, 6, 5\) does not fit"),
     (lambda: Sensitivity(MAPS).adjoint(MAPS[:, :2]), ValueError, r"Sensitivity: coil images \(2, 2, 6, 5\) do not fit"),
     (lambda: Sense(MAPS.real, MASK), TypeError, r"Sensitivity: sensitivity maps has dtype torch.float64"),
-    (lambda: Sense(MAPS, torch.ones(1, 5)), ValueError, r"Sense: sampling mask \(1, 5\) .* does not fit"),
+    (lambda: Sense(MAPS, torch.ones(1, 4)), ValueError, r"Sense: sampling mask \(1, 1, 4\) has spatial size \(1, 4\)"),
+    (lambda: Sense(MAPS, torch.ones(1, 1, 6, 5)), ValueError, r"sampling mask: shape \(1, 1, 6, 5\), expected"),
     (lambda: Sense(MAPS, random_mask(3, 1, 5)), ValueError, r"Sense: sampling mask \(3, 1, 5\) .* \(2, 3, 6, 5\)"),
     (
         lambda: Sense(MAPS, random_mask(1, 1, 4)),
@@ -199,7 +201,12 @@ ERRORS: list[tuple[Callable[[], object], type[Exception], str]] = [
     ),
     (lambda: SoftSense(MAPS.real, MASK), TypeError, r"SoftSense: sensitivity maps has dtype torch.float64"),
     (lambda: SoftSense(MAPS[0], MASK), ValueError, r"SoftSense: maps \(3, 6, 5\), expected a non-empty \(batch, set"),
-    (lambda: SoftSense(SETS, random_mask(1, 4)), ValueError, r"SoftSense: sampling mask \(1, 4\) .* does not fit"),
+    (lambda: SoftSense(MAPS[:, None], random_mask(3, 1, 5)), ValueError, r"SoftSense: sampling mask \(3, 1, 5\)"),
+    (
+        lambda: SoftSense(SETS, random_mask(1, 6, 1)).decoupled(0, 2, 1),
+        ValueError,
+        r"SoftSense: the first spatial axis is undersampled, expected it fully sampled to decouple",
+    ),
     (
         lambda: SoftSense(SETS, random_mask(1, 1, 4)),
         ValueError,
@@ -387,6 +394,12 @@ def test_soft_sense_is_the_sum_of_sets(
     assert adjoint_gap(operator, x, y) < 1e-12
     with patch.object(sense, "CHUNK_BYTES", chunk_bytes):
         assert normal_gap(operator, x) < 1e-12
+    assert operator.sets == sets
+    assert alone[0].sets is None
+    if operator.chunk_axis == 2 and len(spatial) > 1:
+        apart = operator.decoupled(0, spatial[0], batch).normal(x.movedim(2, 1).flatten(0, 1))
+        together = apart.unflatten(0, (batch, spatial[0])).movedim(1, 2)
+        torch.testing.assert_close(together, operator.normal(x), rtol=1e-12, atol=1e-12)
 
 
 def test_coils_in_groups_do_not_change_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -394,10 +407,14 @@ def test_coils_in_groups_do_not_change_the_answer(monkeypatch: pytest.MonkeyPatc
     operator = Sense(maps, random_mask(2, 1, 6, 3))
     x, y = random_complex(2, 4, 6, 3, seed=0), random_complex(2, 5, 4, 6, 3, seed=1)
     kspace, image = operator(x), operator.adjoint(y)
+    narrow = y.to(torch.complex64)
     for coils in (1, 2, 4):
         monkeypatch.setattr(sense, "COIL_BYTES", coils * x.numel() * 16)
         torch.testing.assert_close(operator(x), kspace, rtol=1e-14, atol=1e-14)
         torch.testing.assert_close(operator.adjoint(y), image, rtol=1e-13, atol=1e-13)
+        soft = SoftSense(maps[:, None], operator.sampling_mask)
+        wide = soft.adjoint(narrow, torch.complex128)[:, 0]
+        torch.testing.assert_close(wide, operator.adjoint(narrow.to(torch.complex128)), rtol=1e-13, atol=1e-13)
         leaf = maps.clone().requires_grad_()
         (gradient,) = torch.autograd.grad(Sense(leaf, operator.sampling_mask)(x), leaf, y)
         assert gradient.shape == maps.shape

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from operators.calibration import calibration_matrix, calibration_region
-from operators.espirit import espirit_maps
+from operators.espirit import espirit, espirit_maps
 from operators.fourier import centred_fft
 
 DATA = os.environ.get("MOLRECON_DATA")
@@ -126,8 +126,8 @@ def test_agrees_with_sigpy_on_a_real_head(head: Tensor) -> None:
     assert common.sum() > 0.998 * support.sum()
 
 
-def bart_maps(kspace: Tensor, folder: Path, n_maps: int, crop: float) -> Tensor:
-    """Return BART's maps (n_maps, coil, rows, cols) of k-space (1, coil, rows, cols); skip without BART."""
+def bart_maps(kspace: Tensor, folder: Path, n_maps: int, crop: float, *options: str) -> tuple[Tensor, Tensor]:
+    """Return BART's maps (n_maps, coil, rows, cols) of k-space (1, coil, rows, cols), and eigenvalues; or skip."""
     bart = shutil.which("bart")
     if bart is None:
         pytest.skip("BART is not installed")
@@ -137,19 +137,19 @@ def bart_maps(kspace: Tensor, folder: Path, n_maps: int, crop: float) -> Tensor:
     (folder / "kspace.cfl").write_bytes(kspace[0].permute(0, 2, 1).contiguous().numpy().tobytes())
     # BART compares squared singular values with its threshold: 0.0004 is our 0.02
     subprocess.run(
-        [bart, "ecalib", f"-m{n_maps}", "-r24", "-k6", "-t0.0004", f"-c{crop}", "kspace", "maps"],
+        [bart, "ecalib", f"-m{n_maps}", "-r24", "-k6", "-t0.0004", f"-c{crop}", *options, "kspace", "maps", "values"],
         cwd=folder,
         check=True,
         capture_output=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
-    flat = np.fromfile(folder / "maps.cfl", dtype=np.complex64)
-    return torch.from_numpy(flat.reshape(n_maps, coil, cols, rows)).permute(0, 1, 3, 2)
+    maps, values = (torch.from_numpy(np.fromfile(folder / f"{name}.cfl", np.complex64)) for name in ("maps", "values"))
+    return maps.reshape(n_maps, coil, cols, rows).mT, values.real.reshape(n_maps, cols, rows).mT
 
 
 @needs_data
 def test_agrees_with_bart_on_a_real_head(head: Tensor, tmp_path: Path) -> None:
-    theirs = bart_maps(head, tmp_path, 1, 0.9)[0]
+    theirs = bart_maps(head, tmp_path, 1, 0.9)[0][0]
     ours = espirit_maps(centre(head, 24, 24), head.shape[2:], kernel_width=6, crop=0.9)[0]
     difference, common = gap(ours, theirs)
     assert difference.median() < 1e-5 and difference.quantile(0.99) < 5e-4  # BART stops after 30 steps
@@ -164,7 +164,7 @@ def test_agrees_with_bart_on_a_real_head(head: Tensor, tmp_path: Path) -> None:
 def test_two_maps_agree_with_bart_on_a_real_head(head: Tensor, folded: tuple[int, int], tmp_path: Path) -> None:
     # every second line: the head is twice as wide as the field of view, and two maps are needed
     kspace = head[..., :: folded[0], :: folded[1]].contiguous()
-    theirs = bart_maps(kspace, tmp_path, 2, 0.8)
+    theirs, _ = bart_maps(kspace, tmp_path, 2, 0.8)
     ours = espirit_maps(centre(kspace, 24, 24), kspace.shape[2:], kernel_width=6, n_maps=2)[0]
     supports = [torch.linalg.vector_norm(maps, dim=1) > 0.5 for maps in (ours, theirs)]
     for k in range(2):
@@ -178,6 +178,32 @@ def test_two_maps_agree_with_bart_on_a_real_head(head: Tensor, folded: tuple[int
     alone = supports[0][0] & supports[1][0] & ~supports[0][1] & ~supports[1][1]
     difference = 1 - (ours[0].conj() * theirs[0]).sum(dim=0).abs()[alone].double()
     assert difference.median() < 1e-5 and difference.quantile(0.9) < 1e-3
+
+
+@needs_data
+def test_soft_maps_and_eigenvalues_agree_with_bart_on_a_real_head(head: Tensor, tmp_path: Path) -> None:
+    kspace = head[..., ::2].contiguous()
+    theirs, values = bart_maps(kspace, tmp_path, 2, 0.8, "-S")
+    ours = espirit(centre(kspace, 24, 24), kspace.shape[2:], kernel_width=6, soft=True)
+    matter = values > 0.36  # (2 crop - 1)^2: what is zero in both is not iterated to the end
+    difference = (ours.eigenvalues[0] - values)[matter].abs()
+    assert difference.median() < 1e-3 and difference.quantile(0.9) < 1e-2  # BART stops after 30 steps
+    norms = [torch.linalg.vector_norm(maps, dim=1) for maps in (ours.maps[0], theirs)]
+    assert (norms[0] - norms[1]).abs().quantile(0.99) < 1e-2
+    assert 0.05 < float(((norms[0] > 0.01) & (norms[0] < 0.99)).double().mean()) < 0.5  # there is something to fade
+
+
+def test_soft_maps_fade_with_the_eigenvalue() -> None:
+    region = centre(folded_scan(4, (32, 24))[0], 16, 16)
+    hard, soft = (espirit(region, (32, 24), soft=soft) for soft in (False, True))
+    values = soft.eigenvalues[0]
+    torch.testing.assert_close(values[values > 0.8], hard.eigenvalues[0][values > 0.8], rtol=0, atol=1e-2)
+    norms = torch.linalg.vector_norm(soft.maps[0], dim=1)
+    t = (values.clamp_min(0).sqrt() - 0.8) / 0.2
+    expected = torch.where(t <= -1, 0.0, torch.where(t >= 1, 1.0, 0.5 * (1 + 2 * t / (1 + t**2))))
+    torch.testing.assert_close(norms, expected, rtol=0, atol=1e-6)
+    assert torch.equal(torch.linalg.vector_norm(hard.maps[0], dim=1) > 0, hard.eigenvalues[0] >= 0.8)
+    assert torch.equal(hard.maps, espirit_maps(region, (32, 24), n_maps=2))
 
 
 def folded_scan(coil: int, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -226,6 +252,8 @@ def test_calibration_region_of_1d_masks() -> None:
     assert torch.equal(region, kspace[:, :, 8:32, 20:29])  # line 20 is of the comb, line 29 is missing
     whole = calibration_region(kspace, mask_1d(50, range(21, 29)), max_shape=(40, 50))
     assert torch.equal(whole, kspace[:, :, :, 20:29])
+    lines = mask_1d(50, range(21, 29))[0, 0].numpy()
+    assert torch.equal(calibration_region(kspace, lines), region)  # as the makers of masks return them
     full = calibration_region(kspace, torch.ones(1, 1, 1, dtype=torch.bool))
     assert torch.equal(full, kspace[:, :, 8:32, 13:37])
     different = torch.cat((mask_1d(50, range(17, 30)), mask_1d(50, range(22, 34))))

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
 import operators
 from operators import (
@@ -25,6 +25,7 @@ from operators import (
     Flatten,
     Fourier,
     Hadamard,
+    Identity,
     Inpainting,
     LinearOperator,
     NonCartesianSense,
@@ -36,6 +37,8 @@ from operators import (
     Sensitivity,
     SoftSense,
     Toeplitz,
+    VerticalStack,
+    WeightedSense,
     adjoint_gap,
     gaussian_matrix,
     normal_gap,
@@ -140,15 +143,23 @@ def noncartesian_case(
     convolve: bool = True,
 ) -> Case:
     trajectory = random_trajectory(batches[1], 4, 9, spatial=spatial)
-    weights = uniform(batches[2], 4, 9, seed=4) if weighted else None
+    weights = uniform(batches[2], 4, 9, seed=4)
     field_map = 30 * (uniform(batches[2], *spatial, seed=6) - 0.3) if field else None
     times = torch.linspace(1e-3, 9e-3, 9, dtype=DOUBLE) if field else None
 
-    def build(precision: torch.dtype) -> NonCartesianSense:
+    def build(precision: torch.dtype) -> LinearOperator:
         maps = random_tensor(batches[0], 3, *spatial, seed=5).to(COMPLEX[precision])
-        return NonCartesianSense(maps, trajectory, weights, field_map=field_map, readout_times=times, toeplitz=convolve)
+        acquisition = NonCartesianSense(maps, trajectory, field_map=field_map, readout_times=times, toeplitz=convolve)
+        return WeightedSense(acquisition, weights) if weighted else acquisition
 
-    return Case(f"noncartesian {name}", build, (2, *spatial), (2, 3, 4, 9), double=1e-11, single=1e-5)
+    return Case(
+        f"{'weighted' if weighted else 'noncartesian'} {name}",
+        build,
+        (2, *spatial),
+        (2, 3, 4, 9),
+        double=1e-11,
+        single=1e-5,
+    )
 
 
 def fourier_case(name: str, mask: Tensor, real: bool, sized: bool) -> Case:
@@ -168,6 +179,30 @@ def sensitivity(batch: int) -> Callable[[torch.dtype], LinearOperator]:
 
 def complex_phi(measurements: int) -> Callable[[torch.dtype], LinearOperator]:
     return lambda precision: Dense(random_tensor(measurements, 8, seed=3).to(COMPLEX[precision]))
+
+
+def dense(precision: torch.dtype, seed: int) -> LinearOperator:
+    return Dense(gaussian_matrix(5, 8, seed).to(precision))
+
+
+def MAPS(precision: torch.dtype) -> Tensor:  # noqa: N802
+    return random_tensor(1, 3, *PLANE, seed=5).to(COMPLEX[precision])
+
+
+def shared_sense(precision: torch.dtype, seed: int) -> LinearOperator:
+    return Sense(MAPS(precision), random_mask(1, 4, seed=seed)[0].numpy())
+
+
+def soft(precision: torch.dtype) -> LinearOperator:
+    return SoftSense(random_tensor(1, 2, 3, *PLANE, seed=5).to(COMPLEX[precision]), random_mask(1, 4)[0].numpy())
+
+
+def stack(precision: torch.dtype) -> LinearOperator:
+    return VerticalStack([shared_sense(precision, 1), shared_sense(precision, 2)], [3, 3])
+
+
+def penalised(precision: torch.dtype) -> LinearOperator:
+    return VerticalStack([Flatten((3, *PLANE)) @ shared_sense(precision, 1), 0.1 * Flatten(PLANE)], [60, 20])
 
 
 PLANE, VOLUME = (5, 4), (3, 4, 5)
@@ -280,6 +315,17 @@ TABLE = [
     noncartesian_case("2d, off-resonance per sample", PLANE, (2, 2, 2), field=True),
     noncartesian_case("3d", VOLUME),
     noncartesian_case("3d, off-resonance", VOLUME, field=True, weighted=False),
+    Case("identity, cc", lambda _: Identity(), (2, 3, 4), (2, 3, 4), strict=False, sized=False),
+    Case("identity, rr", lambda _: Identity(), (2, 3, 4), (2, 3, 4), "rr", strict=False, sized=False),
+    Case("sum", lambda p: shared_sense(p, 1) + shared_sense(p, 2), (2, *PLANE), (2, 3, *PLANE)),
+    Case("difference", lambda p: shared_sense(p, 1) - Sensitivity(MAPS(p)), (2, *PLANE), (2, 3, *PLANE)),
+    Case("sum, rr", lambda p: 2 * dense(p, 3) + dense(p, 4) / 3, (2, 8), (2, 5), "rr", strict=False),
+    Case("scaled", lambda p: (0.5 - 2j) * shared_sense(p, 1), (2, *PLANE), (2, 3, *PLANE)),
+    Case("negative", lambda p: -shared_sense(p, 1), (2, *PLANE), (2, 3, *PLANE)),
+    Case("stack of acquisitions", stack, (2, *PLANE), (2, 6, *PLANE)),
+    Case("stack with a penalty", penalised, (2, *PLANE), (2, 80)),
+    Case("stack, rr", lambda p: VerticalStack([dense(p, 3), Identity()], [5, 8]), (2, 8), (2, 13), "rr", strict=False),
+    Case("algebra of sets", lambda p: Identity() @ (2 * soft(p) + soft(p)), (2, 2, *PLANE), (2, 3, *PLANE)),
 ]
 
 
@@ -356,23 +402,31 @@ def test_dtype_is_kept(case: Case, precision: torch.dtype) -> None:
 
 
 def conversions(operator: LinearOperator, case: Case, precision: torch.dtype) -> list[LinearOperator]:
-    real = copy.deepcopy(operator)
-    converted = [real.double() if precision == DOUBLE else real.float()]
-    if case.kinds == "cc" and case.strict:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # torch calls complex modules a new feature
-            converted.append(copy.deepcopy(operator).to(COMPLEX[precision]))
-    return converted
+    """Return the operator in a precision by each of the ways to say so."""
+    called = copy.deepcopy(operator)
+    called = called.double() if precision == DOUBLE else called.float()
+    example = torch.zeros(0, dtype=COMPLEX[precision])
+    told = [copy.deepcopy(operator).to(way) for way in (precision, COMPLEX[precision], example, example.real)]
+    inside = nn.ModuleList([copy.deepcopy(operator)]).to(precision)[0]
+    assert isinstance(inside, LinearOperator)
+    return [called, *told, operator.on(dtype=precision), operator.on("cpu", COMPLEX[precision]), inside]
 
 
 def test_conversion_and_higher_precision(case: Case) -> None:
     # Input of higher precision than the operator is computed in its own, and a converted operator is as exact.
     single = case.build(SINGLE)
     single.normal(case.x(precision=SINGLE))
-    for operator in (single, *conversions(single, case, DOUBLE)):
+    converted = conversions(single, case, DOUBLE)
+    for operator in (single, converted[0]):
         assert operator(case.x()).dtype == case.y().dtype
         assert adjoint_gap(operator, case.x(), case.y()) < 1e-12
         assert normal_gap(operator, case.x()) < case.double
+    kinds = [buffer.is_complex() for buffer in single.buffers()]
+    expected = [function(x) for function, x in case.functions(single, case.x(), case.y())]
+    for operator in converted:
+        assert [buffer.is_complex() for buffer in operator.buffers()] == kinds
+        for (function, x), result in zip(case.functions(operator, case.x(), case.y()), expected, strict=True):
+            torch.testing.assert_close(function(x), result, rtol=1e-10, atol=1e-10)
     x, y = case.x(precision=SINGLE), case.y(precision=SINGLE)
     for operator in conversions(case.build(DOUBLE), case, SINGLE):
         assert adjoint_gap(operator, x, y) < 1e-6
@@ -389,6 +443,106 @@ def test_buffers_move_and_copies_agree(case: Case) -> None:
     held = [value for part in case.build(DOUBLE).modules() for value in vars(part).values()]
     assert not [value for value in held if isinstance(value, Tensor)]
     assert all(tensor.is_meta for tensor in (*operator.to("meta").buffers(), *operator.parameters()))
+
+
+def test_on_leaves_the_operator_where_it_is(case: Case) -> None:
+    operator = case.build(DOUBLE)
+    before = {name: (buffer, buffer.clone()) for name, buffer in operator.named_buffers()}
+    held = dict(operator.named_parameters())
+    moved, narrow, alike = operator.on("meta"), operator.on(dtype=SINGLE), operator.on()
+    assert type(moved) is type(narrow) is type(alike) is type(operator)
+    assert all(tensor.is_meta for tensor in (*moved.buffers(), *moved.parameters()))
+    for name, buffer in operator.named_buffers():
+        assert buffer is before[name][0]
+        assert torch.equal(buffer, before[name][1])
+        assert alike.get_buffer(name).data_ptr() == buffer.data_ptr()  # what does not move is not copied
+    for name, parameter in operator.named_parameters():
+        assert parameter is held[name]
+        assert parameter.dtype == DOUBLE
+        assert not parameter.is_meta
+    assert narrow(case.x(precision=SINGLE)).dtype == case.y(precision=SINGLE).dtype
+    assert torch.equal(alike(case.x()), operator(case.x()))
+
+
+def test_name_says_what_it_is(case: Case) -> None:
+    operator = case.build(DOUBLE)
+    assert "\n" not in repr(operator)
+    for part in operator.modules():
+        if isinstance(part, LinearOperator) and not list(part.children()):
+            for tensor in (*part.buffers(), *part.parameters()):
+                assert str(tuple(tensor.shape)) in repr(part)
+
+
+@pytest.mark.filterwarnings("ignore:ComplexHalf support is experimental:UserWarning")
+def test_reduced_precision_keeps_the_imaginary_part() -> None:
+    operator = Sense(MAPS(SINGLE), LINES)
+    half, brain = copy.deepcopy(operator).half(), operator.on(dtype=torch.bfloat16)
+    assert (half.sensitivity_maps.dtype, half.encoding.weights.dtype) == (torch.complex32, torch.float16)
+    assert (brain.sensitivity_maps.dtype, brain.encoding.weights.dtype) == (torch.complex64, torch.bfloat16)
+    assert half.sampling_mask.dtype == torch.bool
+    torch.testing.assert_close(half.sensitivity_maps.to(torch.complex64), operator.sensitivity_maps, rtol=0, atol=2e-3)
+    assert torch.equal(brain.sensitivity_maps, operator.sensitivity_maps)
+    for wrong in (torch.int64, torch.bool):
+        with pytest.raises(TypeError, match=r"expected a floating|only accepts floating"):
+            operator.type(wrong)
+        with pytest.raises(TypeError, match="only accepts floating"):
+            operator.to(wrong)
+
+
+def test_masks_of_any_kind_are_the_same_operator() -> None:
+    lines, plane = random_mask(1, 4)[0], random_mask(1, 5, 4)[0]
+    x, maps, sets = random_tensor(2, *PLANE, seed=0), MAPS(DOUBLE), random_tensor(1, 2, 3, *PLANE, seed=5)
+    kspace = random_tensor(2, 3, *PLANE, seed=1)
+    builds: list[tuple[Callable[[Any], LinearOperator], Tensor]] = [
+        (lambda mask: Sense(maps, mask), x),
+        (lambda mask: SoftSense(sets, mask), torch.stack([x, 2 * x], 1)),
+        (Sampling, kspace),
+        (SampledFourier, kspace),
+        (PartialFourier, x),
+        (Inpainting, x),
+    ]
+    for build, image in builds:
+        for mask, full in ((lines, lines[None, None]), (plane, plane[None])):
+            # without maps only (cols,) can be told from a mask with fewer axes
+            given = [mask] if mask.ndim == 1 or build in [builds[0][0], builds[1][0]] else [full]
+            for form in (*given, full, full.expand(2, 5, 4)):
+                for kind in (form, form.numpy(), form.numpy().astype(np.float32), form.int()):
+                    torch.testing.assert_close(build(kind)(image), build(full)(image), rtol=0, atol=0)
+    array = lines.numpy().copy()
+    operator = Sense(maps, array)
+    array[:] = False
+    assert torch.equal(operator.sampling_mask, lines[None, None])
+    frames = Sense(maps[:, :, None], random_mask(6, 1, 4).numpy(), fourier_ndim=2)  # (time, 1, cols)
+    assert frames.sampling_mask.shape == (1, 6, 1, 4)
+    for wrong, error, words in (
+        ([True, False], TypeError, "sampling mask: got list, expected a NumPy array or a tensor"),
+        (torch.ones(1, 1, 5, 4), ValueError, r"sampling mask: shape \(1, 1, 5, 4\), expected \(batch or 1, 2 spatial"),
+        (np.array(1), ValueError, r"sampling mask: shape \(\), expected"),
+    ):
+        with pytest.raises(error, match=words):
+            Sense(maps, wrong)  # type: ignore[arg-type]
+
+
+def test_algebra_says_what_it_is() -> None:
+    a, b = Flatten((2, 3)), Identity()
+    assert repr(a - 2 * b) == "Flatten((2, 3)) + -1 * (2 * Identity())"
+    assert repr((a + b).H) == "(Flatten((2, 3)) + Identity()).H"
+    assert repr(VerticalStack([a @ b], [6])) == "VerticalStack(6: Flatten((2, 3)) @ Identity())"
+    with pytest.raises(ValueError, match=r"Sum: results \(1, 6\) and \(1, 2, 3\) of .*, expected the same shape"):
+        (a + b)(torch.ones(1, 2, 3))
+    with pytest.raises(ValueError, match=r"Scaled: factor is nan, expected a finite number"):
+        float("nan") * a
+    with pytest.raises(ValueError, match=r"VerticalStack: results \(1, 6\), expected sizes \(5,\) on axis 1"):
+        VerticalStack([a], [5])(torch.ones(1, 2, 3))
+    with pytest.raises(ValueError, match=r"VerticalStack: 2 operators and the sizes \(6,\)"):
+        VerticalStack([a, a], [6])
+    with pytest.raises(TypeError, match=r"VerticalStack: got Tensor, expected a LinearOperator"):
+        VerticalStack([torch.ones(1)], [6])  # type: ignore[list-item]
+    other: Any = 1
+    letters: Any = "b"
+    for operate in (lambda: a + other, lambda: a - other, lambda: a * letters, lambda: other / a):
+        with pytest.raises(TypeError, match=r"unsupported operand|can't multiply"):
+            operate()
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
@@ -522,7 +676,11 @@ def any_noncartesian(d: Draw) -> Case:
     weights = uniform(d.shared(), *samples, seed=d.seed) if d.flag() else None
     field = 40 * uniform(d.shared(), *spatial, seed=d.seed) if d.flag() else None
     times = None if field is None else 0.01 * uniform(*samples, seed=d.seed)
-    build = lambda p: NonCartesianSense(maps(p), trajectory, weights, field_map=field, readout_times=times)  # noqa: E731
+
+    def build(precision: torch.dtype) -> LinearOperator:
+        acquisition = NonCartesianSense(maps(precision), trajectory, field_map=field, readout_times=times)
+        return acquisition if weights is None else WeightedSense(acquisition, weights)
+
     image, kspace = (d.batch, *spatial), (d.batch, d.coils, *samples)
     return Case("noncartesian", build, image, kspace, double=1e-11, single=1e-5)
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from molrecon.simulation.contrast import without_noise_floor
 from molrecon.simulation.fields import draw_fields
 from molrecon.simulation.images import ImageSet, placed, resampled
 from molrecon.simulation.noise import NOISE_RANGE, complex_noise, draw_noise_level, image_noise_level
 from molrecon.simulation.phase import band_limited, chemical_shift, field_map, residual_angle, rough_phase, transplanted
+from molrecon.simulation.problem import robust_maximum
 from molrecon.simulation.sampling import draw_calibration_lines, draw_columns, draw_matrix, draw_plane
 from operators import center_mask
 
@@ -129,3 +131,12 @@ def test_places_are_large_enough(seed: int) -> None:
     assert max(view.shape) <= 320
     assert view.max() > 0.5
     assert max(placed(disc(512, 512), np.random.default_rng(seed)).shape) <= 320
+
+
+@pytest.mark.parametrize("unit", [1e-12, 1e-6, 1.0, 1e9])
+def test_the_robust_maximum_has_the_unit_of_the_image(unit: float) -> None:
+    magnitude = unit * torch.arange(1, 1001, dtype=torch.float64).reshape(10, 100)
+    assert float(robust_maximum(magnitude)) == pytest.approx(995 * unit)
+    point = torch.zeros(1000)
+    point[3] = unit
+    assert float(robust_maximum(point)) == pytest.approx(unit) and float(robust_maximum(torch.zeros(9))) == 1

@@ -258,6 +258,13 @@ def test_four_arms_share_all_but_what_names_them(tmp_path: Path) -> None:
     assert run_arms(comparison, tmp_path, seeds=(0, 1)) == found
     assert not (tmp_path / "constrained" / "0" / "checkpoint.pt").exists()
     assert (tmp_path / "constrained" / "0" / RESULT_FILE).is_file()
+    for other, message in (
+        (replace(comparison, facts={"data": "others"}), r'found data not told \(expected "others"\)'),
+        (replace(comparison, descent=Descent(0.1, dual_rate=0.5)), r"found descent.epsilon 0.05 \(expected 0.1\)"),
+        (replace(comparison, settings=replace(comparison.settings, steps=41)), r"found steps 40 \(expected 41\)"),
+    ):
+        with pytest.raises(ValueError, match=rf"result\.json: of another training, {message}"):
+            run_arms(other, tmp_path, seeds=(0, 1))
 
 
 def test_mean_and_spread() -> None:

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from molrecon.io import UnreadableInput
 from molrecon.io.phantom import make_sample_volume
+from molrecon.simulation.problem import Problem
 from molrecon.training.fastmri_folder import FastMRIFolder
 from molrecon.training.fastmri_slices import Kept
 from molrecon.training.self_supervised import split
-from molrecon.training.simulate import Problem
 
 SHAPE = (48, 56)
 COILS = 4

@@ -70,6 +70,9 @@ def test_batches() -> None:
     assert torch.equal(batch.images, torch.from_numpy(images) / 255)
     assert not bool(batch.measurements[~known].any())
     assert float((batch.measurements - batch.images)[known].std()) == pytest.approx(0.1, rel=0.05)
+    moved = batch.to("meta")
+    assert all(tensor.is_meta for tensor in (moved.images, moved.measurements, moved.operator.known))
+    assert not batch.operator.known.is_meta
     with pytest.raises(ValueError, match="noise and no rng"):
         inpainting_batch(images, centre_mask(16)[None], noise_level=0.1)
     one, same = (evaluation_batches(images[:, 0], 8, ("centre", "random"), noise_level=0.1) for _ in range(2))

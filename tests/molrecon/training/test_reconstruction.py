@@ -61,8 +61,8 @@ def test_every_reconstructor_learns(name: str, tmp_path: Path) -> None:
     model = build(name, channels=2, features=4, levels=2)
     if isinstance(model, UnrolledReconstructor):
         model.n_unrolls = 2
-    # Larger steps on so small a problem lose the fixed point of an equilibrium that is not monotone.
-    rate, gain = (1e-4, 0.02) if isinstance(model, DeepEquilibrium) else (5e-3, 0.05)
+    # Much larger steps on so small a problem lose the fixed point of an equilibrium that is not monotone.
+    rate, gain = (2e-4, 0.02) if isinstance(model, DeepEquilibrium) else (5e-3, 0.05)
     settings = TrainSettings(steps=6, warmup=1, learning_rate=rate, ema=0)
     before = loss_of(model, problem)
     list(train(ReconstructionTask(model, lambda rng, step: problem, ALWAYS_THE_SAME), settings, tmp_path))

@@ -12,7 +12,7 @@ import torch
 
 from molrecon.io import UnreadableInput
 from molrecon.io.images import write_image
-from molrecon.training.simulate import Problem
+from molrecon.simulation.problem import Problem
 from molrecon.training.stacks import Scans, hold_out, read_stack
 
 

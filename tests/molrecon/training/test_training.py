@@ -54,6 +54,16 @@ def test_scan(seed: int) -> None:
     assert not scan.sensitivity_maps[silent].any()
 
 
+def test_moving_a_problem_leaves_it_where_it_is() -> None:
+    problem = make_problem(np.random.default_rng(3))
+    before, operator = tensors(problem), problem.operator
+    moved = problem.to("meta")
+    assert all(tensor.is_meta for tensor in (*tensors(moved), *moved.operator.buffers()))
+    assert problem.operator is operator
+    assert all(tensor is kept for tensor, kept in zip(tensors(problem), before, strict=True))
+    assert not any(buffer.is_meta for buffer in operator.buffers())
+
+
 def test_draws_follow_the_seed() -> None:
     state = torch.get_rng_state()
     first, again, other = (make_problem(np.random.default_rng(seed)) for seed in (3, 3, 4))

@@ -9,7 +9,7 @@ import torch
 
 from molrecon.conjugate_gradient import conjugate_gradient
 from molrecon.metrics import psnr
-from molrecon.training.simulate import Problem
+from molrecon.simulation.problem import Problem
 from molrecon.training.sources import T1_VALIDATION_SLAB, t1_volume
 from molrecon.training.volume_sources import (
     PERFUSION_TRAIN,
