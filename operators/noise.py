@@ -133,7 +133,7 @@ class NoiseEstimates(NamedTuple):
     periphery: Tensor
 
 
-def noise_level_estimates(kspace: Tensor, sampling_mask: Tensor) -> NoiseEstimates:
+def noise_level_estimates(kspace: Tensor, sampling_mask: Tensor | np.ndarray) -> NoiseEstimates:
     """Return both estimates that `estimate_noise_covariance` takes the smaller one of.
 
     On sound scans they agree, or the periphery's is larger, by the fine detail that it holds. Where it is much smaller,
@@ -141,10 +141,10 @@ def noise_level_estimates(kspace: Tensor, sampling_mask: Tensor) -> NoiseEstimat
 
     Arguments and errors are those of `estimate_noise_covariance`.
     """
-    _check(kspace, sampling_mask)
+    masks = _checked_mask(kspace, sampling_mask)
     centre, edge = [], []
     for index, scan in enumerate(kspace):
-        mask = sampling_mask[index % len(sampling_mask)]
+        mask = masks[index % len(masks)]
         covariance = _null_space_covariance(scan, mask)
         centre.append(torch.nan if covariance is None else math.sqrt(covariance.diagonal().real.mean()))
         edge.append(math.sqrt(_peripheral_variances(scan, mask).mean()))
