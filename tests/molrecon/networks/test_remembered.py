@@ -54,11 +54,11 @@ def test_many_threads() -> None:
 def test_every_edit_is_seen_and_nothing_is_computed_twice() -> None:
     calls: list[Tensor] = []
 
-    def twice(tensor: Tensor) -> list[Tensor]:
+    def counted(tensor: Tensor) -> list[Tensor]:
         calls.append(tensor)
-        return [2 * tensor]
+        return doubled(tensor)
 
-    function = Remembered(twice)
+    function = Remembered(counted)
     tensor = torch.ones(3)
     function(tensor)
     tensor.data[0] = 5
