@@ -18,7 +18,9 @@ Exit codes:
        (of `train`: some files could not be used; it is trained on the others)
     5  everything is written, but some slice did not converge to the tolerance; the outputs say which
        (in `compare`, of the methods with an error bound; l1-wavelet runs a fixed number of iterations);
-       or a volume is incomplete: its file holds image data that were left out, such as further repetitions
+       or a volume is incomplete: its file holds image data that were left out, such as further repetitions;
+       or, with `reconstruct --strict`, there are warnings: data that do not fit the coil maps, the noise level or the
+       image, and remarks about the file
     6  `certify` or `robustness` saw a model break what it promises; the output says how
 
 Existing outputs are replaced, unless `reconstruct --resume` finds that they would come out the same. No command

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable
 from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from molrecon.argument_types import at_least_one, count, device, fraction, not_negative, positive, seed
@@ -29,9 +32,7 @@ def build_parser(description: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="molrecon", description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--version", action="version", version=f"molrecon {_version('molrecon')} (torch {_version('torch')})"
-    )
+    parser.add_argument("--version", action="version", version=f"molrecon {_version()} (torch {_torch_version()})")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_CommandParser)
     _add_demo(
         commands.add_parser(
@@ -147,6 +148,11 @@ def _add_reconstruct(parser: argparse.ArgumentParser) -> None:
         "--skip-existing",
         action="store_true",
         help="keep complete outputs of an earlier run with the same input, weights and settings, by their hashes",
+    )
+    parser.add_argument(
+        "--strict",
+        action="store_true",
+        help="exit with code 5 when there are warnings about the data, which are printed in any case",
     )
     _add_data(parser)
     _add_model(parser)
@@ -372,8 +378,19 @@ def _methods(text: str) -> list[str]:
     return names
 
 
-def _version(package: str) -> str:
+def _version() -> str:
     try:
-        return metadata.version(package)
+        return metadata.version("molrecon")
     except metadata.PackageNotFoundError:
         return "(not installed)"
+
+
+def _torch_version() -> str:
+    """Return `torch.__version__` without the second that importing torch takes; it names the build, metadata do not."""
+    spec = find_spec("torch")
+    if spec is None or spec.origin is None:
+        return "(not installed)"
+    found = re.search(
+        r"^__version__ = ['\"](.+)['\"]$", Path(spec.origin).with_name("version.py").read_text("utf-8"), re.M
+    )
+    return metadata.version("torch") if found is None else found[1]

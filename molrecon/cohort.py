@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import secrets
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any, final
 import numpy as np
 import torch
 
+from molrecon.data_warnings import DataWarning
 from molrecon.defaults import DEFAULT_BATCH_SIZE, DEFAULT_MODEL
 from molrecon.io import UnreadableInput, input_sha256, read_volume
 from molrecon.io.volume import left_out_text
@@ -196,7 +198,7 @@ def _attempt(path: Path, name: str, out: Path, run: _Run) -> Entry:
     if earlier.get("sha256") not in (None, _input(_sidecar(out, name)).get("sha256")):
         message += f"; replaced the outputs of {earlier.get('path')}"
     status = status_of(bool(result.converged.all()), left_out)
-    return Entry(str(path), status, message, outputs, left_out=left_out)
+    return Entry(str(path), status, message, outputs, left_out=left_out, warnings=result.warnings)
 
 
 def _left(out: Path, name: str, earlier: dict[str, Any]) -> str:
@@ -225,13 +227,21 @@ def _message(result: Reconstruction) -> str:
     n = len(result.converged)
     empty = f", {int(result.empty.sum())} without data delivered as zeros" if result.empty.any() else ""
     left_out = f"; left out: {left_out_text(result.left_out)}" if result.left_out else ""
+    rest = f"{result.seconds:.1f} s{empty}{left_out}{_warned(result.warnings)}"
     if result.solver is None:
-        return f"{n} slices, no error bound, {result.seconds:.1f} s{empty}{left_out}"
+        return f"{n} slices, no error bound, {rest}"
     bound = "no error bound" if result.kind == "none" else f"error bound {result.error_bound.max():.1e} at worst"
     return (
         f"{int(result.converged.sum())} of {n} slices converged, {bound},"
-        f" {int(result.n_steps.max())} iterations at most, {result.seconds:.1f} s{empty}{left_out}"
+        f" {int(result.n_steps.max())} iterations at most, {rest}"
     )
+
+
+def _warned(warnings: Sequence[DataWarning]) -> str:
+    """Return the end of a message that tells of warnings: how many of each check."""
+    counts = Counter(warning.check for warning in warnings)
+    listed = ", ".join(check if count == 1 else f"{check} ({count})" for check, count in counts.items())
+    return f"; warnings: {listed}" if listed else ""
 
 
 def _kept(path: Path, name: str, out: Path, run: _Run) -> Entry | None:
@@ -242,6 +252,7 @@ def _kept(path: Path, name: str, out: Path, run: _Run) -> Entry | None:
     try:
         converged = bool(sidecar["summary"]["converged"])
         left_out = {str(words): int(count) for words, count in sidecar["input"]["left_out"].items()}
+        warnings = [DataWarning(**warning) for warning in sidecar["warnings"]]
         found = sidecar["model"]["weights_sha256"], sidecar.get("settings_sha256")
         same = found == (run.source.weights_sha256, run.settings_sha256)
         same = same and sidecar["input"]["sha256"] == input_sha256(path)  # last: it reads the whole input
@@ -250,8 +261,11 @@ def _kept(path: Path, name: str, out: Path, run: _Run) -> Entry | None:
     if not same:
         return None
     message = "outputs of an earlier run kept" + (f"; left out: {left_out_text(left_out)}" if left_out else "")
+    message += _warned(warnings)
     written = [str(output) for output in outputs]
-    return Entry(str(path), status_of(converged, left_out), message, written, skipped=True, left_out=left_out)
+    return Entry(
+        str(path), status_of(converged, left_out), message, written, skipped=True, left_out=left_out, warnings=warnings
+    )
 
 
 def _sidecar(out: Path, name: str) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from molrecon.certify import certify, sample_problem, volume_problem
 from molrecon.classical import CGSense, L1Wavelet, ZeroFilled
 from molrecon.cohort import Settings, check_outputs, model_files, reconstruct_cohort
 from molrecon.compare import CG_GRID, L1_GRID, Comparison, Outcome, reference_image, root_sum_of_squares, undersample
+from molrecon.data_warnings import DataWarning
 from molrecon.findings import as_dict, describe
 from molrecon.io import RawVolume, UnreadableInput, atomic_path, expand_inputs, read_volume
 from molrecon.io.images import check_suffix, read_image, write_image
@@ -174,6 +175,7 @@ def _demo(args: argparse.Namespace) -> int:
             f" equilibrium (at worst {result.error_bound.max():.1e}); the model is {result.certificate.kind}"
         )
     print("\n".join(f"  {item}" for item in (path, *written)))
+    _warn(str(path), result.warnings)
     return EXIT_OK if result.converged.all() else EXIT_NOT_CONVERGED
 
 
@@ -199,10 +201,17 @@ def _reconstruct(args: argparse.Namespace) -> int:
         return EXIT_UNREADABLE
     if UNREADABLE in statuses or FAILED in statuses:
         return EXIT_FAILED
-    return EXIT_NOT_CONVERGED if NOT_CONVERGED in statuses or INCOMPLETE in statuses else EXIT_OK
+    warned = args.strict and any(entry.warnings for entry in entries)
+    return EXIT_NOT_CONVERGED if warned or NOT_CONVERGED in statuses or INCOMPLETE in statuses else EXIT_OK
+
+
+def _warn(path: str, warnings: Sequence[DataWarning]) -> None:
+    for warning in warnings:
+        print(f"molrecon: warning: {path}: {warning}", file=sys.stderr, flush=True)
 
 
 def _report(entry: Entry) -> None:
+    _warn(entry.input, entry.warnings)
     line = f"{entry.input}: {entry.status}: {entry.message}"
     if entry.status == UNREADABLE:
         line = f"{entry.status}: {entry.message}"  # which names the file

@@ -15,6 +15,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, final
 
+from molrecon.data_warnings import DataWarning
 from molrecon.io.volume import image_data_left_out
 from molrecon.sidecar import versions, write_json
 
@@ -37,6 +38,7 @@ class Entry:
         outputs: the paths of the written files.
         skipped: True when complete outputs of an earlier run were kept.
         left_out: what the input holds and the outputs do not, as in `RawVolume`.
+        warnings: as in `Reconstruction`.
     """
 
     input: str
@@ -45,6 +47,7 @@ class Entry:
     outputs: list[str]
     skipped: bool = False
     left_out: dict[str, int] = field(default_factory=dict)
+    warnings: list[DataWarning] = field(default_factory=list)
 
 
 def status_of(converged: bool, left_out: Mapping[str, int]) -> str:

@@ -19,6 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from molrecon.data_checks import SliceChecks, check_slice
+from molrecon.data_warnings import DataWarning, noise_warnings, remark_warnings, slice_warnings
 from molrecon.defaults import DEFAULT_BATCH_SIZE
 from molrecon.io import RawVolume
 from molrecon.lipschitz import Certificate
@@ -79,6 +81,9 @@ class Reconstruction:
         solver: goals and limits of the iterations; None for a method that iterates nothing.
         seconds: from the raw data to the image, sensitivity maps included.
         left_out: what the file holds and the image does not, as in `RawVolume`.
+        checks: how well the data of each slice fit their model and image; of empty slices nothing is known.
+        warnings: what the checks, the noise estimates and the reader of the file give reason to warn of; those of the
+            whole volume first, then slice by slice.
     """
 
     image: np.ndarray
@@ -96,6 +101,8 @@ class Reconstruction:
     solver: SolverSettings | None
     seconds: float
     left_out: Mapping[str, int] = field(default_factory=dict)
+    checks: list[SliceChecks] = field(default_factory=list)
+    warnings: list[DataWarning] = field(default_factory=list)
 
 
 def reconstruct_volume(
@@ -147,6 +154,7 @@ def reconstruct_prepared(
             return solution
 
         slices = solve_slices(method, prepared, device=device, batch_size=batch_size, progress=progress)
+        checks = _checks(prepared, slices.image, torch.device(device))
         scale, certificate = _scale(prepared, working, torch.device(device)), working.certificate()
     return Reconstruction(
         image=prepared.magnitude(slices.image),
@@ -164,6 +172,8 @@ def reconstruct_prepared(
         solver=solver or model.solver,
         seconds=prepared.seconds + time.perf_counter() - start,
         left_out=prepared.volume.left_out,
+        checks=checks,
+        warnings=_warnings(prepared, checks),
     )
 
 
@@ -176,6 +186,24 @@ def on_device(model: Reconstructor, device: torch.device | str) -> Reconstructor
 def _full(device: torch.device | str) -> torch.device:
     device = torch.device(device)
     return torch.device("cuda", torch.cuda.current_device()) if device == torch.device("cuda") else device
+
+
+def _checks(prepared: PreparedVolume, image: Tensor, device: torch.device) -> list[SliceChecks]:
+    checks = [SliceChecks()] * len(image)
+    for k in map(int, np.flatnonzero(~prepared.empty)):
+        kspace, operator = prepared.kspace[[k]].to(device), prepared.operator([k]).to(device)
+        checks[k] = check_slice(kspace, operator, prepared.noise_level, image[[k]].to(device))
+    return checks
+
+
+def _warnings(prepared: PreparedVolume, checks: list[SliceChecks]) -> list[DataWarning]:
+    given = prepared.maps_source.method == "given"
+    rounding = torch.finfo(torch.float32).eps * float(np.abs(prepared.volume.kspace).max())
+    return [
+        *remark_warnings(prepared.volume),
+        *noise_warnings(prepared.noise_level, prepared.noise_estimates, prepared.noise_estimated, rounding),
+        *(warning for k, one in enumerate(checks) for warning in slice_warnings(k, one, given)),
+    ]
 
 
 def _scale(prepared: PreparedVolume, model: Reconstructor, device: torch.device) -> np.ndarray:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,10 @@ from molrecon.progress import progress_bar
 from operators import Sense, espirit_maps
 from operators.calibration import calibration_region
 from operators.hybrid import crop_readout
-from operators.noise import estimate_noise_level
+from operators.noise import estimate_noise_level, noise_level_estimates
 
 NOISE_SLICES = 16  # the noise is the same in all slices: so many, spread over the volume, tell it well enough
+COMPARED_SLICES = 4  # so many tell whether it is about right
 THRESHOLD, CROP = 0.02, 0.8  # of ESPIRiT, see `espirit_maps`
 OBJECT_SHARE = 0.6  # of the rows at most, for the rest to be noise without object
 
@@ -50,6 +52,9 @@ class PreparedVolume:
         noise_estimated: False when the caller gave the noise level.
         empty: (slices,) bool, True for a slice whose k-space is zero everywhere.
         seconds: duration of the preparation.
+        noise_estimates: sigma by independent estimates, medians over some slices: "null space" of the calibration
+            region, "periphery" of k-space, and "outer readout" where the object leaves room for it. Without the last,
+            the smaller one of the others is an estimated noise level.
     """
 
     volume: RawVolume
@@ -61,6 +66,7 @@ class PreparedVolume:
     noise_estimated: bool
     empty: np.ndarray
     seconds: float
+    noise_estimates: Mapping[str, float] = field(default_factory=dict)
 
     def operator(self, slices: slice | list[int]) -> Sense:
         """Return the SENSE operator of some slices (batch, rows, cols) -> (batch, coil, rows, cols), each its mask."""
@@ -111,10 +117,10 @@ def prepare(
     whole_columns = sampling_mask.shape[1] == 1
     readout_oversampled = whole_columns and rows < raw.shape[-2]
     estimated = noise_level is None
-    if noise_level is None:
-        noise_level = _noise_level(raw, sampling_mask, whole_columns and rows <= OBJECT_SHARE * raw.shape[-2])
-    elif not noise_level >= 0:
+    if noise_level is not None and not noise_level >= 0:
         raise ValueError(f"prepare: noise_level is {noise_level}, expected a number that is not negative")
+    outer_readout = whole_columns and rows <= OBJECT_SHARE * raw.shape[-2]
+    noise_level, noise_estimates = _noise_level(raw, sampling_mask, outer_readout, noise_level)
     kspace = crop_readout(raw, rows) if readout_oversampled else raw
     empty = np.array([not one.any() for one in volume.kspace])
     if maps is not None:
@@ -133,6 +139,7 @@ def prepare(
         noise_estimated=estimated,
         empty=empty,
         seconds=time.perf_counter() - start,
+        noise_estimates=noise_estimates,
     )
 
 
@@ -150,14 +157,33 @@ def _mask_of(sampling_mask: Tensor, k: int) -> Tensor:
     return sampling_mask if len(sampling_mask) == 1 else sampling_mask[[k]]
 
 
-def _noise_level(kspace: Tensor, sampling_mask: Tensor, readout_oversampled: bool) -> float:
+def _noise_level(
+    kspace: Tensor, sampling_mask: Tensor, outer_readout: bool, given: float | None
+) -> tuple[float, dict[str, float]]:
+    """Return the noise level to use, that given where there is one, and the estimates, see `PreparedVolume`."""
     filled = [k for k, one in enumerate(kspace) if bool(one.any())]
-    chosen = filled[:: max(1, -(-len(filled) // NOISE_SLICES))]
-    levels = [estimate_noise_level(kspace[[k]], _mask_of(sampling_mask, k), readout_oversampled) for k in chosen]
-    level = float(torch.cat(levels).median())
+    chosen, compared = _spread(filled, NOISE_SLICES), _spread(filled, COMPARED_SLICES)
+    estimates = {}
+    if outer_readout:
+        levels = [estimate_noise_level(kspace[[k]], _mask_of(sampling_mask, k), True) for k in chosen]
+        estimates["outer readout"] = float(torch.cat(levels).median())
+    elif given is None:
+        compared = chosen
+    pairs = [noise_level_estimates(kspace[[k]], _mask_of(sampling_mask, k)) for k in compared]
+    null_space = torch.cat([pair.null_space for pair in pairs])
+    periphery = torch.cat([pair.periphery for pair in pairs])
+    estimates |= {"null space": float(null_space.nanmedian()), "periphery": float(periphery.median())}
+    if given is not None:
+        return given, estimates
+    level = estimates.get("outer readout", float(torch.fmin(null_space, periphery).median()))
     if not math.isfinite(level):
         raise ValueError(f"prepare: the noise level was estimated as {level}, expected a number: give noise_level")
-    return level
+    return level, estimates
+
+
+def _spread(slices: list[int], count: int) -> list[int]:
+    """Return at most `count` of the slices, evenly spread."""
+    return slices[:: max(1, -(-len(slices) // count))]
 
 
 def _given_maps(maps: np.ndarray, kspace: Tensor, raw_rows: int) -> tuple[Tensor, MapsSource]:

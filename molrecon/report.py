@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import textwrap
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, final
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 ERROR_GAIN = 5  # error maps are shown this much brighter than the images
 RESOLUTION = 110  # dots an inch
+WARNINGS_SHOWN = 4  # kinds of warnings with their advice: more leave the page
 
 
 @final
@@ -117,7 +120,21 @@ def summary(prepared: PreparedVolume, result: Reconstruction) -> str:
         lines.append(f"no data       slices {', '.join(map(str, np.flatnonzero(result.empty)))}: delivered as zeros")
     if volume.left_out:
         lines.append(f"left out      {left_out_text(volume.left_out)}")
+    lines += _warned(result)
     return "\n".join(lines)
+
+
+def _warned(result: Reconstruction) -> list[str]:
+    """Return one warning of each check, with the number of the others; the sidecar holds them all."""
+    counts = Counter(warning.check for warning in result.warnings)
+    first = {warning.check: warning for warning in reversed(result.warnings)}
+    lines = []
+    for check, count in list(counts.items())[:WARNINGS_SHOWN]:
+        others = f" (and {count - 1} more)" if count > 1 else ""
+        lines += textwrap.wrap(f"WARNING       {first[check]}{others}", 84, subsequent_indent=" " * 14)
+    if len(counts) > WARNINGS_SHOWN:
+        lines.append(f"WARNING       of {', '.join(list(counts)[WARNINGS_SHOWN:])} too: see the sidecar")
+    return lines
 
 
 def _guarantee(result: Reconstruction) -> list[str]:

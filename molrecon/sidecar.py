@@ -33,11 +33,11 @@ class ModelSource:
 def describe(prepared: PreparedVolume, result: Reconstruction, source: ModelSource) -> dict[str, Any]:
     """Return the sidecar of one volume as plain JSON values; numbers that are not finite become None.
 
-    Keys: input, model, sampling, sensitivity_maps, noise, solver, certificate, slices, summary, image, versions,
-    finished, seconds.
+    Keys: input, model, sampling, sensitivity_maps, noise, solver, certificate, slices, warnings, summary, image,
+    versions, finished, seconds.
     """
     volume = prepared.volume
-    columns = (result.error_bound, result.n_steps, result.converged, result.empty, result.scale)
+    columns = (result.error_bound, result.n_steps, result.converged, result.empty, result.scale, result.checks)
     rows = zip(*columns, strict=True)
     return plain(
         {
@@ -55,6 +55,7 @@ def describe(prepared: PreparedVolume, result: Reconstruction, source: ModelSour
             "noise": {
                 "noise_level": prepared.noise_level,
                 "estimated": prepared.noise_estimated,
+                "estimates": dict(prepared.noise_estimates),
                 "relative_to_image_maximum": prepared.noise_level / peak
                 if (peak := float(result.image.max()))
                 else None,
@@ -71,9 +72,11 @@ def describe(prepared: PreparedVolume, result: Reconstruction, source: ModelSour
                     "converged": converged,
                     "empty": empty,
                     "scale": scale,
+                    "checks": asdict(checks),
                 }
-                for k, (bound, steps, converged, empty, scale) in enumerate(rows)
+                for k, (bound, steps, converged, empty, scale, checks) in enumerate(rows)
             ],
+            "warnings": [asdict(warning) for warning in result.warnings],
             "summary": {
                 "converged": result.converged.all(),
                 "worst_error_bound": result.error_bound.max(),

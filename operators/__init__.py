@@ -26,7 +26,7 @@ from operators.masks import (
     magic_mask,
     random_mask,
 )
-from operators.noise import estimate_noise_covariance, estimate_noise_level
+from operators.noise import NoiseEstimates, estimate_noise_covariance, estimate_noise_level, noise_level_estimates
 from operators.noncartesian import NonCartesianSense
 from operators.nufft import NUFFT
 from operators.off_resonance import OffResonance
@@ -62,6 +62,7 @@ __all__ = [
     "LinearOperator",
     "MapSets",
     "NUFFT",
+    "NoiseEstimates",
     "NonCartesianSense",
     "OffResonance",
     "PartialFourier",
@@ -104,6 +105,7 @@ __all__ = [
     "map_sets_needed",
     "mix_coils",
     "noise_covariance",
+    "noise_level_estimates",
     "normal_gap",
     "orthonormal_matrix",
     "poisson_disc_mask",

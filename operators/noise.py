@@ -120,6 +120,37 @@ def estimate_noise_covariance(kspace: Tensor, sampling_mask: Tensor | np.ndarray
     )
 
 
+class NoiseEstimates(NamedTuple):
+    """Two independent estimates of sigma, (batch,) each; the smaller one is that of `estimate_noise_level`.
+
+    Attributes:
+        null_space: from the null space of the calibration region, as `estimate_noise_covariance` says; NaN where the
+            region is too small for it.
+        periphery: from the outermost measured samples.
+    """
+
+    null_space: Tensor
+    periphery: Tensor
+
+
+def noise_level_estimates(kspace: Tensor, sampling_mask: Tensor | np.ndarray) -> NoiseEstimates:
+    """Return both estimates that `estimate_noise_covariance` takes the smaller one of.
+
+    On sound scans they agree, or the periphery's is larger, by the fine detail that it holds. Where it is much smaller,
+    k-space is not as it was measured: filtered, interpolated or padded.
+
+    Arguments and errors are those of `estimate_noise_covariance`.
+    """
+    masks = _checked_mask(kspace, sampling_mask)
+    centre, edge = [], []
+    for index, scan in enumerate(kspace):
+        mask = masks[index % len(masks)]
+        covariance = _null_space_covariance(scan, mask)
+        centre.append(torch.nan if covariance is None else math.sqrt(covariance.diagonal().real.mean()))
+        edge.append(math.sqrt(_peripheral_variances(scan, mask).mean()))
+    return NoiseEstimates(kspace.real.new_tensor(centre), kspace.real.new_tensor(edge))
+
+
 class _Grams(NamedTuple):
     """A^H A of the data, A^H A_1 and A_1^H A_1 of data and simulated noise, all (N, N)."""
 
@@ -136,10 +167,18 @@ class _Grams(NamedTuple):
 
 def _noise_covariance(scan: Tensor, sampling_mask: Tensor) -> Tensor:
     peripheral = _peripheral_variances(scan, sampling_mask)
+    covariance = _null_space_covariance(scan, sampling_mask)
+    if covariance is None:
+        return torch.diag(peripheral).to(torch.complex128)
+    return covariance * (peripheral.mean() / covariance.diagonal().real.mean()).clamp_max(1)
+
+
+def _null_space_covariance(scan: Tensor, sampling_mask: Tensor) -> Tensor | None:
+    """Return Psi of the calibration region alone; None where there is no region, or no signal in it."""
     block = calibration_region(scan[None], sampling_mask[None], min_width=0, max_shape=(scan.shape[1], 24))[0]
     block = _without_empty_rows(block).to(torch.complex128)
     if min(block.shape[1:]) < _FEWEST_LINES:
-        return torch.diag(peripheral).to(block.dtype)
+        return None
     coil, rows, cols = block.shape
     scale = block.abs().max()
     width = max(1, min(round(math.sqrt(_MATRIX_COLUMNS / coil)), cols // 2))
@@ -163,14 +202,13 @@ def _noise_covariance(scan: Tensor, sampling_mask: Tensor) -> Tensor:
         covariance = variance * (factor @ factor.mH)
         power = float(covariance.diagonal().real.mean())
         if not power > 0:  # without any signal there is no null space to tell from it, and the periphery is all noise
-            return torch.diag(peripheral).to(block.dtype)
+            return None
         level = math.sqrt(power)
         if abs(level - previous) <= _SETTLED * level:
             break
         previous = level
         factor = _refit(factor, whitened.data, null_space)
-    covariance = covariance * scale**2
-    return covariance * (peripheral.mean() / covariance.diagonal().real.mean()).clamp_max(1)
+    return covariance * scale**2
 
 
 def _peripheral_variances(scan: Tensor, sampling_mask: Tensor) -> Tensor:

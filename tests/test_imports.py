@@ -49,6 +49,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("molrecon.simulation",),
     (
         "molrecon.preparation",
+        "molrecon.data_checks",
+        "molrecon.data_warnings",
         "molrecon.pipeline",
         "molrecon.training",
         "molrecon.report",

@@ -207,12 +207,13 @@ class ResidualNetwork(ScoreNetwork):
         return self._kernels() if self.layer == "sll" else self._normalised(*self._kernels())
 
     def rounding_depth(self) -> float:
-        """Return half the root of the number of layers, see `rounding`.
+        """Return 0.6 (1 + the root of the number of layers), see `rounding`.
 
         What a layer passes on unchanged is not rounded. The difference is, by a third of eps on average, and the
-        correction's convolutions add to that: half an eps for trained filters, 0.7 for those that turn x into -x.
+        correction's convolutions add to that: half an eps for trained filters. Filters that turn x into -x err most:
+        with channels side by side 2.6 eps were measured after 4 layers and 3.3 after 10.
         """
-        return 0.5 * math.sqrt(len(self.weight))
+        return 0.6 * (1 + math.sqrt(len(self.weight)))
 
     @torch.no_grad()
     def lipschitz_bound(self) -> float:

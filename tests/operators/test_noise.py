@@ -15,7 +15,7 @@ from torch import Tensor
 
 from operators.fourier import centred_fft, centred_ifft
 from operators.masks import random_mask
-from operators.noise import estimate_noise_covariance, estimate_noise_level
+from operators.noise import estimate_noise_covariance, estimate_noise_level, noise_level_estimates
 
 DATA = os.environ.get("MOLRECON_DATA")
 needs_data = pytest.mark.skipif(DATA is None, reason="MOLRECON_DATA is not set: no real images")
@@ -200,3 +200,18 @@ def test_errors_say_what_is_wrong(
     kspace = torch.ones(1, 2, 32, 32, dtype=torch.complex64)
     with pytest.raises(error, match=message):
         call(kspace, torch.ones(1, 1, 32, dtype=torch.bool))
+
+
+def test_the_smaller_of_two_estimates_is_the_noise_level() -> None:
+    generator = torch.Generator().manual_seed(0)
+    noise = 0.02 * torch.randn(2, 4, 48, 40, dtype=torch.complex64, generator=generator)
+    image = torch.zeros_like(noise)
+    image[:, :, 12:36, 10:30] = torch.rand(1, 4, 1, 1, generator=generator)
+    kspace = centred_fft(image, (-2, -1)) + noise
+    mask = torch.ones(1, 1, 40, dtype=torch.bool)
+    estimates = noise_level_estimates(kspace, mask)
+    assert torch.allclose(torch.minimum(*estimates), estimate_noise_level(kspace, mask), rtol=1e-5)
+    mask[..., 18:23] = False  # no centre, no null space
+    estimates = noise_level_estimates(kspace * mask, mask)
+    assert bool(estimates.null_space.isnan().all())
+    assert torch.allclose(estimates.periphery, estimate_noise_level(kspace * mask, mask))

@@ -53,7 +53,12 @@ def test_many_threads() -> None:
 
 def test_every_edit_is_seen_and_nothing_is_computed_twice() -> None:
     calls: list[Tensor] = []
-    function = Remembered(lambda tensor: [calls.append(tensor), 2 * tensor][1:])
+
+    def counted(tensor: Tensor) -> list[Tensor]:
+        calls.append(tensor)
+        return doubled(tensor)
+
+    function = Remembered(counted)
     tensor = torch.ones(3)
     function(tensor)
     tensor.data[0] = 5
