@@ -1,4 +1,4 @@
-"""Reconstruct a fastMRI volume, or a synthetic one when no path is given.
+"""Reconstruct a fastMRI volume, or the sample when no path is given.
 
     python examples/reconstruct_fastmri.py [SCAN.h5] [--out DIR] [--model NAME_OR_FILE]
 
@@ -17,10 +17,10 @@ import numpy as np
 from molrecon.compare import root_sum_of_squares, undersample
 from molrecon.defaults import DEFAULT_MODEL
 from molrecon.io import RawVolume, read_volume, write_nifti
-from molrecon.io.phantom import make_sample_volume
 from molrecon.metrics import psnr, ssim
 from molrecon.mol import MOL
 from molrecon.pipeline import Reconstruction, reconstruct_volume
+from molrecon.simulation.sample import write_sample
 from molrecon.weights import load
 from operators.masks import file_seed, random_mask
 
@@ -30,7 +30,7 @@ ACCELERATION, CENTER_FRACTION = 4, 0.08
 def main() -> None:
     """Read the arguments, reconstruct, write one NIfTI file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("scan", nargs="?", help="a fastMRI file; none: a synthetic head")
+    parser.add_argument("scan", nargs="?", help="a fastMRI file; none: the sample")
     parser.add_argument("--out", default=".", help="folder for the image (default: here)")
     parser.add_argument("--model", default=DEFAULT_MODEL, help="packaged model or weights file (default: %(default)s)")
     args = parser.parse_args()
@@ -38,8 +38,8 @@ def main() -> None:
 
 
 def run(scan: str | None, out: Path, model: str) -> Reconstruction:
-    """Reconstruct `scan` (None: the synthetic head), print how it went, and write out/NAME.nii.gz."""
-    volume = read_volume(scan) if scan else synthetic_volume()
+    """Reconstruct `scan` (None: the sample), print how it went, and write out/NAME.nii.gz."""
+    volume = read_volume(scan) if scan else sample_volume()
     measured, reference = volume, None
     if volume.fully_sampled:
         seed = file_seed(volume.path)
@@ -59,10 +59,10 @@ def run(scan: str | None, out: Path, model: str) -> Reconstruction:
     return result
 
 
-def synthetic_volume() -> RawVolume:
-    """Return the synthetic head, as read from the file it was written to."""
+def sample_volume() -> RawVolume:
+    """Return the simulated scan of a real head, as read from the file it was written to."""
     with tempfile.TemporaryDirectory() as folder:
-        return read_volume(make_sample_volume(Path(folder) / "sample.h5"))
+        return read_volume(write_sample(Path(folder) / "sample.h5"))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The `molrecon` command.
 
-    molrecon demo [--out DIR]                   a synthetic scan, undersampled four times, reconstructed and compared
+    molrecon demo [--out DIR]                   a real head, scanned in simulation four times too fast, reconstructed
     molrecon reconstruct INPUT... --out DIR     scans (files or folders of files) to images with a report each
     molrecon compare INPUT --accel R ...        methods side by side on a fully sampled scan
     molrecon certify MODEL [--data FILE]        what is guaranteed about a model, and a search for violations of it

@@ -35,7 +35,11 @@ def build_parser(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"molrecon {_version()} (torch {_torch_version()})")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_CommandParser)
     _add_demo(
-        commands.add_parser("demo", help="reconstruct a synthetic scan", description="Reconstruct a synthetic scan.")
+        commands.add_parser(
+            "demo",
+            help="reconstruct a simulated scan of a real head",
+            description="Reconstruct a simulated scan of a real head.",
+        )
     )
     _add_reconstruct(
         commands.add_parser(

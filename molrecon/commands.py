@@ -25,7 +25,6 @@ from molrecon.data_warnings import DataWarning
 from molrecon.findings import as_dict, describe
 from molrecon.io import RawVolume, UnreadableInput, atomic_path, expand_inputs, read_volume
 from molrecon.io.images import check_suffix, read_image, write_image
-from molrecon.io.phantom import make_sample_volume
 from molrecon.manifest import FAILED, INCOMPLETE, MANIFEST, NOT_CONVERGED, OK, UNREADABLE, Entry
 from molrecon.methods import load_method
 from molrecon.mol import MOL
@@ -38,6 +37,7 @@ from molrecon.report import write_png
 from molrecon.robustness import evaluate, select_slices, take_slices
 from molrecon.robustness_page import describe_robustness, robustness_figure, robustness_table
 from molrecon.sidecar import ModelSource, describe_sampling, plain, write_json
+from molrecon.simulation.sample import write_sample
 from molrecon.solver_settings import SolverSettings
 from molrecon.train_command import plan_training
 from molrecon.training.log import file_log
@@ -132,10 +132,10 @@ def _image_out(args: argparse.Namespace) -> Path:
 
 
 def _make_sample(path: Path) -> Path:
-    """Write the synthetic scan, and return its path. Raises ValueError where another file is in its place."""
+    """Write the sample scan, and return its path. Raises ValueError where another file is in its place."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:
-        make_sample_volume(temporary)
+        write_sample(temporary)
         if path.exists() and not filecmp.cmp(temporary, path, shallow=False):
             raise ValueError(
                 f"{path}: is there, and is not the scan that this command makes, expected another --out, or that file"

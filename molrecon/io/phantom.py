@@ -1,7 +1,8 @@
-"""A synthetic multi-coil head scan in the fastMRI file format, made in seconds for the demo and the tests.
+"""A synthetic multi-coil head scan in the fastMRI file format, of any size, for tests and certificates.
 
 The object is the analytic head of `molrecon.io.anatomy`, the coils are wire loops around it, the noise is white. It has
 fine structure and a spectrum like a brain's, but it is a phantom: use it to see that everything works, not how well.
+The demo's scan has a real head, see `molrecon.simulation.sample`.
 """
 
 from __future__ import annotations
@@ -9,13 +10,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import h5py
 import numpy as np
 import torch
 
-from molrecon.io.anatomy import HEAD_SEMI_AXES, Anatomy, SmoothField
-from molrecon.io.coils import draw_loops, receive_field
-from molrecon.io.hdf5 import hdf5_file
+from molrecon.io.anatomy import Anatomy, SmoothField
+from molrecon.io.coils import draw_loops, plane_points, receive_maps
+from molrecon.io.simulated import write_simulated
 from operators.fourier import centred_fft, centred_ifft
 
 __all__ = ["coil_maps", "make_sample_volume", "phantom_volume", "voxel_size"]
@@ -64,11 +64,11 @@ def phantom_volume(slices: int = DEFAULT_SLICES, shape: tuple[int, int] = DEFAUL
     for index, height in enumerate(_heights(slices, slice_mm)):
         drawn = np.zeros(fine, np.float32)
         for offset, weight in _PROFILE:
-            points = _grid(fine, row_mm / _OVERSAMPLING, col_mm / _OVERSAMPLING, height + offset * slice_mm)
+            points = plane_points(fine, row_mm / _OVERSAMPLING, col_mm / _OVERSAMPLING, height + offset * slice_mm)
             drawn += np.float32(weight) * anatomy.intensity(points).reshape(fine)
         spectrum = centred_fft(torch.from_numpy(drawn).to(torch.complex64), (-2, -1))[window]
         image = centred_ifft(spectrum, (-2, -1)).real.numpy() / _OVERSAMPLING
-        points = _grid(shape, row_mm, col_mm, height)
+        points = plane_points(shape, row_mm, col_mm, height)
         volume[index] = image * np.exp(1j * _phase(phase, points).reshape(shape))
     return volume
 
@@ -88,14 +88,7 @@ def coil_maps(
     _check(slices, coils, shape, 0.0)
     loops = draw_loops(coils, _CENTRE_HEIGHT, np.random.default_rng([seed, _COIL_STREAM]))
     row_mm, col_mm, slice_mm = voxel_size(slices, shape)
-    maps = np.empty((slices, coils, *shape), np.complex64)
-    for index, height in enumerate(_heights(slices, slice_mm)):
-        points = _grid(shape, row_mm, col_mm, height)
-        for c, (gain, loop) in enumerate(loops):
-            maps[index, c] = (gain * receive_field(loop, points)).reshape(shape)
-    inside = _head_samples()
-    combined = np.sqrt(sum(np.abs(gain * receive_field(loop, inside)) ** 2 for gain, loop in loops))
-    return maps / np.float32(combined.mean())
+    return receive_maps(loops, _heights(slices, slice_mm), shape, (row_mm, col_mm))
 
 
 def make_sample_volume(
@@ -106,11 +99,7 @@ def make_sample_volume(
     noise_level: float = DEFAULT_NOISE_LEVEL,
     seed: int = 0,
 ) -> Path:
-    """Write a fully sampled fastMRI-format multi-coil volume and return its path.
-
-    Datasets: `kspace` (slices, coils, 2 * rows, cols) complex64, centred and orthonormal, read out at twice the field
-    of view; `reconstruction_rss` (slices, rows, cols) float32; `ismrmrd_header` XML. Attributes: `acquisition`, `max`,
-    `norm`, `patient_id` as in fastMRI, and `noise_level`, the true one.
+    """Write a fully sampled scan of the phantom as a fastMRI file, as `write_simulated` does, and return its path.
 
     Args:
         path: where; missing folders are made, an existing file is replaced once the new one is complete.
@@ -123,32 +112,15 @@ def make_sample_volume(
         OSError: the file cannot be written.
     """
     _check(slices, coils, shape, noise_level)
-    target = Path(path)
-    image, maps = phantom_volume(slices, shape, seed), coil_maps(slices, coils, shape, seed)
-    noise = np.random.default_rng([seed, _NOISE_STREAM])
-    rows, cols = shape
-    inner = slice(rows // 2, rows // 2 + rows)  # the centre crop of the oversampled rows, as fastMRI takes it
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with hdf5_file(target) as file:
-        kspace = file.create_dataset("kspace", (slices, coils, 2 * rows, cols), np.complex64)
-        reference = np.empty((slices, rows, cols), np.float32)
-        for index in range(slices):
-            padded = np.zeros((coils, 2 * rows, cols), np.complex64)
-            padded[:, inner] = maps[index] * image[index]
-            sampled = centred_fft(torch.from_numpy(padded), (-2, -1)).numpy()
-            parts = noise.standard_normal((2, *sampled.shape), np.float32) * np.float32(noise_level / np.sqrt(2))
-            sampled = sampled + parts[0] + 1j * parts[1]
-            kspace[index] = sampled
-            coil_images = centred_ifft(torch.from_numpy(sampled), (-2, -1)).numpy()[:, inner]
-            reference[index] = np.sqrt((np.abs(coil_images) ** 2).sum(0))
-        file["reconstruction_rss"] = reference
-        file.create_dataset("ismrmrd_header", data=_header(slices, coils, shape), dtype=h5py.string_dtype())
-        file.attrs["acquisition"] = "AXT1"
-        file.attrs["max"] = float(reference.max())
-        file.attrs["norm"] = float(np.linalg.norm(reference))
-        file.attrs["patient_id"] = f"phantom-{seed}"
-        file.attrs["noise_level"] = float(noise_level)
-    return target
+    return write_simulated(
+        path,
+        phantom_volume(slices, shape, seed),
+        coil_maps(slices, coils, shape, seed),
+        voxel_size(slices, shape),
+        noise_level,
+        np.random.default_rng([seed, _NOISE_STREAM]),
+        f"phantom-{seed}",
+    )
 
 
 def _check(slices: int, coils: int, shape: tuple[int, int], noise_level: float) -> None:
@@ -164,15 +136,6 @@ def _heights(slices: int, slice_mm: float) -> list[float]:
     return [_CENTRE_HEIGHT + slice_mm * (index - (slices - 1) / 2) for index in range(slices)]
 
 
-def _grid(shape: tuple[int, int], row_mm: float, col_mm: float, height: float) -> np.ndarray:
-    """Positions (3, rows * cols) float32 in mm; index n // 2 lies at the origin, as the centred FFT has it."""
-    y = -(np.arange(shape[0]) - shape[0] // 2) * row_mm
-    x = (np.arange(shape[1]) - shape[1] // 2) * col_mm
-    grid = np.empty((3, shape[0], shape[1]), np.float32)
-    grid[0], grid[1], grid[2] = x[None, :], y[:, None], height
-    return grid.reshape(3, -1)
-
-
 def _phase_fields(seed: int) -> SmoothField:
     return SmoothField.draw(np.random.default_rng([seed, _PHASE_STREAM]), 6, (110.0, 260.0))
 
@@ -182,40 +145,3 @@ def _phase(field: SmoothField, points: np.ndarray) -> np.ndarray:
     x, y, z = points
     sinus = np.exp(-((x / 24) ** 2) - ((y - 84) / 26) ** 2 - ((z + 12) / 30) ** 2)
     return 0.9 * field(points) + 0.009 * y - 0.006 * x + 2.4 * sinus
-
-
-def _head_samples() -> np.ndarray:
-    """Regular points (3, n) float32 inside the head, the same for every seed and size."""
-    across, along = (np.arange(-a, a, 12.0) for a in HEAD_SEMI_AXES[:2])
-    heights = _CENTRE_HEIGHT + np.array([-15.0, 0.0, 15.0])
-    points = np.stack(np.meshgrid(across, along, heights, indexing="ij")).reshape(3, -1).astype(np.float32)
-    return points[:, (points[0] / HEAD_SEMI_AXES[0]) ** 2 + (points[1] / HEAD_SEMI_AXES[1]) ** 2 < 1]
-
-
-def _header(slices: int, coils: int, shape: tuple[int, int]) -> str:
-    rows, cols = shape
-    row_mm, col_mm, slice_mm = voxel_size(slices, shape)
-
-    def space(name: str, n_rows: int) -> str:
-        return (
-            f"<{name}><matrixSize><x>{n_rows}</x><y>{cols}</y><z>1</z></matrixSize>"
-            f"<fieldOfView_mm><x>{n_rows * row_mm:.6f}</x><y>{cols * col_mm:.6f}</y><z>{slice_mm:.6f}</z>"
-            f"</fieldOfView_mm></{name}>"
-        )
-
-    def limit(name: str, n: int, centre: int) -> str:
-        return f"<{name}><minimum>0</minimum><maximum>{n - 1}</maximum><center>{centre}</center></{name}>"
-
-    return (
-        '<?xml version="1.0" encoding="utf-8"?>\n'
-        '<ismrmrdHeader xmlns="http://www.ismrm.org/ISMRMRD">'
-        "<acquisitionSystemInformation><systemVendor>none (simulated)</systemVendor>"
-        "<systemFieldStrength_T>3.0</systemFieldStrength_T>"
-        f"<receiverChannels>{coils}</receiverChannels></acquisitionSystemInformation>"
-        "<experimentalConditions><H1resonanceFrequency_Hz>127729200</H1resonanceFrequency_Hz></experimentalConditions>"
-        f"<encoding>{space('encodedSpace', 2 * rows)}{space('reconSpace', rows)}"
-        f"<encodingLimits>{limit('kspace_encoding_step_1', cols, cols // 2)}{limit('kspace_encoding_step_2', 1, 0)}"
-        f"{limit('slice', slices, 0)}</encodingLimits>"
-        "<trajectory>cartesian</trajectory></encoding>"
-        "</ismrmrdHeader>"
-    )

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from examples.reconstruct_fastmri import run, synthetic_volume
+from examples.reconstruct_fastmri import run, sample_volume
 from molrecon.io import read_volume
 from molrecon.io.phantom import make_sample_volume
 from molrecon.mol import MOL
@@ -35,8 +35,8 @@ def test_with_a_path(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[s
 def test_without_a_path(
     model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    monkeypatch.setattr("examples.reconstruct_fastmri.make_sample_volume", small)
-    assert synthetic_volume().kspace.shape == read_volume(small(tmp_path / "x.h5")).kspace.shape
+    monkeypatch.setattr("examples.reconstruct_fastmri.write_sample", small)
+    assert sample_volume().kspace.shape == read_volume(small(tmp_path / "x.h5")).kspace.shape
     run(None, tmp_path, model)
     assert (tmp_path / "sample.nii.gz").is_file()
     assert "the model is certified" in capsys.readouterr().out

@@ -41,7 +41,7 @@ def small_demo(path: Path) -> Path:
 
 
 def test_demo(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    monkeypatch.setattr("molrecon.commands.make_sample_volume", small_demo)
+    monkeypatch.setattr("molrecon.commands.write_sample", small_demo)
     assert main(["demo", "--out", str(tmp_path / "demo"), "--model", model, "--device", "cpu"]) == 0
     output = capsys.readouterr().out
     for word in ("zero-filled", "cg-sense", "mol", "PSNR", "SSIM", "certified", "sample.nii.gz", "sample.png"):
@@ -338,7 +338,7 @@ def test_no_command_replaces_what_it_reads(
 def test_the_demo_replaces_no_scan_but_its_own(
     model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    monkeypatch.setattr("molrecon.commands.make_sample_volume", small_demo)
+    monkeypatch.setattr("molrecon.commands.write_sample", small_demo)
     command = ["demo", "--out", str(tmp_path), "--model", model, "--device", "cpu"]
     own = tmp_path / "input" / "sample.h5"
     own.parent.mkdir()
