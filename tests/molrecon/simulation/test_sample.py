@@ -27,20 +27,20 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_volume_has_the_fastmri_layout(sample: Path):
     with h5py.File(sample) as file:
         assert set(file) == {"kspace", "reconstruction_rss", "ismrmrd_header"}
-        assert file["kspace"].shape == (2, 4, 432, 180) and file["kspace"].dtype == np.complex64
+        assert file["kspace"].shape == (2, 4, 432, 200) and file["kspace"].dtype == np.complex64
         assert set(file.attrs) == {"acquisition", "max", "norm", "patient_id", "noise_level"}
         assert file.attrs["patient_id"] == "colin27-3"
         header = xsd.CreateFromDocument(file["ismrmrd_header"][()])
     assert header.encoding[0].reconSpace.matrixSize.x == 216
     volume = read_volume(sample)
-    assert volume.fully_sampled and volume.recon_shape == (216, 180) and volume.voxel_size == VOXEL_SIZE
-    images = center_crop(centred_ifft(torch.from_numpy(volume.kspace), (-2, -1)).abs().numpy(), (216, 180))
+    assert volume.fully_sampled and volume.recon_shape == (216, 200) and volume.voxel_size == VOXEL_SIZE
+    images = center_crop(centred_ifft(torch.from_numpy(volume.kspace), (-2, -1)).abs().numpy(), (216, 200))
     assert volume.reference is not None
     np.testing.assert_allclose(volume.reference, np.sqrt((images**2).sum(1)), rtol=1e-4, atol=1e-5)
 
 
 def test_kspace_is_maps_times_image_plus_noise_of_the_stated_level(sample: Path):
-    padded = np.zeros((2, 4, 432, 180), np.complex64)
+    padded = np.zeros((2, 4, 432, 200), np.complex64)
     padded[:, :, 108:324] = sample_maps(2, 4, seed=3) * sample_image(2, seed=3)[:, None]
     noise = read_volume(sample).kspace - centred_fft(torch.from_numpy(padded), (-2, -1)).numpy()
     assert np.sqrt(np.mean(np.abs(noise) ** 2)) == pytest.approx(0.01, rel=0.02)
@@ -58,7 +58,7 @@ def test_same_arguments_same_bytes_other_seed_other_scan_of_the_same_head(sample
 def test_it_looks_like_a_head():
     image = sample_image()
     magnitude = np.abs(image)
-    assert image.shape == (8, 216, 180) and image.dtype == np.complex64
+    assert image.shape == (8, 216, 200) and image.dtype == np.complex64
     assert magnitude.max() == pytest.approx(1)
     border = np.concatenate([magnitude[:, [0, -1]].ravel(), magnitude[:, :, [0, -1]].ravel()])
     assert not border.any()  # the whole head is in the field of view
