@@ -89,7 +89,7 @@ class Conditioning:
             channels = to_channels(image.flatten(0, 1) if in_sets else image).to(self.noise_level.dtype)
             with torch.autocast(channels.device.type, torch.bfloat16, enabled=self.mixed):
                 denoised = channels_denoiser(channels)
-            return from_channels(denoised.to(channels.dtype)).reshape(self.phase.shape) * self.phase
+            return from_channels(denoised.to(channels.dtype)).reshape(image.shape) * self.phase
 
         return denoise
 

@@ -62,8 +62,8 @@ def test_it_looks_like_a_head():
     assert magnitude.max() == pytest.approx(1)
     border = np.concatenate([magnitude[:, [0, -1]].ravel(), magnitude[:, :, [0, -1]].ravel()])
     assert not border.any()  # the whole head is in the field of view
-    white = magnitude[-1, 80:140, 40:75]
-    ventricle = magnitude[4, 85:95, 82:86]
+    white = magnitude[-1, 80:140, 50:85]
+    ventricle = magnitude[4, 85:95, 92:96]
     assert 0.5 < np.median(white) < 0.7 and ventricle.max() < 0.5
     assert np.abs(magnitude - magnitude[:, :, ::-1]).mean() < 0.5 * magnitude.mean()  # the midline is in the middle
     assert np.abs(np.diff(magnitude, axis=0)).mean() > 0.01
