@@ -41,7 +41,6 @@ from torchdeq.solver import get_solver
 from molrecon.batched import norm
 from molrecon.conditioning import Conditioning, from_channels, to_channels
 from molrecon.conjugate_gradient import conjugate_gradient
-from molrecon.defaults import DEFAULT_MODEL
 from molrecon.io import read_npy
 from molrecon.mol import MOL
 from molrecon.networks import ScoreNetwork
@@ -50,6 +49,7 @@ from molrecon.weights.published import load_published_mol
 from operators import LinearOperator, Sense
 from operators.hybrid import crop_readout
 
+PACKAGED = "mol-brain-2d"  # one network; the default model has two, one after the other
 GOALS = (1e-3, 1e-5)
 TIGHT = 1e-6  # relative residual of the conjugate gradients where a method asks for the exact inverse
 BROYDEN_MEMORY = 30
@@ -309,11 +309,11 @@ def main() -> None:
     torch.set_num_threads(1)
     data = Path(arguments.data)
     models: dict[str, Callable[[], MOL]] = {
-        DEFAULT_MODEL: lambda: load(DEFAULT_MODEL, MOL),
+        PACKAGED: lambda: load(PACKAGED, MOL),
         "published MOL": lambda: load_published_mol(data / "published" / "mol" / "mol.pth.tar"),
     }
     if arguments.only:
-        kept = DEFAULT_MODEL if arguments.only == "packaged" else "published MOL"
+        kept = PACKAGED if arguments.only == "packaged" else "published MOL"
         models = {kept: models[kept]}
     scan = brain(data, arguments.rows)
     results: dict[str, dict[str, Record]] = {}

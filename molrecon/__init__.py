@@ -2,7 +2,7 @@
 
 Six lines: `from molrecon import load, read_volume, reconstruct_volume`, then
 
-    model = load("mol-brain-2d")
+    model = load("mol-guided-2d")
     result = reconstruct_volume(read_volume("scan.h5"), model)
     result.image            # (slices, rows, cols) magnitudes in the units of the scan
     result.error_bound      # of each slice: how far at most from its unique equilibrium

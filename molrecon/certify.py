@@ -1,6 +1,6 @@
 """`molrecon certify`: a model's certificate, and whether a scan can be found to contradict it.
 
-findings = certify(load("mol-brain-2d", MOL), sample_problem())
+findings = certify(load("mol-guided-2d", MOL), sample_problem())
 findings.certificate, findings.violations, describe(findings)
 """
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-DEFAULT_MODEL = "mol-brain-2d"
+DEFAULT_MODEL = "mol-guided-2d"
 DEFAULT_BATCH_SIZE = 2  # slices at a time: more gain nothing on a CPU, and cost memory
 
 # Weights of the classical methods, see molrecon.classical

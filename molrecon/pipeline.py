@@ -1,7 +1,7 @@
 """From a raw volume to an image volume with a report on every slice.
 
 volume = molrecon.io.read_volume("scan.h5")
-model = molrecon.weights.load("mol-brain-2d", Reconstructor)
+model = molrecon.weights.load("mol-guided-2d", Reconstructor)
 result = reconstruct_volume(volume, model)
 result.image         # (slices, rows, cols) float32, in the units of the input
 result.error_bound   # (slices,): each slice is within this relative distance of the exact equilibrium
