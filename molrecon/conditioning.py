@@ -14,6 +14,7 @@ from molrecon.conjugate_gradient import conjugate_gradient
 from molrecon.networks import ScoreNetwork
 from molrecon.networks.base import REFERENCE_NOISE
 from operators import LinearOperator, Sense, SoftSense, estimate_noise_level
+from operators.model_error import coil_model_error
 
 NOISE_COEFFICIENTS = (-0.5, 0.0)  # the other two at the start of training
 NOISE_LIMITS = (5e-4, 5e-2)  # outside the trained range of relative noise levels the network is held at its end
@@ -29,7 +30,8 @@ class Conditioning:
 
     Attributes:
         scale: (batch,) intensity by which data are divided, in the units of the image.
-        noise_level: (batch,) standard deviation of the complex noise of a coil's sample, divided by `scale`.
+        noise_level: (batch,) standard deviation of what a coil's sample is off by, divided by `scale`: of its complex
+            noise and of the coil maps' error together, `sqrt(sigma^2 + e^2)`.
         phase: (batch, *spatial) unit complex numbers; the network sees the image without this smooth phase. With
             several sets of maps (`SoftSense`) it is (batch, set, *spatial), and H acts on the image of each set by
             itself: a block-diagonal H, whose Lipschitz constant is that of a block.
@@ -87,7 +89,7 @@ class Conditioning:
             channels = to_channels(image.flatten(0, 1) if in_sets else image).to(self.noise_level.dtype)
             with torch.autocast(channels.device.type, torch.bfloat16, enabled=self.mixed):
                 denoised = channels_denoiser(channels)
-            return from_channels(denoised.to(channels.dtype)).reshape(self.phase.shape) * self.phase
+            return from_channels(denoised.to(channels.dtype)).reshape(image.shape) * self.phase
 
         return denoise
 
@@ -115,6 +117,9 @@ def condition(
     Scale and phase are those of the zero-filled image `A^H b` for `Sense` and `SoftSense`. Other operators may have any
     norm (a radial one weights low frequencies up many times), so theirs are those of a few conjugate gradient steps.
 
+    To the noise level the error of the coil maps is added, `coil_model_error`, in squares. Data that are nearly free of
+    noise, or were filtered so that they seem to be, would else be fitted more closely than the maps allow.
+
     Args:
         kspace: (batch, coil, *spatial) complex, or what else A maps to.
         operator: the acquisition A.
@@ -141,10 +146,18 @@ def condition(
             )
         noise_level = estimate_noise_level(kspace, operator.sampling_mask)
     level = torch.as_tensor(noise_level, dtype=scale.dtype, device=scale.device).expand(len(scale))
+    level = with_model_error(level, kspace, operator)
     phase = torch.ones_like(image)
     if phase_reference:
         phase = smooth_phase(image if sets is None else image.flatten(0, 1)).reshape(image.shape)
     return Conditioning(scale, (level / scale).clamp(*NOISE_LIMITS), phase)
+
+
+def with_model_error(noise_level: Tensor, kspace: Tensor, operator: LinearOperator) -> Tensor:
+    """Return `sqrt(sigma^2 + e^2)` (batch,) with the error e of the coil maps, see `coil_model_error`."""
+    if not isinstance(operator, Sense | SoftSense):
+        return noise_level
+    return torch.hypot(noise_level, coil_model_error(kspace, operator).to(noise_level.dtype))
 
 
 def _first_image(kspace: Tensor, operator: LinearOperator) -> Tensor:

@@ -17,10 +17,10 @@ from torch import Tensor
 from molrecon.classical import CGSense
 from molrecon.conditioning import SCALE_QUANTILE
 from molrecon.solver_settings import SolverSettings
-from operators import Sense, centred_ifft, espirit_maps
-from operators.calibration import calibration_region
+from operators import Sense, espirit_maps
+from operators.calibration import calibration_region, low_resolution
+from operators.model_error import MIN_WIDTH
 
-MIN_WIDTH = 4  # lines of a calibration region that can be judged
 MIN_SETS_WIDTH = 8  # with fewer lines the kernels of ESPIRiT are so short that a sound scan seems to need two sets
 GRID_STEP = 8  # the maps that the data ask for are looked at in every eighth pixel along both axes: they are smooth
 OBJECT_LEVEL = 0.1  # of the object's brightness, relative to the SCALE_QUANTILE
@@ -134,7 +134,7 @@ def _calibration(kspace: Tensor, maps: Tensor, mask: Tensor, noise_level: float)
     except ValueError:  # no fully sampled centre: nothing to compare the maps with
         return {}
     sizes = region.shape[-2], region.shape[-1]
-    images, window = _low_resolution(region, shape)
+    images, window = low_resolution(region, shape)
     unexplained, covered = _unexplained(images, maps)
     # Where there is a map the projection takes one of the coils' dimensions away; the window takes noise as well.
     noise = noise_level**2 * window * (coils - covered)
@@ -145,7 +145,7 @@ def _calibration(kspace: Tensor, maps: Tensor, mask: Tensor, noise_level: float)
     }
     grid = [max(-(-size // GRID_STEP), width) for size, width in zip(shape, sizes, strict=True)]
     sets = espirit_maps(region, grid, noise_level=noise_level, n_maps=2, max_iterations=10, tol=1e-2)
-    coarse, coarse_window = _low_resolution(region, grid)
+    coarse, coarse_window = low_resolution(region, grid)
     own, own_covered = _unexplained(coarse, sets[:, 0])
     found["own_share"] = _share(own, noise_level**2 * coarse_window * (coils - own_covered), _energy(coarse))
     if min(sizes) >= MIN_SETS_WIDTH:
@@ -155,21 +155,6 @@ def _calibration(kspace: Tensor, maps: Tensor, mask: Tensor, noise_level: float)
         found["second_set_energy"] = _energy((sets[:, 1].conj() * coarse).sum(1)) / _energy(coarse)
         found["second_set_pixels"] = float((second & inside).sum() / inside.sum())
     return found
-
-
-def _low_resolution(region: Tensor, shape: torch.Size | list[int]) -> tuple[Tensor, float]:
-    """Return the coil images (1, coil, *shape) of a Hann-windowed region, up to a phase that all coils share, and the
-    energy that white noise of unit variance has in one of them.
-    """
-    rows, cols = (
-        torch.hann_window(size + 2, periodic=False, dtype=region.real.dtype, device=region.device)[1:-1]
-        for size in region.shape[-2:]
-    )
-    window = rows[:, None] * cols
-    padded = region.new_zeros(*region.shape[:2], *shape)
-    top, left = (size // 2 - width // 2 for size, width in zip(shape, region.shape[-2:], strict=True))
-    padded[..., top : top + len(rows), left : left + len(cols)] = region * window
-    return centred_ifft(padded, (-2, -1)), float(window.square().sum())
 
 
 def _unexplained(images: Tensor, maps: Tensor) -> tuple[float, float]:

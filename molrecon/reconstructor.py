@@ -62,7 +62,7 @@ class Reconstructor(nn.Module, ABC):
             FloatingPointError: the image is not finite.
         """
         who = type(self).__name__
-        kspace = _checked_kspace(who, kspace, next(self.parameters(), None))
+        kspace = _checked_kspace(who, kspace, next(self.parameters(), None), next(operator.buffers(), None))
         if solver is not None and self.solver is None:
             raise ValueError(f"{who}: got solver settings, expected none: it has nothing to iterate to a tolerance")
         if conditioning is None:
@@ -74,6 +74,10 @@ class Reconstructor(nn.Module, ABC):
             raise ValueError(
                 f"{who}: start {tuple(start.shape)} of dtype {start.dtype}, expected {len(kspace)} complex images of"
                 " finite numbers"
+            )
+        if start is not None and conditioning is not None and start.shape != conditioning.phase.shape:
+            raise ValueError(
+                f"{who}: start {tuple(start.shape)}, expected {tuple(conditioning.phase.shape)} as the images are"
             )
         solution = self._solve(kspace, operator, conditioning, start, solver or self.solver)
         if not all_finite(solution.value.detach()):
@@ -148,15 +152,16 @@ def all_finite(values: Tensor) -> bool:
     return bool(torch.isfinite(extremes.min) & torch.isfinite(extremes.max))
 
 
-def _checked_kspace(who: str, kspace: Tensor, parameter: Tensor | None) -> Tensor:
+def _checked_kspace(who: str, kspace: Tensor, parameter: Tensor | None, buffer: Tensor | None) -> Tensor:
     if not isinstance(kspace, Tensor):
         raise TypeError(f"{who}: kspace is {type(kspace).__name__}, expected a complex torch.Tensor: torch.from_numpy")
     if not torch.is_complex(kspace):
         raise TypeError(f"{who}: kspace has dtype {kspace.dtype}, expected a complex dtype")
     if kspace.ndim < 2 or kspace.numel() == 0:
         raise ValueError(f"{who}: kspace {tuple(kspace.shape)}, expected (batch, coil, *spatial), none of them empty")
-    if parameter is not None and parameter.device != kspace.device:
-        raise ValueError(f"{who}: kspace on {kspace.device} and weights on {parameter.device}, expected one device")
+    for what, tensor in (("weights", parameter), ("operator", buffer)):
+        if tensor is not None and tensor.device != kspace.device:
+            raise ValueError(f"{who}: kspace on {kspace.device} and {what} on {tensor.device}, expected one device")
     kspace = kspace.resolve_conj().resolve_neg()
     if not all_finite(kspace.detach()):
         raise ValueError(f"{who}: kspace holds NaN or infinite values, expected finite numbers")

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from operators.fourier import centred_ifft
 from operators.linear import require_complex
 from operators.sampling import as_mask
 
@@ -89,3 +90,20 @@ def _central_run(sampled: Tensor, longest: int) -> tuple[int, int]:
         start = min(max(start, centre - longest // 2), stop - longest)
         stop = start + longest
     return start, stop - start
+
+
+def low_resolution(region: Tensor, shape: torch.Size | list[int] | tuple[int, ...]) -> tuple[Tensor, float]:
+    """Return coil images (batch, coil, *shape) of a Hann-windowed calibration region (batch, coil, rows, cols).
+
+    They are right up to a phase that all coils share. The second value is the energy that white noise of unit variance
+    has in one of them.
+    """
+    rows, cols = (
+        torch.hann_window(size + 2, periodic=False, dtype=region.real.dtype, device=region.device)[1:-1]
+        for size in region.shape[-2:]
+    )
+    window = rows[:, None] * cols
+    padded = region.new_zeros(*region.shape[:2], *shape)
+    top, left = (size // 2 - width // 2 for size, width in zip(shape, region.shape[-2:], strict=True))
+    padded[..., top : top + len(rows), left : left + len(cols)] = region * window
+    return centred_ifft(padded, (-2, -1)), float(window.square().sum())

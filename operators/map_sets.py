@@ -8,8 +8,8 @@ from typing import final
 import torch
 from torch import Tensor
 
+from operators.calibration import low_resolution
 from operators.espirit import Espirit
-from operators.fourier import centred_ifft
 from operators.linear import require_complex
 
 ENERGY_SHARE = 0.002
@@ -73,7 +73,7 @@ def map_sets_needed(
     for name, share in (("energy_share", energy_share), ("pixel_share", pixel_share)):
         if not 0 < share <= 1:
             raise ValueError(f"map_sets_needed: {name} is {share}, expected a number between 0 and 1")
-    coil_images = _low_resolution(region, maps.shape[-2:])
+    coil_images = low_resolution(region, maps.shape[-2:])[0]
     brightness = coil_images.abs().square().sum(1)
     explained = torch.linalg.vecdot(maps, coil_images[:, None], dim=2).abs().square()
     energy = explained.sum((-2, -1)) / brightness.sum((-2, -1))[:, None]
@@ -85,15 +85,3 @@ def map_sets_needed(
     asked = (energy >= energy_share) | (pixels >= pixel_share)
     beyond_first = asked[:, 1:].long().cumprod(1).sum(1)
     return MapSets(1 + beyond_first, energy, pixels)
-
-
-def _low_resolution(region: Tensor, shape: torch.Size) -> Tensor:
-    """Return the coil images of a Hann-windowed region on the grid of the maps, up to a phase shared by all coils."""
-    rows, cols = (
-        torch.hann_window(n + 2, periodic=False, dtype=region.real.dtype, device=region.device)[1:-1]
-        for n in region.shape[-2:]
-    )
-    padded = region.new_zeros(*region.shape[:2], *shape)
-    start = [n // 2 - m // 2 for n, m in zip(shape, region.shape[-2:], strict=True)]
-    padded[..., start[0] : start[0] + len(rows), start[1] : start[1] + len(cols)] = region * rows[:, None] * cols
-    return centred_ifft(padded, (-2, -1))

@@ -22,11 +22,9 @@ __all__ = ["VOXEL_SIZE", "sample_image", "sample_maps", "write_sample"]
 SLICES = 8
 COILS = 8
 NOISE_LEVEL = 0.01
+AIR = 10  # columns on either side: a head that fills its field of view reaches around it in the calibration data
 VOXEL_SIZE = (1.0, 1.0, 5.0)  # mm: (row, column, slice)
 
-# Rows and columns of air around the stored slices: with less, the low resolution of a calibration region folds the two
-# sides of the scalp into each other, and one set of maps cannot explain the data.
-_AIR = (12, 10)
 _FIELD = 0.4  # rad of the field that the tissue makes, at the echo
 _TEXTURE, _TEXTURE_SCALE = 0.05, 3.0  # rad and pixels of what follows nothing that is seen
 _LINK, _LINK_SCALE = 0.4, 5.0  # rad for each unit of the magnitude against its low-pass of so many pixels
@@ -34,7 +32,7 @@ _FIELD_STREAM, _TEXTURE_STREAM, _PHASE_STREAM, _COIL_STREAM, _NOISE_STREAM = ran
 
 
 def sample_image(slices: int = SLICES, seed: int = 0) -> np.ndarray:
-    """Return the object (slices, 240, 200) complex64: T1 contrast, 1 at most (fat), about 0.6 in white matter.
+    """Return the object (slices, 216, 200) complex64: T1 contrast, 1 at most (fat), about 0.6 in white matter.
 
     Rows run from front to back, columns from the patient's right to left, slices from low to high. The phase is that of
     a scan (`molrecon.simulation.phase`): smooth, and rough where the tissue makes it so. What is rough has a median of
@@ -62,7 +60,7 @@ def sample_image(slices: int = SLICES, seed: int = 0) -> np.ndarray:
 
 
 def sample_maps(slices: int = SLICES, coils: int = COILS, seed: int = 0) -> np.ndarray:
-    """Return the receive sensitivities (slices, coils, 240, 200) complex64 of wire loops around the head.
+    """Return the receive sensitivities (slices, coils, 216, 200) complex64 of wire loops around the head.
 
     See `molrecon.io.coils`; their root-sum-of-squares over coils is one on average inside the head.
 
@@ -111,5 +109,5 @@ def _head(slices: int) -> tuple[np.ndarray, list[float]]:
     with (files("molrecon.simulation") / "colin27.npz").open("rb") as file, np.load(file, allow_pickle=False) as stored:
         head, heights = stored["slices"], stored["heights"]
     middle = slice(SLICES // 2 - slices // 2, SLICES // 2 - slices // 2 + slices)
-    magnitudes = np.pad(head[middle], [(0, 0), *((margin, margin) for margin in _AIR)]) / np.float32(head.max())
-    return magnitudes, [float(height) for height in heights[middle]]
+    aired = np.pad(head[middle] / np.float32(head.max()), ((0, 0), (0, 0), (AIR, AIR)))
+    return aired, [float(height) for height in heights[middle]]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from molrecon.batched import per_sample
-from molrecon.conditioning import NOISE_LIMITS, Conditioning, smooth_phase, to_channels
+from molrecon.conditioning import NOISE_LIMITS, Conditioning, smooth_phase, to_channels, with_model_error
 from molrecon.mol import MOL
 from molrecon.solution import Solution
 from molrecon.solver_settings import SolverSettings
@@ -230,7 +230,8 @@ class ReconstructionTask(Task[Trainable]):
         batch = len(problem.noise_level)
         scale = torch.from_numpy(np.exp(rng.normal(0, 0.1, batch)).astype(np.float32)).to(problem.noise_level)
         error = torch.from_numpy(np.exp(rng.normal(0, 0.07, batch)).astype(np.float32)).to(problem.noise_level)
-        level = (problem.noise_level * error / scale).clamp(*NOISE_LIMITS)
+        level = with_model_error(problem.noise_level * error, problem.kspace, problem.operator)
+        level = (level / scale).clamp(*NOISE_LIMITS)
         mixed = self.settings.precision == "mixed"
         known = Conditioning(scale, level, reference_phase(self.model, problem), mixed)
         if isinstance(self.model, MOL):
@@ -270,7 +271,8 @@ def withheld_score(model: Trainable, problems: Sequence[Problem]) -> float:
 
 
 def _image(model: Trainable, problem: Problem, solver: SolverSettings | None = None) -> Tensor:
-    level = problem.noise_level.clamp(*NOISE_LIMITS)  # as `condition` holds it: noise of zero has no logarithm
+    level = with_model_error(problem.noise_level, problem.kspace, problem.operator)
+    level = level.clamp(*NOISE_LIMITS)  # as `condition` holds it: noise of zero has no logarithm
     known = Conditioning(torch.ones_like(level), level, reference_phase(model, problem))
     solution: Solution = model(problem.kspace, problem.operator, conditioning=known, solver=solver)
     return solution.value

@@ -19,8 +19,8 @@ def test_command_writes_a_readable_volume(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert str(path) in printed and "2 slices, 3 coils, noise level 0.02" in printed
     volume = read_volume(path)
-    assert volume.kspace.shape == (2, 3, 480, 200)
-    assert volume.recon_shape == (240, 200)
+    assert volume.kspace.shape == (2, 3, 432, 200)
+    assert volume.recon_shape == (216, 200)
     assert volume.attributes["noise_level"] == 0.02
 
 

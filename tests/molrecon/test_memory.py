@@ -153,7 +153,7 @@ def test_training_an_equilibrium_takes_less_memory_than_training_as_many_unrolls
     known = condition(kspace, operator, 0.05)
     network = ResidualNetwork(features=8, channels=4, levels=2, cycles=1)
     mol, modl = MOL(network), MoDL(network, n_unrolls=12)
-    mol.solver = replace(mol.solver, max_steps=12, tol=0.0, backward_tol=0.0)
+    mol.solver = replace(mol.solver, max_steps=12, tol=0.0, backward_tol=0.0, backward_max_steps=12)
     models: tuple[MOL, MoDL] = (mol, modl)
     used = []
     for model in models:

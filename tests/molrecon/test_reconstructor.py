@@ -187,6 +187,10 @@ def test_a_model_stays_where_it_is() -> None:
     kspace, operator = problem()
     with pytest.raises(ValueError, match="kspace on cpu and weights on meta, expected one device"):
         moved(kspace, operator, 0.01)
+    with pytest.raises(ValueError, match="kspace on cpu and operator on meta, expected one device"):
+        model(kspace, operator.on("meta"), 0.01)
+    with pytest.raises(ValueError, match=r"start \(2, 32, 31\), expected \(2, 32, 32\) as the images are"):
+        model(kspace, operator, 0.01, start=torch.zeros(2, 32, 31, dtype=torch.complex64))
 
 
 @torch.no_grad()

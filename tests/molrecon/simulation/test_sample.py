@@ -29,21 +29,21 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_volume_has_the_fastmri_layout(sample: Path):
     with h5py.File(sample) as file:
         assert set(file) == {"kspace", "reconstruction_rss", "ismrmrd_header"}
-        assert file["kspace"].shape == (2, 4, 480, 200) and file["kspace"].dtype == np.complex64
+        assert file["kspace"].shape == (2, 4, 432, 200) and file["kspace"].dtype == np.complex64
         assert set(file.attrs) == {"acquisition", "max", "norm", "patient_id", "noise_level"}
         assert file.attrs["patient_id"] == "colin27-3"
         header = xsd.CreateFromDocument(file["ismrmrd_header"][()])
-    assert header.encoding[0].reconSpace.matrixSize.x == 240
+    assert header.encoding[0].reconSpace.matrixSize.x == 216
     volume = read_volume(sample)
-    assert volume.fully_sampled and volume.recon_shape == (240, 200) and volume.voxel_size == VOXEL_SIZE
-    images = center_crop(centred_ifft(torch.from_numpy(volume.kspace), (-2, -1)).abs().numpy(), (240, 200))
+    assert volume.fully_sampled and volume.recon_shape == (216, 200) and volume.voxel_size == VOXEL_SIZE
+    images = center_crop(centred_ifft(torch.from_numpy(volume.kspace), (-2, -1)).abs().numpy(), (216, 200))
     assert volume.reference is not None
     np.testing.assert_allclose(volume.reference, np.sqrt((images**2).sum(1)), rtol=1e-4, atol=1e-5)
 
 
 def test_kspace_is_maps_times_image_plus_noise_of_the_stated_level(sample: Path):
-    padded = np.zeros((2, 4, 480, 200), np.complex64)
-    padded[:, :, 120:360] = sample_maps(2, 4, seed=3) * sample_image(2, seed=3)[:, None]
+    padded = np.zeros((2, 4, 432, 200), np.complex64)
+    padded[:, :, 108:324] = sample_maps(2, 4, seed=3) * sample_image(2, seed=3)[:, None]
     noise = read_volume(sample).kspace - centred_fft(torch.from_numpy(padded), (-2, -1)).numpy()
     assert np.sqrt(np.mean(np.abs(noise) ** 2)) == pytest.approx(0.01, rel=0.02)
     assert abs(np.mean(noise**2)) < 0.02 * 0.01**2  # circular
@@ -60,12 +60,12 @@ def test_same_arguments_same_bytes_other_seed_other_scan_of_the_same_head(sample
 def test_it_looks_like_a_head():
     image = sample_image()
     magnitude = np.abs(image)
-    assert image.shape == (8, 240, 200) and image.dtype == np.complex64
+    assert image.shape == (8, 216, 200) and image.dtype == np.complex64
     assert magnitude.max() == pytest.approx(1)
     border = np.concatenate([magnitude[:, [0, -1]].ravel(), magnitude[:, :, [0, -1]].ravel()])
     assert not border.any()  # the whole head is in the field of view
-    white = magnitude[-1, 92:152, 50:85]
-    ventricle = magnitude[4, 97:107, 92:96]
+    white = magnitude[-1, 80:140, 50:85]
+    ventricle = magnitude[4, 85:95, 92:96]
     assert 0.5 < np.median(white) < 0.7 and ventricle.max() < 0.5
     assert np.abs(magnitude - magnitude[:, :, ::-1]).mean() < 0.5 * magnitude.mean()  # the midline is in the middle
     assert np.abs(np.diff(magnitude, axis=0)).mean() > 0.01
@@ -79,13 +79,14 @@ def test_its_phase_is_rough_where_the_tissue_is():
 
 
 def test_its_calibration_region_needs_one_set_of_maps():
-    # A view that the scalp nearly fills would need two, since the region's resolution is 13 pixels.
+    # Without air beside the scalp it would need two (0.0034 of the energy): the region resolves 13 pixels.
     maps, image = (torch.from_numpy(x) for x in (sample_maps(1), sample_image(1)[:, None]))
     kspace = centred_fft(maps * image, (-2, -1))
     mask = torch.as_tensor(random_mask(200, 4.0, 0.08, 0))[None, None]
     operator = Sense(maps / torch.linalg.vector_norm(maps, dim=1, keepdim=True), mask)
-    checks = check_slice(operator.sampling(kspace), operator, 0.01, operator.adjoint(kspace))
-    assert checks.second_set_energy < 5e-4 and checks.second_set_pixels < 0.1
+    measured = operator.sampling(kspace)
+    checks = check_slice(measured, operator, 0.01, operator.adjoint(measured))
+    assert checks.second_set_energy < 1e-3 and checks.second_set_pixels < 0.1
 
 
 def test_fewer_slices_are_the_middle_ones():
