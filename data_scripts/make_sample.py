@@ -1,4 +1,4 @@
-"""Write the sample, a simulated scan of a real head in the fastMRI file format: 41 MB, some seconds, no download.
+"""Write the sample, a simulated scan of a real head in the fastMRI file format: 46 MB, some seconds, no download.
 
 Usage: `python data_scripts/make_sample.py --out sample.h5`
 """
