@@ -148,14 +148,20 @@ def reconstruct_prepared(
     """Do the second half of `reconstruct_volume`, for callers that use the prepared volume for more than this."""
     start = time.perf_counter()
     with evaluating(on_device(model, device)) as working:
+        scales: list[Tensor] = []
 
         def method(kspace: Tensor, A: Sense) -> Solution:
-            solution: Solution = working(kspace, A, noise_level=prepared.noise_level, solver=solver)
+            known = working.condition(kspace, A, prepared.noise_level)
+            solution: Solution = working(kspace, A, prepared.noise_level, conditioning=known, solver=solver)
+            # Last, so that a batch that did not fit the memory leaves nothing: slices come in order.
+            scales.append(torch.ones(len(kspace)) if known is None else known.scale.cpu())
             return solution
 
         slices = solve_slices(method, prepared, device=device, batch_size=batch_size, progress=progress)
         checks = _checks(prepared, slices.image, torch.device(device))
-        scale, certificate = _scale(prepared, working, torch.device(device)), working.certificate()
+        scale, certificate = np.ones(len(prepared.empty)), working.certificate()
+        if scales:
+            scale[~prepared.empty] = torch.cat(scales).double().numpy()
     return Reconstruction(
         image=prepared.magnitude(slices.image),
         method=type(model).__name__,
@@ -204,15 +210,6 @@ def _warnings(prepared: PreparedVolume, checks: list[SliceChecks]) -> list[DataW
         *noise_warnings(prepared.noise_level, prepared.noise_estimates, prepared.noise_estimated, rounding),
         *(warning for k, one in enumerate(checks) for warning in slice_warnings(k, one, given)),
     ]
-
-
-def _scale(prepared: PreparedVolume, model: Reconstructor, device: torch.device) -> np.ndarray:
-    scale = np.ones(len(prepared.empty))
-    for k in map(int, np.flatnonzero(~prepared.empty)):
-        operator = prepared.operator([k]).on(device)
-        known = model.condition(prepared.kspace[[k]].to(device), operator, prepared.noise_level)
-        scale[k] = 1.0 if known is None else float(known.scale)
-    return scale
 
 
 def solve_slices(
