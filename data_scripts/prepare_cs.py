@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from data_scripts import _common as common
 from molrecon.io import atomic_path
 from molrecon.io.matlab import read_matrix
-from molrecon.training.cs import initialisation_matrix, second_moment, training_blocks
+from molrecon.sensing.training import initialisation_matrix, second_moment, training_blocks
 
 SETS = ("set11", "bsd68", "bsd68_cropped", "t91", "train400")
 BLOCKS = "cs/t91_blocks_33.npy"

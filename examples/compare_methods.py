@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -30,16 +31,18 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from tqdm import tqdm
 
-from molrecon.classical import CGSense, L1Wavelet, ZeroFilled
-from molrecon.compare import undersample
-from molrecon.conditioning import condition
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # to run from a checkout that is not installed
+
+from examples._slices import SIAT_TRAIN, SIAT_VALIDATION, siat_slices
 from molrecon.io import read_npy
-from molrecon.metrics import nmse, psnr, ssim
-from molrecon.preparation import prepare
-from molrecon.reconstructor import Reconstructor
-from molrecon.training.memory import training_memory
-from molrecon.training.simulate import Problem, plain_scan
-from molrecon.training.sources import SIAT_TRAIN, SIAT_VALIDATION, siat_slices
+from molrecon.reconstructors.base import Reconstructor
+from molrecon.reconstructors.classical import CGSense, L1Wavelet, ZeroFilled
+from molrecon.reconstructors.conditioning import condition
+from molrecon.scans.comparison import undersample
+from molrecon.scans.metrics import nmse, psnr, ssim
+from molrecon.scans.preparation import prepare
+from molrecon.simulation.strips import Problem, plain_scan
+from molrecon.training.step_memory import training_memory
 from molrecon.weights import available_models, load
 from operators import Sense, centred_fft, estimate_noise_level, random_mask
 

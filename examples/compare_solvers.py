@@ -38,12 +38,12 @@ from real_brain import BRAIN, undersampled_brain  # type: ignore[import-not-foun
 from torch import Tensor
 from torchdeq.solver import get_solver
 
-from molrecon.batched import norm
-from molrecon.conditioning import Conditioning, from_channels, to_channels
-from molrecon.conjugate_gradient import conjugate_gradient
 from molrecon.io import read_npy
-from molrecon.mol import MOL
-from molrecon.networks import ScoreNetwork
+from molrecon.networks import Denoiser
+from molrecon.reconstructors.conditioning import Conditioning, from_channels, to_channels
+from molrecon.reconstructors.mol import MOL
+from molrecon.solvers.batched import norm
+from molrecon.solvers.conjugate_gradient import conjugate_gradient
 from molrecon.weights import load
 from molrecon.weights.published import load_published_mol
 from operators import LinearOperator, Sense
@@ -97,10 +97,10 @@ class Record:
         return None
 
 
-class CountedNetwork(ScoreNetwork):
+class CountedNetwork(Denoiser):
     """A network that hands its input and output on real channels to `seen`."""
 
-    def __init__(self, network: ScoreNetwork, seen: Callable[[Tensor, Tensor, float], None]) -> None:
+    def __init__(self, network: Denoiser, seen: Callable[[Tensor, Tensor, float], None]) -> None:
         super().__init__()
         self.network, self.seen = network, seen
         self.monotonicity, self.strict, self.ndim = network.monotonicity, network.strict, network.ndim
@@ -144,7 +144,7 @@ class CountedOperator(LinearOperator):
         return self.operator.normal(x)
 
 
-class Problem:
+class SolverCase:
     """One scan and one model in double precision, with the equilibrium; every image is divided by the scale."""
 
     def __init__(self, model: MOL, kspace: Tensor, operator: Sense, noise_level: float) -> None:
@@ -158,7 +158,7 @@ class Problem:
         self.equilibrium = self.solution.value / self.known.scale
         self.model.solver = replace(self.model.solver, tol=0.1 * GOALS[-1])
 
-    def run(self, method: Callable[[Problem, MOL, LinearOperator], None], most: int) -> Record:
+    def run(self, method: Callable[[SolverCase, MOL, LinearOperator], None], most: int) -> Record:
         """Run one method until it has reached every goal or has evaluated the network `most` times."""
         certified = self.model.network.certified
         record = Record(most, ("distance", "bound") if certified else ("distance",))
@@ -181,12 +181,12 @@ class Problem:
         return record
 
 
-def ours(problem: Problem, model: MOL, operator: LinearOperator) -> None:
+def ours(problem: SolverCase, model: MOL, operator: LinearOperator) -> None:
     """Run MOL as it is."""
     model(problem.kspace, operator, conditioning=problem.known)
 
 
-def plain_map(problem: Problem, model: MOL, operator: LinearOperator) -> Callable[[Tensor], Tensor]:
+def plain_map(problem: SolverCase, model: MOL, operator: LinearOperator) -> Callable[[Tensor], Tensor]:
     """Return `T(x) = x + (I + lambda A^H A)^-1 r(x)`, tightly solved."""
     denoise = problem.known.denoiser(model.network)
 
@@ -200,17 +200,17 @@ def plain_map(problem: Problem, model: MOL, operator: LinearOperator) -> Callabl
     return step
 
 
-def plain(problem: Problem, model: MOL, operator: LinearOperator) -> None:
+def plain(problem: SolverCase, model: MOL, operator: LinearOperator) -> None:
     """Iterate T."""
     step, x = plain_map(problem, model, operator), problem.start
     while True:
         x = step(x)
 
 
-def from_torchdeq(name: str, options: dict[str, Any]) -> Callable[[Problem, MOL, LinearOperator], None]:
+def from_torchdeq(name: str, options: dict[str, Any]) -> Callable[[SolverCase, MOL, LinearOperator], None]:
     """Return one of torchdeq's solvers, on the real channels of T."""
 
-    def run(problem: Problem, model: MOL, operator: LinearOperator) -> None:
+    def run(problem: SolverCase, model: MOL, operator: LinearOperator) -> None:
         step = plain_map(problem, model, operator)
         get_solver(name)(
             lambda x: to_channels(step(from_channels(x))),
@@ -224,7 +224,7 @@ def from_torchdeq(name: str, options: dict[str, Any]) -> Callable[[Problem, MOL,
     return run
 
 
-def authors(problem: Problem, model: MOL, operator: LinearOperator) -> None:
+def authors(problem: SolverCase, model: MOL, operator: LinearOperator) -> None:
     """Iterate `x <- CG_5[(I + alpha lambda A^H A)^-1 ((1 - alpha) x + alpha H(x) + alpha lambda A^H b)]`."""
     denoise, x = problem.known.denoiser(model.network), problem.start
     weight = AUTHORS_STEP * problem.weight
@@ -240,7 +240,7 @@ def authors(problem: Problem, model: MOL, operator: LinearOperator) -> None:
         ).value
 
 
-METHODS: dict[str, Callable[[Problem, MOL, LinearOperator], None]] = {
+METHODS: dict[str, Callable[[SolverCase, MOL, LinearOperator], None]] = {
     "ours": ours,
     "plain": plain,
     "Anderson": from_torchdeq("anderson", {}),
@@ -320,7 +320,7 @@ def main() -> None:
     report: dict[str, Any] = {}
     with torch.no_grad():
         for name, build in models.items():
-            problem = Problem(build(), *scan)
+            problem = SolverCase(build(), *scan)
             print(f"{name}: equilibrium within {float(problem.solution.error_bound):.1e}", flush=True)
             results[name] = {method: problem.run(run, arguments.most) for method, run in METHODS.items()}
             print_table(name, results[name], arguments.most)

@@ -20,13 +20,13 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from molrecon.training.cs import benchmark_images
-from molrecon.unrolled.alignment import alignment
-from molrecon.unrolled.assembly import names
-from molrecon.unrolled.equilibrium_stage import EquilibriumStage
-from molrecon.unrolled.imager import BlockImager
+from molrecon.sensing.alignment import alignment
+from molrecon.sensing.assembly import names
+from molrecon.sensing.equilibrium_stage import EquilibriumStage
+from molrecon.sensing.imager import BlockImager
+from molrecon.sensing.published_ista import load_published_imager
+from molrecon.sensing.training import benchmark_images
 from molrecon.weights import load
-from molrecon.weights.published_ista import load_published_imager
 
 Curves = dict[str, tuple[np.ndarray, np.ndarray]]
 

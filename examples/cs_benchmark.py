@@ -20,13 +20,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from molrecon.defaults import MEASUREMENTS
 from molrecon.io.images import read_image
-from molrecon.training.cs import benchmark_images, image_score, mean_score
-from molrecon.unrolled.assembly import names
-from molrecon.unrolled.imager import BlockImager
+from molrecon.sensing.assembly import names
+from molrecon.sensing.imager import BlockImager
+from molrecon.sensing.published_ista import load_published_imager, load_published_mri
+from molrecon.sensing.ratios import MEASUREMENTS
+from molrecon.sensing.training import benchmark_images, image_score, mean_score
 from molrecon.weights import available_models, load
-from molrecon.weights.published_ista import load_published_imager, load_published_mri
 from operators import PartialFourier
 
 PHOTOGRAPHS = ("set11", "bsd68", "bsd68_cropped")

@@ -29,9 +29,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from molrecon.descent_checks import DescentCheck, LayerNoise, check_descent, layer_distances
-from molrecon.inpainting import biharmonic_fill, inpainting_score, tv_fill
-from molrecon.training.inpainting_problems import (
+from molrecon.descent.descent_checks import DescentCheck, LayerNoise, check_descent, layer_distances
+from molrecon.descent.glow_prox import GlowProx
+from molrecon.descent.inpainting import biharmonic_fill, inpainting_score, tv_fill
+from molrecon.descent.inpainting_problems import (
     FACE_SIZE,
     InpaintingBatch,
     evaluation_batches,
@@ -39,7 +40,6 @@ from molrecon.training.inpainting_problems import (
     photograph_patches,
     shipped_faces,
 )
-from molrecon.unrolled.glow_prox import GlowProx
 from molrecon.weights import available_models, load, load_card
 
 Fill = Callable[[InpaintingBatch], Tensor]

@@ -26,14 +26,14 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from molrecon.classical import CGSense, L1Wavelet, ZeroFilled
-from molrecon.compare import undersample
-from molrecon.defaults import DEFAULT_MODEL
 from molrecon.io import RawVolume, read_cfl, read_npy, write_cfl
-from molrecon.metrics import nmse, psnr, ssim
-from molrecon.mol import MOL
-from molrecon.preparation import PreparedVolume, prepare
-from molrecon.solution import Solution
+from molrecon.reconstructors.classical import CGSense, L1Wavelet, ZeroFilled
+from molrecon.reconstructors.defaults import DEFAULT_MODEL
+from molrecon.reconstructors.mol import MOL
+from molrecon.scans.comparison import undersample
+from molrecon.scans.metrics import nmse, psnr, ssim
+from molrecon.scans.preparation import PreparedVolume, prepare
+from molrecon.solvers.solution import Solution
 from molrecon.weights import load
 from operators import Sense, random_mask
 

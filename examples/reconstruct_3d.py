@@ -14,6 +14,7 @@ reference, zero-filled, CG-SENSE and MOL, and the error of MOL five times enlarg
 from __future__ import annotations
 
 import argparse
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,12 +23,15 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from molrecon.compare import side_by_side
 from molrecon.io import write_nifti
-from molrecon.io.phantom import coil_maps, phantom_volume, voxel_size
-from molrecon.memory import fit_to_memory, plan_memory
-from molrecon.mol import MOL
-from molrecon.training.simulate import Problem, measured
+from molrecon.reconstructors.mol import MOL
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # to run from a checkout that is not installed
+
+from examples._side_by_side import side_by_side
+from molrecon.scans.memory import fit_to_memory, plan_memory
+from molrecon.simulation.phantom import coil_maps, phantom_volume, voxel_size
+from molrecon.simulation.strips import Problem, measured
 from molrecon.weights import load
 from operators import poisson_disc_mask
 

@@ -13,6 +13,7 @@ DIR/reconstruct_dynamic.gif, the same methods in motion.
 from __future__ import annotations
 
 import argparse
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,11 +23,14 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from molrecon.compare import side_by_side
 from molrecon.io import write_nifti
-from molrecon.io.phantom import coil_maps, phantom_volume, voxel_size
-from molrecon.mol import MOL
-from molrecon.training.simulate import Problem, measured
+from molrecon.reconstructors.mol import MOL
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # to run from a checkout that is not installed
+
+from examples._side_by_side import side_by_side
+from molrecon.simulation.phantom import coil_maps, phantom_volume, voxel_size
+from molrecon.simulation.strips import Problem, measured
 from molrecon.weights import load
 from operators import golden_kt_mask
 

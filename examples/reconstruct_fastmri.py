@@ -14,12 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
-from molrecon.compare import root_sum_of_squares, undersample
-from molrecon.defaults import DEFAULT_MODEL
 from molrecon.io import RawVolume, read_volume, write_nifti
-from molrecon.metrics import psnr, ssim
-from molrecon.mol import MOL
-from molrecon.pipeline import Reconstruction, reconstruct_volume
+from molrecon.reconstructors.defaults import DEFAULT_MODEL
+from molrecon.reconstructors.mol import MOL
+from molrecon.scans.comparison import root_sum_of_squares, undersample
+from molrecon.scans.metrics import psnr, ssim
+from molrecon.scans.reconstruction import Reconstruction, reconstruct_volume
 from molrecon.simulation.sample import write_sample
 from molrecon.weights import load
 from operators.masks import file_seed, random_mask

@@ -3,9 +3,9 @@
     python examples/sparse_coding.py [--figure FILE] [--json FILE] [--data DATA] [--model FILE ...] [--arms FILE ...]
 
 Benchmark: 1000 codes of 500 entries, 10 % of them nonzero, from 250 numbers, without noise and at 20 dB; the NMSE in
-dB, pooled over codes and as a mean of dB (see `molrecon.sparse`). Patches: 8 x 8 pixels of photographs, 143 cosines,
-ten layers; the distance `20 log10(E|y_l - y*| / E|y*|)` to the optimum y* of the lasso, which FISTA finds to 1e-10.
-They are cut from a photograph that ships with scikit-image, or with --data from BSD68.
+dB, pooled over codes and as a mean of dB (see `molrecon.descent.sparse`). Patches: 8 x 8 pixels of photographs, 143
+cosines, ten layers; the distance `20 log10(E|y_l - y*| / E|y*|)` to the optimum y* of the lasso, which FISTA finds
+to 1e-10. They are cut from a photograph that ships with scikit-image, or with --data from BSD68.
 
 --model adds networks to the packaged ones, --arms the mean distances of FOLDER/arms.json of `train_descent.py patches`.
 `examples/train_sparse_coding.py` trains the networks of the benchmark, `examples/train_descent.py` those of patches.
@@ -24,9 +24,9 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from molrecon.batched import norm
-from molrecon.sparse import FISTA, ISTA, nmse_by_layer
-from molrecon.training.sparse_problems import (
+from molrecon.descent.lista import CodeNetwork
+from molrecon.descent.sparse import FISTA, ISTA, nmse_by_layer
+from molrecon.descent.sparse_problems import (
     REDUCTION,
     REGULARISATION,
     TEST,
@@ -38,7 +38,7 @@ from molrecon.training.sparse_problems import (
     patch_dictionary,
     stream,
 )
-from molrecon.unrolled.lista import CodeNetwork
+from molrecon.solvers.batched import norm
 from molrecon.weights import available_models, load, load_card
 from operators import Dense
 

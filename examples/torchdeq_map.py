@@ -25,9 +25,9 @@ import torch
 from torch import Tensor, nn
 from torchdeq import get_deq
 
-from molrecon.conjugate_gradient import solve_hermitian
-from molrecon.io.phantom import coil_maps, phantom_volume
-from molrecon.torchdeq_solver import SAFEGUARDED_ANDERSON
+from molrecon.simulation.phantom import coil_maps, phantom_volume
+from molrecon.solvers.conjugate_gradient import solve_hermitian
+from molrecon.solvers.torchdeq_solver import SAFEGUARDED_ANDERSON
 from operators import Sense, random_mask
 
 SHAPE, COILS, NOISE = (32, 28), 4, 0.02

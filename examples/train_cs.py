@@ -27,9 +27,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from molrecon.argument_types import positive
-from molrecon.defaults import MEASUREMENTS
-from molrecon.training.cs import (
+from molrecon.command.argument_types import positive
+from molrecon.sensing.assembly import DATA_STEPS, HOSTS, assemble
+from molrecon.sensing.equilibrium_stage import EquilibriumStage
+from molrecon.sensing.gradient import GRADIENT_SCALE
+from molrecon.sensing.imager import BlockImager
+from molrecon.sensing.published_ista import load_published_ista
+from molrecon.sensing.random_sensing import RATIOS, RandomSensingTask
+from molrecon.sensing.ratios import MEASUREMENTS
+from molrecon.sensing.stage import Unrolled
+from molrecon.sensing.training import (
     IMAGING_SETTINGS,
     ImagingTask,
     initialisation_matrix,
@@ -39,18 +46,11 @@ from molrecon.training.cs import (
     training_blocks,
     validation_images,
 )
-from molrecon.training.facts import argument_facts, array_facts
-from molrecon.training.files import log_to
+from molrecon.training.checkpoints import log_to
+from molrecon.training.fingerprint import argument_facts, array_facts
 from molrecon.training.log import finish
 from molrecon.training.loop import train
-from molrecon.training.random_sensing import RATIOS, RandomSensingTask
-from molrecon.unrolled.assembly import DATA_STEPS, HOSTS, assemble
-from molrecon.unrolled.equilibrium_stage import EquilibriumStage
-from molrecon.unrolled.gradient import GRADIENT_SCALE
-from molrecon.unrolled.imager import BlockImager
-from molrecon.unrolled.stage import Unrolled
 from molrecon.weights import save
-from molrecon.weights.published_ista import load_published_ista
 
 PART = 16  # blocks at a time on a processor: they stay in its cache
 QUICK_VALIDATION = 10  # images at checkpoints; all forty at the end

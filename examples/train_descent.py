@@ -11,13 +11,14 @@ blocks: ISTA-Net+ of a few stages, block compressed sensing at 25 %, the distanc
 published/. scans: MoDL of five unrolls on simulated multi-coil scans, the distance to the reference; DATA has mri/.
 
 OUT/ARM/SEED holds log.csv (ratio, slack and multiplier of every layer), weights and result.json of each training, and
-OUT/arms.json means and spreads over the seeds (see `molrecon.training.arms`). What is interrupted resumes with the same
+OUT/arms.json means and spreads over the seeds (see `examples._arms`). What is interrupted resumes with the same
 command. "quality" is the NMSE in dB (mean over samples) for patches, the PSNR in dB otherwise.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,25 +28,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from molrecon.descent_checks import LayerNoise
-from molrecon.networks import PlainNetwork
-from molrecon.sparse import mean_nmse_db
-from molrecon.training.arms import Comparison, run_arms
-from molrecon.training.cs import (
-    initialisation_matrix,
-    second_moment,
-    sensing_matrix,
-    training_blocks,
-    validation_images,
-)
-from molrecon.training.descent import Descent
-from molrecon.training.descent_problems import BlockProblem, Codes, CodingProblem, ScanProblem
-from molrecon.training.facts import array_facts
-from molrecon.training.files import log_to
-from molrecon.training.loop import TrainSettings
-from molrecon.training.simulate import Problem, Scan, magnitude_psnr, simulate_scan, strip_problem
-from molrecon.training.sources import SIAT_TRAIN, SIAT_VALIDATION, siat_slices, t1_validation_slices
-from molrecon.training.sparse_problems import (
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # to run from a checkout that is not installed
+
+from examples._arms import FourArms, run_arms
+from examples._slices import SIAT_TRAIN, SIAT_VALIDATION, siat_slices, t1_validation_slices
+from molrecon.descent.descent_checks import LayerNoise
+from molrecon.descent.lista import LISTA
+from molrecon.descent.problems import BlockProblem, Codes, CodingProblem, ScanProblem
+from molrecon.descent.sparse import mean_nmse_db
+from molrecon.descent.sparse_problems import (
     Patches,
     draw_patches,
     image_split,
@@ -53,10 +44,22 @@ from molrecon.training.sparse_problems import (
     stream,
     texture_images,
 )
-from molrecon.unrolled.assembly import assemble
-from molrecon.unrolled.imager import BLOCK_SIZE, BlockImager
-from molrecon.unrolled.lista import LISTA
-from molrecon.unrolled.modl import MoDL
+from molrecon.descent.training import Descent
+from molrecon.networks import PlainNetwork
+from molrecon.reconstructors.modl import MoDL
+from molrecon.sensing.assembly import assemble
+from molrecon.sensing.imager import BLOCK_SIZE, BlockImager
+from molrecon.sensing.training import (
+    initialisation_matrix,
+    second_moment,
+    sensing_matrix,
+    training_blocks,
+    validation_images,
+)
+from molrecon.simulation.strips import Problem, Scan, magnitude_psnr, simulate_scan, strip_problem
+from molrecon.training.checkpoints import log_to
+from molrecon.training.fingerprint import array_facts
+from molrecon.training.loop import TrainSettings
 
 TRAIN, VALIDATION, TEST, TEXTURES, NOISE = range(10, 15)  # streams of draws
 LAYERS = 10  # of LISTA
@@ -71,7 +74,7 @@ EPSILON, ISTA_EPSILON = 0.05, 0.15  # what starts as ISTA fulfils the source's 0
 NOISE_IN_TRAINING = LayerNoise(0.1, decay=0.8)
 
 
-def patches(arguments: argparse.Namespace) -> Comparison[Any, Any]:
+def patches(arguments: argparse.Namespace) -> FourArms[Any, Any]:
     """Return the comparison on sparse codes of patches."""
     dictionary = patch_dictionary()
     train, validation, test = image_split(arguments.data)
@@ -115,7 +118,7 @@ def batch(problems: Patches) -> Codes:
     return problems.codes, problems.measurements
 
 
-def blocks(arguments: argparse.Namespace) -> Comparison[Any, Any]:
+def blocks(arguments: argparse.Namespace) -> FourArms[Any, Any]:
     """Return the comparison on blocks of photographs."""
     known = training_blocks(arguments.data)[::EVERY]
     phi = sensing_matrix(arguments.data, RATIO)
@@ -155,7 +158,7 @@ def cut(images: Sequence[np.ndarray], count: int, which: int) -> np.ndarray:
     return np.stack(found)
 
 
-def scans(arguments: argparse.Namespace) -> Comparison[Any, Any]:
+def scans(arguments: argparse.Namespace) -> FourArms[Any, Any]:
     """Return the comparison on multi-coil scans."""
     training = siat_slices(arguments.data, SIAT_TRAIN)
     simulated = scans_of(training, arguments.count, TRAIN)
@@ -206,7 +209,7 @@ def comparison(
     deeper: int = 0,
     *,
     data: Sequence[np.ndarray],
-) -> Comparison[Any, Any]:
+) -> FourArms[Any, Any]:
     """Return what the problems have in common as well; `data` is what is trained on."""
     steps = arguments.steps or STEPS[arguments.problem]
     every = max(1, steps // 10)
@@ -215,7 +218,7 @@ def comparison(
     epsilon = (ISTA_EPSILON if from_ista else EPSILON) if arguments.epsilon is None else arguments.epsilon
     descent = Descent(epsilon, dual_rate=DUAL_RATE)
     facts = {"problem": arguments.problem, "start": arguments.start, "count": arguments.count}
-    return Comparison(
+    return FourArms(
         build,
         settings,
         descent,

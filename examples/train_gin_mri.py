@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,18 +22,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from molrecon.argument_types import positive
-from molrecon.classical import CGSense
-from molrecon.training.cs import IMAGING_SETTINGS, PENALTY_WEIGHT
-from molrecon.training.facts import argument_facts, array_facts
-from molrecon.training.files import log_to
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # to run from a checkout that is not installed
+
+from examples._slices import SIAT_TRAIN, SIAT_VALIDATION, siat_slices
+from molrecon.command.argument_types import positive
+from molrecon.reconstructors.classical import CGSense
+from molrecon.sensing.assembly import DATA_STEPS, HOSTS, assemble
+from molrecon.sensing.stage import Unrolled, last_image
+from molrecon.sensing.training import IMAGING_SETTINGS, PENALTY_WEIGHT
+from molrecon.simulation.strips import Problem, Scan, magnitude_psnr, simulate_scan, strip_problem
+from molrecon.training.checkpoints import log_to
+from molrecon.training.fingerprint import argument_facts, array_facts
 from molrecon.training.log import finish
 from molrecon.training.loop import Task, train
 from molrecon.training.losses import log_mse
-from molrecon.training.simulate import Problem, Scan, magnitude_psnr, simulate_scan, strip_problem
-from molrecon.training.sources import SIAT_TRAIN, SIAT_VALIDATION, siat_slices
-from molrecon.unrolled.assembly import DATA_STEPS, HOSTS, assemble
-from molrecon.unrolled.stage import Unrolled, last_image
 
 SIZE = 224  # rows and columns of the simulated scans
 STRIP = 48  # readout positions of a training problem

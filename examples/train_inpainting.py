@@ -22,13 +22,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from molrecon.descent_checks import LayerNoise
-from molrecon.inpainting import inpainting_score
-from molrecon.training.descent import Descent, DescentTask
-from molrecon.training.facts import argument_facts, array_facts
-from molrecon.training.files import log_to
-from molrecon.training.inpainting import INPAINTING_SETTINGS, InpaintingProblem
-from molrecon.training.inpainting_problems import (
+from molrecon.descent.descent_checks import LayerNoise
+from molrecon.descent.glow_prox import GlowProx
+from molrecon.descent.inpainting import inpainting_score
+from molrecon.descent.inpainting_problems import (
     FACE_SIZE,
     InpaintingBatch,
     Masks,
@@ -36,9 +33,12 @@ from molrecon.training.inpainting_problems import (
     folder_images,
     shipped_faces,
 )
+from molrecon.descent.inpainting_training import INPAINTING_SETTINGS, InpaintingProblem
+from molrecon.descent.training import Descent, DescentTask
+from molrecon.training.checkpoints import log_to
+from molrecon.training.fingerprint import argument_facts, array_facts
 from molrecon.training.log import finish
 from molrecon.training.loop import train
-from molrecon.unrolled.glow_prox import GlowProx
 from molrecon.weights import save
 
 EPSILON = 0.15  # the 0.05 of the source is fulfilled without being asked for, 0.2 is hardly attainable on new faces

@@ -18,24 +18,27 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from molrecon.guiding import GUIDE_CHANNELS
-from molrecon.mol import MOL
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # to run from a checkout that is not installed
+
+from examples._subjects import training_sets, validation_sets
 from molrecon.networks import ResidualNetwork
-from molrecon.reconstructor import Reconstructor
+from molrecon.reconstructors.base import Reconstructor
+from molrecon.reconstructors.guiding import GUIDE_CHANNELS
+from molrecon.reconstructors.mol import MOL
 from molrecon.simulation.noise import NOISE_RANGE
 from molrecon.simulation.problem import Problem
-from molrecon.simulation.sources import training_sets, validation_sets
 from molrecon.simulation.stream import ProblemStream
-from molrecon.training.files import log_to
+from molrecon.training.checkpoints import log_to
 from molrecon.training.log import finish
 from molrecon.training.loop import TrainSettings, train
 from molrecon.training.models import DESCRIPTIONS, Trainable, build
-from molrecon.training.reconstruction import ReconstructionSettings, ReconstructionTask, mean_psnr
+from molrecon.training.reconstruction_task import ReconstructionSettings, ReconstructionTask, mean_psnr
 from molrecon.weights import load, save, weights_hash
 
 VALIDATION_TOL = 1e-2  # of an equilibrium's error bound; hundredths of a decibel
@@ -102,14 +105,14 @@ def main() -> None:
         "name": name,
         "model": DESCRIPTIONS[arguments.model] + ", 2D multi-coil Cartesian MRI",
         "data": f"{stream.describe()}, ESPIRiT maps, noise {NOISE_RANGE[0]}-{NOISE_RANGE[1]}",
-        "split": "by subject, see molrecon/simulation/sources.py",
+        "split": "by subject, see examples/_subjects.py",
         **{key: f"{Path(getattr(arguments, key)).stem}, sha256 {digest}" for key, digest in origin.items()},
         "steps": arguments.steps,
         "rows": arguments.rows,
         "seed": arguments.seed,
         "learning_rate": arguments.learning_rate,
         "parameters": sum(p.numel() for p in model.parameters()),
-        "licence": "data: see molrecon/simulation/sources.py; some sets are for research, not for profit",
+        "licence": "data: see examples/_subjects.py; some sets are for research, not for profit",
         "intended_use": "research use",
     }
 

@@ -3,7 +3,7 @@
     python examples/train_sparse_coding.py --network alista --out runs/alista [--snr 20]
 
 m = 250, n = 500, 10 % of the entries of the codes nonzero, noiseless or with --snr decibels; see
-`molrecon.training.sparse_problems`. The run resumes from OUT/checkpoint.pt; with the same arguments it is the same run.
+`molrecon.descent.sparse_problems`. The run resumes from OUT/checkpoint.pt; with the same arguments it is the same run.
 At the end OUT holds NETWORK.safetensors and its card, with the NMSE by layer on test codes that were never used before.
 """
 
@@ -18,14 +18,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from molrecon.sparse import nmse_by_layer
-from molrecon.training.facts import argument_facts
-from molrecon.training.files import log_to
+from molrecon.descent.lista import ALISTA, LISTA, LISTACP, CodeNetwork, SupportSelection
+from molrecon.descent.sparse import nmse_by_layer
+from molrecon.descent.sparse_problems import TEST, VALIDATION, BernoulliGaussian, gaussian_dictionary, stream
+from molrecon.descent.sparse_training import CODING_SETTINGS, SparseCodingTask, coding_score
+from molrecon.training.checkpoints import log_to
+from molrecon.training.fingerprint import argument_facts
 from molrecon.training.log import finish
 from molrecon.training.loop import train
-from molrecon.training.sparse_coding import CODING_SETTINGS, SparseCodingTask, coding_score
-from molrecon.training.sparse_problems import TEST, VALIDATION, BernoulliGaussian, gaussian_dictionary, stream
-from molrecon.unrolled.lista import ALISTA, LISTA, LISTACP, CodeNetwork, SupportSelection
 from molrecon.weights import save
 from operators import Dense
 

@@ -16,6 +16,7 @@ and of the packaged 2D model on every slice or frame by itself.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -24,18 +25,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from molrecon.classical import CGSense, ZeroFilled
-from molrecon.conditioning import Conditioning, smooth_phase
-from molrecon.defaults import DEFAULT_MODEL
-from molrecon.mol import MOL
-from molrecon.networks import ResidualNetwork
-from molrecon.training.facts import argument_facts
-from molrecon.training.files import log_to
-from molrecon.training.log import finish
-from molrecon.training.loop import TrainSettings, train
-from molrecon.training.reconstruction import ReconstructionSettings, ReconstructionTask, mean_psnr
-from molrecon.training.simulate import Problem, magnitude_psnr
-from molrecon.training.volume_sources import (
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # to run from a checkout that is not installed
+
+from examples._volumes import (
     PERFUSION_TRAIN,
     PERFUSION_VALIDATION,
     Slabs,
@@ -45,6 +37,17 @@ from molrecon.training.volume_sources import (
     t1_training_volume,
     t1_validation_slab,
 )
+from molrecon.networks import ResidualNetwork
+from molrecon.reconstructors.classical import CGSense, ZeroFilled
+from molrecon.reconstructors.conditioning import Conditioning, smooth_phase
+from molrecon.reconstructors.defaults import DEFAULT_MODEL
+from molrecon.reconstructors.mol import MOL
+from molrecon.simulation.strips import Problem, magnitude_psnr
+from molrecon.training.checkpoints import log_to
+from molrecon.training.fingerprint import argument_facts
+from molrecon.training.log import finish
+from molrecon.training.loop import TrainSettings, train
+from molrecon.training.reconstruction_task import ReconstructionSettings, ReconstructionTask, mean_psnr
 from molrecon.weights import load, save
 from operators import centred_ifft
 

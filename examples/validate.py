@@ -28,12 +28,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from molrecon.classical import CGSense
-from molrecon.compare import reference_image, undersample
 from molrecon.io import read_cfl, write_cfl
-from molrecon.metrics import psnr, ssim
-from molrecon.preparation import PreparedVolume, prepare
-from molrecon.reconstructor import Reconstructor
+from molrecon.reconstructors.base import Reconstructor
+from molrecon.reconstructors.classical import CGSense
+from molrecon.scans.comparison import reference_image, undersample
+from molrecon.scans.metrics import psnr, ssim
+from molrecon.scans.preparation import PreparedVolume, prepare
 from molrecon.simulation.families import Case, families
 from molrecon.weights import load
 from operators import Sense

@@ -18,14 +18,14 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from molrecon.cohort import Settings, reconstruct_file
     from molrecon.io import RawVolume, UnreadableInput, read_volume
-    from molrecon.lipschitz import Certificate
-    from molrecon.mol import MOL
-    from molrecon.pipeline import Reconstruction, reconstruct_volume
-    from molrecon.reconstructor import Reconstructor
-    from molrecon.solution import Solution
-    from molrecon.solver_settings import SolverSettings
+    from molrecon.reconstructors.base import Reconstructor
+    from molrecon.reconstructors.certificate import Certificate
+    from molrecon.reconstructors.mol import MOL
+    from molrecon.scans.cohort import Settings, reconstruct_file
+    from molrecon.scans.reconstruction import Reconstruction, reconstruct_volume
+    from molrecon.solvers.solution import Solution
+    from molrecon.solvers.solver_settings import SolverSettings
     from molrecon.weights import available_models, load
 
 __version__ = "0.1.0"
@@ -49,20 +49,20 @@ __all__ = [
 
 # Where each name is defined; a test holds this against the imports above, which type checkers and editors read.
 _HOMES = {
-    "MOL": "molrecon.mol",
-    "Certificate": "molrecon.lipschitz",
+    "MOL": "molrecon.reconstructors.mol",
+    "Certificate": "molrecon.networks.lipschitz",
     "RawVolume": "molrecon.io",
-    "Reconstruction": "molrecon.pipeline",
-    "Reconstructor": "molrecon.reconstructor",
-    "Settings": "molrecon.cohort",
-    "Solution": "molrecon.solution",
-    "SolverSettings": "molrecon.solver_settings",
+    "Reconstruction": "molrecon.scans.reconstruction",
+    "Reconstructor": "molrecon.reconstructors.base",
+    "Settings": "molrecon.scans.cohort",
+    "Solution": "molrecon.solvers.solution",
+    "SolverSettings": "molrecon.solvers.solver_settings",
     "UnreadableInput": "molrecon.io",
     "available_models": "molrecon.weights",
     "load": "molrecon.weights",
     "read_volume": "molrecon.io",
-    "reconstruct_file": "molrecon.cohort",
-    "reconstruct_volume": "molrecon.pipeline",
+    "reconstruct_file": "molrecon.scans.cohort",
+    "reconstruct_volume": "molrecon.scans.reconstruction",
 }
 
 

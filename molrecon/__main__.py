@@ -32,13 +32,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from molrecon.arguments import build_parser
+from molrecon.command.arguments import build_parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command with the given arguments (None: those of the process) and return its exit code."""
     args = build_parser(__doc__ or "").parse_args(argv)
-    from molrecon.commands import run  # and with it torch, which help and wrong arguments do not wait for
+    from molrecon.command.commands import run  # and with it torch, which help and wrong arguments do not wait for
 
     return run(args)
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from molrecon.networks import ResidualNetwork, ScoreNetwork, SpectralNetwork
+from molrecon.networks import Denoiser, ResidualNetwork, SpectralNetwork
 from molrecon.networks.convolution import Padding
 
 KINDS = ("spectral", "potential", "sll", "separable potential", "separable sll")
 
 
-def draw_network(rng: np.random.Generator, ndim: int) -> ScoreNetwork:
+def draw_network(rng: np.random.Generator, ndim: int) -> Denoiser:
     """Return a certified network in evaluation mode, float32, with random raw weights far from those it starts with.
 
     Args:
@@ -21,13 +21,13 @@ def draw_network(rng: np.random.Generator, ndim: int) -> ScoreNetwork:
     return build_network(rng, ndim, str(rng.choice(KINDS if ndim == 3 else KINDS[:3])))
 
 
-def build_network(rng: np.random.Generator, ndim: int, kind: str) -> ScoreNetwork:
+def build_network(rng: np.random.Generator, ndim: int, kind: str) -> Denoiser:
     """Return a random network of one of `KINDS`."""
     monotonicity = float(10 ** rng.uniform(-2, -0.3))
     padding: Padding = "zeros" if rng.random() < 0.5 else "circular"
     kernel_size = int(rng.choice([1, 3, 5] if ndim == 2 else [1, 3, 3]))
     seed = int(rng.integers(2**31))
-    network: ScoreNetwork
+    network: Denoiser
     if kind == "spectral":
         network = SpectralNetwork(
             monotonicity=monotonicity,

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from molrecon.conditioning import Conditioning
-from molrecon.conjugate_gradient import conjugate_gradient
 from molrecon.networks import PlainNetwork
+from molrecon.reconstructors.conditioning import Conditioning
+from molrecon.solvers.conjugate_gradient import conjugate_gradient
 from operators import Sense, random_mask
 
 

@@ -9,15 +9,15 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from molrecon.networks.base import ReceptiveField, ScoreNetwork
 from molrecon.networks.convolution import Convolution, Padding
+from molrecon.networks.denoiser import Denoiser, ReceptiveField
 from molrecon.networks.remembered import Remembered
 
 CONVOLUTION = {2: nn.Conv2d, 3: nn.Conv3d}
 
 
 @final
-class PlainNetwork(ScoreNetwork):
+class PlainNetwork(Denoiser):
     """Denoiser `H = N` or `H(x) = (1 - m) x + N(x)`, N: 3x3 convolutions with rectified linear units between them.
 
     Its weights are free: its Lipschitz constant is only what its training aimed at, by a penalty on an estimate or not

@@ -10,19 +10,19 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
-from molrecon.lipschitz import certified_norm_bound, normalised_kernels
-from molrecon.networks.base import REFERENCE_NOISE, ReceptiveField, ScoreNetwork, largest_below
 from molrecon.networks.convex_potential import ConvexPotential, convex_potential_lipschitz
 from molrecon.networks.convolution import Convolution, Padding, SeparableConvolution, composed_kernel
+from molrecon.networks.denoiser import REFERENCE_NOISE, Denoiser, ReceptiveField, largest_below
 from molrecon.networks.guide import Guide
 from molrecon.networks.haar import shifted_v_cycle
 from molrecon.networks.initial import residual_filters, temporal_filters
+from molrecon.networks.lipschitz import certified_norm_bound, normalised_kernels
 from molrecon.networks.remembered import Remembered
 from molrecon.networks.sll import SLL, sll_step
 
 
 @final
-class ResidualNetwork(ScoreNetwork):
+class ResidualNetwork(Denoiser):
     """Denoiser `H = (1 - m) D` with `Lip(D) <= 1` by construction, so `F = I - H` is m-strongly monotone.
 
     D lifts the two channels (real, imaginary) isometrically to `channels` by zeros, passes V-cycles over a pyramid of
@@ -232,7 +232,7 @@ class ResidualNetwork(ScoreNetwork):
         return (1 - self.monotonicity) * float(convex_potential_lipschitz(norm).prod())
 
     def denoiser(self, noise_level: Tensor, guide: Tensor | None = None) -> Callable[[Tensor], Tensor]:
-        """Return H at given noise levels (batch,) and, for a guided network, for given images; see `ScoreNetwork`."""
+        """Return H at given noise levels (batch,) and, for a guided network, for given images; see `Denoiser`."""
         layers = self._layers(noise_level, self._guiding_factors(guide))
         gain = largest_below(1 - self.monotonicity, self.weight.dtype)
 

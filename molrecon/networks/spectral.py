@@ -10,15 +10,15 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from molrecon.lipschitz import certified_norm_bound, normalised_kernels
-from molrecon.networks.base import REFERENCE_NOISE, ReceptiveField, ScoreNetwork, largest_below
 from molrecon.networks.convolution import Padding, convolve
+from molrecon.networks.denoiser import REFERENCE_NOISE, Denoiser, ReceptiveField, largest_below
 from molrecon.networks.initial import cosine_filters
+from molrecon.networks.lipschitz import certified_norm_bound, normalised_kernels
 from molrecon.networks.remembered import Remembered
 
 
 @final
-class SpectralNetwork(ScoreNetwork):
+class SpectralNetwork(Denoiser):
     """Denoiser `H = (1 - m) W_n a(W_(n-1) ... a(W_1 x))` of convolutions with `|W_i| <= 1`: `Lip(H) <= 1 - m`.
 
     The activation `a(u) = u - clip(u + b, -t, t)` is soft thresholding of u around -b, 1-Lipschitz, with one

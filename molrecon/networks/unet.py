@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
-from molrecon.networks.base import ScoreNetwork
+from molrecon.networks.denoiser import Denoiser
 
 SLOPE = 0.2  # of the rectifier below zero
 
 
 @final
-class UNet(ScoreNetwork):
+class UNet(Denoiser):
     """Denoiser `H(x) = (1 - m) x + N(x)`, N a U-Net; nothing about it is guaranteed.
 
     Each level has two 3x3 convolutions with leaky rectifiers on the way down and two on the way up; levels are joined

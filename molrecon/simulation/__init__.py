@@ -1,1 +1,1 @@
-"""Simulated measurements of real images: contrast, place, phase, coils, noise, sampling, and problems to train on."""
+"""Simulation: anatomy, coils, phase, noise and sampling of scans, and the problems that training takes."""

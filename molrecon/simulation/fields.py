@@ -6,7 +6,7 @@ import numpy as np
 import torch
 import torch.nn.functional as nnf
 
-from molrecon.io.coils import draw_loops, receive_field
+from molrecon.simulation.coils import draw_loops, receive_field
 
 COIL_COUNTS = (1, 2, 3, 4, 4, 5, 6, 8, 8, 8, 10, 12, 15, 16, 20, 24, 32)
 STRIDE = 6  # pixels between the places where fields are computed; they are smooth

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from molrecon.metrics import psnr
+from molrecon.scans.metrics import psnr
 from molrecon.simulation.noise import complex_noise
 from operators import Sense
 

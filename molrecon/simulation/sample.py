@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from molrecon.io.coils import draw_loops, receive_maps
-from molrecon.io.simulated import write_simulated
+from molrecon.simulation.coils import draw_loops, receive_maps
+from molrecon.simulation.fastmri_file import write_simulated
 from molrecon.simulation.phase import band_limited, field_map, smooth_phase
 
 __all__ = ["VOXEL_SIZE", "sample_image", "sample_maps", "write_sample"]
@@ -62,7 +62,7 @@ def sample_image(slices: int = SLICES, seed: int = 0) -> np.ndarray:
 def sample_maps(slices: int = SLICES, coils: int = COILS, seed: int = 0) -> np.ndarray:
     """Return the receive sensitivities (slices, coils, 216, 200) complex64 of wire loops around the head.
 
-    See `molrecon.io.coils`; their root-sum-of-squares over coils is one on average inside the head.
+    See `molrecon.simulation.coils`; their root-sum-of-squares over coils is one on average inside the head.
 
     Raises:
         ValueError: no coils, fewer than one slice or more than there are.

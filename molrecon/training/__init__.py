@@ -1,1 +1,1 @@
-"""Training: data, losses and the loop."""
+"""Training: the one loop, its tasks, losses and data."""

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from molrecon.io import UnreadableInput
-from molrecon.preparation import CROP, THRESHOLD
-from molrecon.training.facts import file_facts
+from molrecon.scans.preparation import CROP, THRESHOLD
+from molrecon.simulation.strips import NOISE_RANGE, Problem, complex_noise, draw_mask, draw_strip, stack_problems
 from molrecon.training.fastmri_files import FastMRIFile, reason, scan_folder
 from molrecon.training.fastmri_slices import Kept, Slice, load_slice
-from molrecon.training.simulate import NOISE_RANGE, Problem, complex_noise, draw_mask, draw_strip, stack_problems
+from molrecon.training.fingerprint import file_facts
 from operators import Sense, calibration_region, centred_fft, espirit_maps
 
 logger = logging.getLogger(__name__)

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from molrecon.io import UnreadableInput
-from molrecon.preparation import OBJECT_SHARE
+from molrecon.scans.preparation import OBJECT_SHARE
+from molrecon.simulation.strips import robust_maximum
 from molrecon.training.fastmri_files import FastMRIFile, check_fully_sampled, measured_columns, read_slice
-from molrecon.training.simulate import robust_maximum
 from operators import centred_ifft, crop_readout, estimate_noise_level
 
 CALIBRATION_ROWS = 24

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from molrecon.training.facts import differing, stated
-from molrecon.training.files import write_checkpoint
+from molrecon.training.checkpoints import write_checkpoint
+from molrecon.training.fingerprint import differing, stated
 from molrecon.training.log import TrainingLog
 from molrecon.training.processes import (
     average_gradients,

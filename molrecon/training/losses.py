@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor
 
-from molrecon.batched import per_sample
-from molrecon.metrics import SSIM_WINDOW
+from molrecon.scans.metrics import SSIM_WINDOW
+from molrecon.solvers.batched import per_sample
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -47,8 +47,8 @@ def magnitude_l1(image: Tensor, reference: Tensor) -> Tensor:
 def ssim_loss(image: Tensor, reference: Tensor) -> Tensor:
     """Return 1 - SSIM of the magnitudes, averaged over slices and batch.
 
-    The SSIM of `molrecon.metrics`: uniform 7x7 window, sample covariance, K1 = 0.01, K2 = 0.03, mean over the positions
-    where the window fits, data range the maximum of each sample's reference. A slice is the last two axes.
+    As `molrecon.scans.metrics` has it: uniform 7x7 window, sample covariance, K1 = 0.01, K2 = 0.03, mean over the
+    positions where the window fits, data range the maximum of each sample's reference. A slice is the last two axes.
 
     Computed in double precision: the variances are differences of nearly equal numbers in flat tissue.
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from molrecon.deep_equilibrium import DeepEquilibrium
-from molrecon.mol import MOL
-from molrecon.networks import PlainNetwork, ResidualNetwork, ScoreNetwork, UNet
-from molrecon.unrolled.admm_net import ADMMNet
-from molrecon.unrolled.base import UnrolledReconstructor
-from molrecon.unrolled.modl import MoDL
-from molrecon.unrolled.post_processing import PostProcessing
-from molrecon.unrolled.varnet import VarNet
+from molrecon.networks import Denoiser, PlainNetwork, ResidualNetwork, UNet
+from molrecon.reconstructors.admm_net import ADMMNet
+from molrecon.reconstructors.deep_equilibrium import DeepEquilibrium
+from molrecon.reconstructors.modl import MoDL
+from molrecon.reconstructors.mol import MOL
+from molrecon.reconstructors.post_processing import PostProcessing
+from molrecon.reconstructors.unrolled import UnrolledReconstructor
+from molrecon.reconstructors.varnet import VarNet
 
 Trainable = MOL | DeepEquilibrium | UnrolledReconstructor | PostProcessing
 
@@ -61,6 +61,6 @@ def build(name: str, *, seed: int = 0, channels: int = 8, features: int = 32, le
     )
     if name in ("de-grad", "de-prox"):
         return DeepEquilibrium(plain, step="gradient" if name == "de-grad" else "proximal")
-    kinds: dict[str, Callable[[ScoreNetwork], Trainable]]
+    kinds: dict[str, Callable[[Denoiser], Trainable]]
     kinds = {"mol-penalised": MOL, "modl": MoDL, "admm-net": ADMMNet, "varnet": VarNet}
     return kinds[name](plain)

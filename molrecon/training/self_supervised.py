@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from molrecon.batched import norm
 from molrecon.simulation.problem import Problem
+from molrecon.solvers.batched import norm
 from operators import Sense
 
 SHARE = 0.4  # of the samples outside the kept centre; the paper's rho

@@ -9,8 +9,8 @@ from typing import Any, TypeVar, overload
 
 from torch import nn
 
-from molrecon.defaults import DEFAULT_MODEL
-from molrecon.weights.stored import Unfit, read_model, write_model
+from molrecon.reconstructors.defaults import DEFAULT_MODEL
+from molrecon.weights.stored import Unfit, read_class, read_model, write_model
 
 FOLDER = Path(__file__).parent
 PUBLISHED_SUFFIXES = (".tar", ".pth", ".pt")  # of MOL weights that other groups have published
@@ -20,8 +20,7 @@ Model = TypeVar("Model", bound=nn.Module)
 
 def available_models(kind: type[nn.Module] = nn.Module) -> list[str]:
     """Return the names of the packaged models: all, or those of a class."""
-    names = sorted(path.stem for path in FOLDER.glob("*.safetensors"))
-    return names if kind is nn.Module else [name for name in names if issubclass(_stored_class(name), kind)]
+    return [name for name, path in _packaged().items() if kind is nn.Module or issubclass(read_class(path), kind)]
 
 
 def weights_path(name_or_path: str | Path) -> Path:
@@ -30,8 +29,7 @@ def weights_path(name_or_path: str | Path) -> Path:
     Raises:
         FileNotFoundError: neither a packaged model nor a file; the message lists the models there are.
     """
-    packaged = FOLDER / f"{name_or_path}.safetensors"
-    path = packaged if packaged.is_file() else Path(name_or_path)
+    path = _packaged().get(str(name_or_path), Path(name_or_path))
     if not path.is_file():
         raise FileNotFoundError(
             f"weights: {name_or_path} is neither a file nor a packaged model, expected one of"
@@ -104,7 +102,6 @@ def weights_hash(name_or_path: str | Path = DEFAULT_MODEL) -> str:
     return hashlib.sha256(weights_path(name_or_path).read_bytes()).hexdigest()
 
 
-def _stored_class(name: str) -> type:
-    from molrecon.weights.stored import read_class
-
-    return read_class(FOLDER / f"{name}.safetensors")
+def _packaged() -> dict[str, Path]:
+    """Return the files of the packaged models by name, in alphabetical order."""
+    return {path.stem: path for path in sorted(FOLDER.glob("*/*.safetensors"), key=lambda path: path.stem)}

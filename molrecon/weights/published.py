@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
-from molrecon.mol import MOL
 from molrecon.networks import PlainNetwork
+from molrecon.reconstructors.mol import MOL
 
 PUBLISHED_MONOTONICITY = 0.02  # what the authors' training aimed at; it does not hold everywhere
 

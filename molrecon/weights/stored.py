@@ -1,8 +1,8 @@
 """A file of weights: safetensors whose header says how to build the model, and a card as JSON beside it.
 
-The header holds `{"class": "molrecon.mol:MOL", "settings": {...}}`: a class by its import path, and its constructor's
-arguments. An argument that is itself a module or a dataclass is written the same way. So a model of any package can be
-stored, without a list of classes that it would have to be in.
+The header holds `{"class": "molrecon.reconstructors.mol:MOL", "settings": {...}}`: a class by its import path, and its
+constructor's arguments. An argument that is itself a module or a dataclass is written the same way. So a model of any
+package can be stored, without a list of classes that it would have to be in.
 """
 
 from __future__ import annotations

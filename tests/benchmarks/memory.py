@@ -23,7 +23,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from molrecon.reconstructor import Reconstructor
+from molrecon.reconstructors.base import Reconstructor
 
 # This script's folder is searched first, and has a file of the name of the package.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -31,12 +31,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import torch
 from torch import Tensor
 
-from molrecon.conditioning import condition
-from molrecon.io.phantom import coil_maps, phantom_volume
-from molrecon.mol import MOL
 from molrecon.networks import ResidualNetwork
-from molrecon.training.memory import training_memory
-from molrecon.unrolled.modl import MoDL
+from molrecon.reconstructors.conditioning import condition
+from molrecon.reconstructors.modl import MoDL
+from molrecon.reconstructors.mol import MOL
+from molrecon.simulation.phantom import coil_maps, phantom_volume
+from molrecon.training.step_memory import training_memory
 from operators import Sense
 
 COILS, FEATURES, NOISE = 8, 16, 0.01

@@ -37,10 +37,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from molrecon.classical import CGSense
 from molrecon.io import read_cfl, write_cfl
-from molrecon.io.phantom import coil_maps, phantom_volume
-from molrecon.solver_settings import SolverSettings
+from molrecon.reconstructors.classical import CGSense
+from molrecon.simulation.phantom import coil_maps, phantom_volume
+from molrecon.solvers.solver_settings import SolverSettings
 from operators import Sense, centred_fft, random_mask, sense
 from operators.hybrid import hybrid
 

@@ -21,15 +21,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from molrecon.networks import PlainNetwork, ResidualNetwork, ScoreNetwork, SpectralNetwork
-from molrecon.training.sources import SIAT_TRAIN, SIAT_VALIDATION, siat_slices
+from examples._slices import SIAT_TRAIN, SIAT_VALIDATION, siat_slices
+from molrecon.networks import Denoiser, PlainNetwork, ResidualNetwork, SpectralNetwork
 
 SIGMA = 0.03
 PATCH = 44
 MARGIN = 6  # of a patch that does not count: zero padding is not what lies there
 
 
-def networks(seed: int) -> dict[str, ScoreNetwork]:
+def networks(seed: int) -> dict[str, Denoiser]:
     """Return one network of each kind, of 3500 to 3700 weights, all with m = 0.01."""
     return {
         "spectral": SpectralNetwork(monotonicity=0.01, layers=4, features=13, seed=seed),
@@ -60,7 +60,7 @@ def error(image: Tensor, reference: Tensor) -> Tensor:
 
 
 def train(
-    network: ScoreNetwork, slices: list[np.ndarray], steps: int, batch: int, learning_rate: float, seed: int
+    network: Denoiser, slices: list[np.ndarray], steps: int, batch: int, learning_rate: float, seed: int
 ) -> float:
     """Train in place and return the seconds that took."""
     rng = np.random.default_rng(seed)
@@ -81,7 +81,7 @@ def train(
 
 
 @torch.no_grad()
-def gain(network: ScoreNetwork, image: Tensor, seed: int) -> float:
+def gain(network: Denoiser, image: Tensor, seed: int) -> float:
     seen = noisy(image, np.random.default_rng([seed, 1]))
     denoised = network.eval().denoiser(torch.full((len(image),), SIGMA))(seen)
     return float(10 * (error(seen, image) / error(denoised, image)).log10())

@@ -4,7 +4,7 @@
 
 By default 256 x 256 x 128 voxels, 12 coils, one in six lines measured (variable-density Poisson disc in slices and
 columns), noise of 0.01 of the fat's intensity. One process writes the scan to FOLDER, coil by coil, unless it is there
-already. Another reads it, plans with `molrecon.memory`, and reconstructs; its private memory is limited to the budget
+already. Another reads it, plans its memory, and reconstructs; its private memory is limited to the budget
 by the kernel (RLIMIT_DATA), so that exceeding it is an error. Printed, as JSON: the plan, the peak resident set of
 that whole process, seconds, iterations, error bound, and the magnitude's PSNR against the noise-free image.
 """
@@ -30,11 +30,11 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor
 
-from molrecon.io.phantom import coil_maps, phantom_volume
-from molrecon.memory import fit_to_memory, parse_size, plan_memory
-from molrecon.metrics import psnr
-from molrecon.mol import MOL
 from molrecon.networks import ResidualNetwork
+from molrecon.reconstructors.mol import MOL
+from molrecon.scans.memory import fit_to_memory, parse_size, plan_memory
+from molrecon.scans.metrics import psnr
+from molrecon.simulation.phantom import coil_maps, phantom_volume
 from operators import Sense, centred_fft, poisson_disc_mask
 
 ACCELERATION, CALIBRATION, NOISE = 6.0, (16, 16), 0.01

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from molrecon.mol import MOL
+from molrecon.reconstructors.mol import MOL
 from molrecon.weights import available_models, load
 from tests.convergence.problems import FAMILIES, NDIM, TIGHTNESS
 from tests.random_networks import draw_network

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from molrecon.certify import Problem
+from molrecon.guarantees.certify import Problem
 from operators import (
     Dense,
     Flatten,

@@ -10,12 +10,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from molrecon.batched import norm
-from molrecon.checks import absolute_error, check_decrease, check_equilibrium, check_locally
-from molrecon.conditioning import Conditioning
-from molrecon.fixed_point import WINDOW
-from molrecon.mol import MOL
-from molrecon.perturbation import PerturbationCheck, check_data_perturbations, check_map_perturbations
+from molrecon.guarantees.checks import absolute_error, check_decrease, check_equilibrium, check_locally
+from molrecon.guarantees.perturbation import PerturbationCheck, check_data_perturbations, check_map_perturbations
+from molrecon.reconstructors.conditioning import Conditioning
+from molrecon.reconstructors.mol import MOL
+from molrecon.solvers.batched import norm
+from molrecon.solvers.fixed_point import WINDOW
 from tests.convergence.problems import FAMILIES, TIGHTNESS, Family
 
 PLAIN, ANDERSON = 0, WINDOW

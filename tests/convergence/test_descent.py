@@ -15,20 +15,21 @@ import pytest
 import torch
 from torch import Tensor
 
-from molrecon.descent_checks import DescentCheck, Disturb, LayerNoise, check_descent
+from molrecon.descent.descent_checks import DescentCheck, LayerNoise, check_descent
+from molrecon.descent.lista import LISTA
+from molrecon.descent.problems import CodingProblem, ScanProblem
+from molrecon.descent.sparse import ISTA
+from molrecon.descent.sparse_problems import Patches, overcomplete_dct
+from molrecon.descent.training import Descent, DescentTask
 from molrecon.networks import PlainNetwork
+from molrecon.reconstructors.admm_net import ADMMNet
+from molrecon.reconstructors.modl import MoDL
+from molrecon.reconstructors.unrolled import Disturb
+from molrecon.reconstructors.varnet import VarNet
+from molrecon.sensing.assembly import assemble
 from molrecon.simulation.problem import Problem
-from molrecon.sparse import ISTA
-from molrecon.training.descent import Descent, DescentTask
-from molrecon.training.descent_problems import CodingProblem, ScanProblem
 from molrecon.training.log import finish
 from molrecon.training.loop import TrainSettings, train
-from molrecon.training.sparse_problems import Patches, overcomplete_dct
-from molrecon.unrolled.admm_net import ADMMNet
-from molrecon.unrolled.assembly import assemble
-from molrecon.unrolled.lista import LISTA
-from molrecon.unrolled.modl import MoDL
-from molrecon.unrolled.varnet import VarNet
 from operators import Dense, Sense
 from tests.convergence.problems import blobs, cartesian_2d
 

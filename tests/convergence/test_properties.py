@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from molrecon.batched import dot, norm, per_sample
-from molrecon.checks import absolute_error
-from molrecon.conditioning import Conditioning
-from molrecon.mol import MOL
-from molrecon.robustness_bounds import data_robustness_bound
+from molrecon.guarantees.checks import absolute_error
+from molrecon.reconstructors.conditioning import Conditioning
+from molrecon.reconstructors.mol import MOL
+from molrecon.reconstructors.robustness_bounds import data_robustness_bound
+from molrecon.solvers.batched import dot, norm, per_sample
 from operators import Dense, Flatten, LinearOperator, Sense
 from tests.random_networks import draw_network
 

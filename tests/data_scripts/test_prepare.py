@@ -23,7 +23,7 @@ from data_scripts import (
     prepare_siat,
 )
 from molrecon.io import write_cfl
-from molrecon.io.phantom import make_sample_volume
+from molrecon.simulation.phantom import make_sample_volume
 
 SCRIPTS = (prepare_brains, prepare_calgary_campinas, prepare_cs, prepare_fastmri, prepare_siat)
 

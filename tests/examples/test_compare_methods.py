@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from molrecon.io.phantom import phantom_volume
+from molrecon.simulation.phantom import phantom_volume
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "compare_methods.py"
 N_SLICES, N = 200, 48

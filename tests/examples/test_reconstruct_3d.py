@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from examples.reconstruct_3d import make_sample, run
-from molrecon.io.phantom import voxel_size
-from molrecon.mol import MOL
 from molrecon.networks import ResidualNetwork
+from molrecon.reconstructors.mol import MOL
+from molrecon.simulation.phantom import voxel_size
 from molrecon.weights import save
 
 SHAPE = (24, 32, 40)

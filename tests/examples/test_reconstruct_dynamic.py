@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from examples.reconstruct_dynamic import FRAME_SECONDS, make_sample, moving_head, run
-from molrecon.mol import MOL
 from molrecon.networks import ResidualNetwork
+from molrecon.reconstructors.mol import MOL
 from molrecon.weights import save
 
 SHAPE = (6, 40, 36)

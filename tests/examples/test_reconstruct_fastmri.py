@@ -6,9 +6,9 @@ import pytest
 
 from examples.reconstruct_fastmri import run, sample_volume
 from molrecon.io import read_volume
-from molrecon.io.phantom import make_sample_volume
-from molrecon.mol import MOL
 from molrecon.networks import ResidualNetwork
+from molrecon.reconstructors.mol import MOL
+from molrecon.simulation.phantom import make_sample_volume
 from molrecon.weights import save
 
 

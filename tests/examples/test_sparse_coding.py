@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from examples import sparse_coding, train_sparse_coding
-from molrecon.unrolled.lista import CodeNetwork
+from molrecon.descent.lista import CodeNetwork
 from molrecon.weights import load, load_card
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from examples import torchdeq_map
-from molrecon.torchdeq_solver import SAFEGUARDED_ANDERSON
+from molrecon.solvers.torchdeq_solver import SAFEGUARDED_ANDERSON
 
 
 def test_the_map_is_solved_and_trained(capsys: pytest.CaptureFixture[str]) -> None:

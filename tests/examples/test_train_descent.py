@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from examples._arms import ARMS, run_arms
 from examples.train_descent import parse, patches, scans, show
-from molrecon.training.arms import ARMS, run_arms
 
 
 @pytest.mark.parametrize("start", ["ista", "random"])

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from molrecon.mol import MOL
+from molrecon.reconstructors.mol import MOL
 from molrecon.weights import load, load_card
 
 DATA = os.environ.get("MOLRECON_DATA")

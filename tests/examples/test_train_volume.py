@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from molrecon.mol import MOL
+from molrecon.reconstructors.mol import MOL
 from molrecon.weights import load, load_card
 
 DATA = os.environ.get("MOLRECON_DATA")

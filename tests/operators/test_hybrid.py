@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from molrecon.classical import CGSense
-from molrecon.solver_settings import SolverSettings
+from molrecon.reconstructors.classical import CGSense
+from molrecon.solvers.solver_settings import SolverSettings
 from operators.checks import adjoint_gap, normal_gap
 from operators.hybrid import crop_readout, hybrid
 from operators.sense import Sense

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from molrecon.classical import CGSense
-from molrecon.solver_settings import SolverSettings
+from molrecon.reconstructors.classical import CGSense
+from molrecon.solvers.solver_settings import SolverSettings
 from operators import Sense, SoftSense, centred_fft, centred_ifft, espirit, map_sets_needed, random_mask
 from tests.operators.test_espirit import centre, synthetic_scan
 

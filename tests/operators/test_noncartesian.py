@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from molrecon.classical import CGSense
-from molrecon.solver_settings import SolverSettings
+from molrecon.reconstructors.classical import CGSense
+from molrecon.solvers.solver_settings import SolverSettings
 from operators import (
     Fourier,
     Sampling,

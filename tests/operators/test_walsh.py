@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from molrecon.io.phantom import coil_maps, phantom_volume
+from molrecon.simulation.phantom import coil_maps, phantom_volume
 from operators import centred_ifft, walsh
 from operators.walsh import walsh_maps
 

@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from molrecon.batched import norm
-from molrecon.checks import check_decrease, check_equilibrium
-from molrecon.guiding import GUIDE_CHANNELS
-from molrecon.memory import untiled
-from molrecon.mol import MOL
+from molrecon.guarantees.checks import check_decrease, check_equilibrium
 from molrecon.networks import PlainNetwork, ResidualNetwork
-from molrecon.tiling import Tiled
+from molrecon.networks.tiling import Tiled
+from molrecon.reconstructors.guiding import GUIDE_CHANNELS
+from molrecon.reconstructors.mol import MOL
+from molrecon.scans.memory import untiled
+from molrecon.solvers.batched import norm
 from molrecon.weights import load, save
 from operators import Sense, random_mask
 
@@ -143,9 +143,9 @@ def test_the_equilibrium_is_certified_and_starts_where_the_first_one_ended() -> 
 
 def test_gradients_go_through_the_guide(monkeypatch: pytest.MonkeyPatch) -> None:
     # Differences see where the images of the guide stop, the gradient is that of exact ones.
-    monkeypatch.setattr("molrecon.mol.FIRST_TOL", 1e-11)
-    monkeypatch.setattr("molrecon.guiding.SENSE_TOL", 1e-13)
-    monkeypatch.setattr("molrecon.guiding.SENSE_STEPS", 500)
+    monkeypatch.setattr("molrecon.reconstructors.mol.FIRST_TOL", 1e-11)
+    monkeypatch.setattr("molrecon.reconstructors.guiding.SENSE_TOL", 1e-13)
+    monkeypatch.setattr("molrecon.reconstructors.guiding.SENSE_STEPS", 500)
     model = two_stages().double()
     model.solver = replace(model.solver, tol=1e-10, backward_tol=1e-10, max_steps=900, backward_max_steps=900)
     kspace, operator = problem(torch.complex128)

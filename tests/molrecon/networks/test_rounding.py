@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from molrecon.mol import MOL
-from molrecon.networks import PlainNetwork, ResidualNetwork, ScoreNetwork, SpectralNetwork
-from molrecon.tiling import Tiled
+from molrecon.networks import Denoiser, PlainNetwork, ResidualNetwork, SpectralNetwork
+from molrecon.networks.tiling import Tiled
+from molrecon.reconstructors.mol import MOL
 from molrecon.weights import load
 
 EPS = torch.finfo(torch.float32).eps
@@ -26,7 +26,7 @@ def images() -> list[Tensor]:
 
 
 @torch.no_grad()
-def error(network: ScoreNetwork) -> float:
+def error(network: Denoiser) -> float:
     """Return the largest `|H32(x) - H64(x)| / |x|` of the images, H64 with the same filters."""
     exact = copy.deepcopy(network).double()
     if isinstance(network, ResidualNetwork | SpectralNetwork):

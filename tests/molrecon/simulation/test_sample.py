@@ -11,8 +11,8 @@ import torch
 from ismrmrd import xsd
 
 from data_scripts.crop_colin27 import SOURCE, cropped
-from molrecon.data_checks import check_slice
 from molrecon.io import center_crop, read_volume
+from molrecon.scans.data_checks import check_slice
 from molrecon.simulation.phase import residual_angle
 from molrecon.simulation.sample import VOXEL_SIZE, sample_image, sample_maps, write_sample
 from operators import Sense, random_mask

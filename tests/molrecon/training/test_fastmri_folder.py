@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from molrecon.io import UnreadableInput
-from molrecon.io.phantom import make_sample_volume
+from molrecon.simulation.phantom import make_sample_volume
 from molrecon.simulation.problem import Problem
 from molrecon.training.fastmri_folder import FastMRIFolder
 from molrecon.training.fastmri_slices import Kept

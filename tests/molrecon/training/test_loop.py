@@ -16,13 +16,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from molrecon.mol import MOL
 from molrecon.networks import PlainNetwork
+from molrecon.reconstructors.mol import MOL
+from molrecon.simulation.strips import Problem, simulate_scan, strip_problem
 from molrecon.training.log import finish, read_log
 from molrecon.training.loop import Task, TrainSettings, train
 from molrecon.training.models import Trainable
-from molrecon.training.reconstruction import ReconstructionSettings, ReconstructionTask
-from molrecon.training.simulate import Problem, simulate_scan, strip_problem
+from molrecon.training.reconstruction_task import ReconstructionSettings, ReconstructionTask
 
 SETTINGS = TrainSettings(
     steps=12, warmup=1, learning_rate=0.05, decay_start=0, ema=0.5, clip=10.0, checkpoint_every=4, log_every=3

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from molrecon.metrics import ssim
+from molrecon.scans.metrics import ssim
 from molrecon.training.losses import (
     LOSSES,
     Loss,

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from molrecon.networks import PlainNetwork
+from molrecon.reconstructors.modl import MoDL
+from molrecon.simulation.strips import Problem, complex_noise, magnitude_psnr
 from molrecon.training.self_supervised import Choice, normalised_l1_l2, split
-from molrecon.training.simulate import Problem, complex_noise, magnitude_psnr
-from molrecon.unrolled.modl import MoDL
 from operators import Sense, random_mask
 
 ROWS, COLS = 12, 64

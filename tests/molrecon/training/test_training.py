@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from molrecon.training.simulate import Problem, Scan, draw_mask, simulate_scan, stack_problems, strip_problem
+from molrecon.simulation.strips import Problem, Scan, draw_mask, simulate_scan, stack_problems, strip_problem
 
 SIZE, ROWS = 48, 8
 

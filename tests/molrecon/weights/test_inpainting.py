@@ -9,10 +9,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from molrecon.inpainting import biharmonic_fill, inpainting_score
-from molrecon.reconstructor import Reconstructor
-from molrecon.training.inpainting_problems import FACE_SIZE, evaluation_batches, shipped_faces
-from molrecon.unrolled.glow_prox import Glow, GlowProx
+from molrecon.descent.glow_prox import Glow, GlowProx
+from molrecon.descent.inpainting import biharmonic_fill, inpainting_score
+from molrecon.descent.inpainting_problems import FACE_SIZE, evaluation_batches, shipped_faces
+from molrecon.reconstructors.base import Reconstructor
 from molrecon.weights import available_models, load, load_card, save
 from operators import Inpainting
 
@@ -39,7 +39,7 @@ def test_round_trip(tmp_path: Path) -> None:
 
 def test_other_files(tmp_path: Path) -> None:
     path = tmp_path / "other.safetensors"
-    name = "molrecon.unrolled.glow_prox:GlowProx"
+    name = "molrecon.descent.glow_prox:GlowProx"
     wrong: list[dict[str, object]] = [
         {"class": name},
         {"class": name, "settings": {"levels": 0}},

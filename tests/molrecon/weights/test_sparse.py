@@ -8,9 +8,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from molrecon.sparse import pooled_nmse_db
-from molrecon.training.sparse_problems import TEST, BernoulliGaussian, gaussian_dictionary, stream
-from molrecon.unrolled.lista import ALISTA, LISTA, LISTACP, CodeNetwork, SupportSelection
+from molrecon.descent.lista import ALISTA, LISTA, LISTACP, CodeNetwork, SupportSelection
+from molrecon.descent.sparse import pooled_nmse_db
+from molrecon.descent.sparse_problems import TEST, BernoulliGaussian, gaussian_dictionary, stream
 from molrecon.weights import FOLDER, available_models, load, load_card, save
 from operators import Dense
 

@@ -1,0 +1,1 @@
+"""The `molrecon` command: one file a subcommand."""

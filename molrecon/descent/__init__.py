@@ -1,0 +1,1 @@
+"""Sparse codes, inpainting, and networks whose layers descend, with their training."""

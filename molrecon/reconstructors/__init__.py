@@ -1,0 +1,1 @@
+"""Reconstructors: every method under one call, `model(kspace, A, noise_level) -> Solution`."""

@@ -1,0 +1,57 @@
+"""The images that guide a network: what is known about a scan before the iteration, and fixed during it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from molrecon.networks.denoiser import REFERENCE_NOISE
+from molrecon.reconstructors.conditioning import Conditioning
+from molrecon.solvers.batched import per_sample
+from molrecon.solvers.conjugate_gradient import solve_hermitian
+from operators import LinearOperator
+
+GUIDE_CHANNELS = 6
+SENSE_WEIGHT, SENSE_TOL, SENSE_STEPS = 0.02, 1e-2, 30  # of the CG-SENSE image
+
+
+def guide_images(kspace: Tensor, operator: LinearOperator, known: Conditioning, first: Tensor) -> Tensor:
+    """Return what a guided network sees besides the iterate, (batch, GUIDE_CHANNELS, *spatial) real.
+
+    With several sets of maps it is (batch, set, GUIDE_CHANNELS, *spatial).
+
+    A first reconstruction and the CG-SENSE image, both without the smooth phase and at unit scale, as two channels
+    each; `|A^H A 1|`, which says where coils and sampling see anything; and half the logarithm of the noise level.
+    Differentiable in the k-space and in the first image.
+
+    Args:
+        kspace: b (batch, coil, *spatial) complex.
+        operator: A.
+        known: scale, noise level and phase.
+        first: like the phase, complex, in the units of the data.
+    """
+    scale, without_phase = per_sample(known.scale, known.phase), known.phase.conj().resolve_conj()
+    right_side = operator.adjoint(kspace) / scale
+    sense = solve_hermitian(
+        lambda x: operator.normal(x) + SENSE_WEIGHT * x,
+        right_side,
+        tol=SENSE_TOL,
+        max_steps=SENSE_STEPS,
+        smallest_eigenvalue=SENSE_WEIGHT,
+    ).value
+    with torch.no_grad():
+        energy = operator.normal(torch.ones_like(right_side)).abs()
+        level = per_sample((known.noise_level / REFERENCE_NOISE).log() / 2, energy).expand_as(energy)
+    images = [first / scale * without_phase, sense * without_phase]
+    axis = 1 if operator.sets is None else 2
+    parts = [torch.view_as_real(image).movedim(-1, axis) for image in images] + [
+        energy.unsqueeze(axis),
+        level.unsqueeze(axis),
+    ]
+    return torch.cat([part.to(known.noise_level.dtype) for part in parts], axis)
+
+
+def first_of_guide(guide: Tensor, ndim: int) -> Tensor:
+    """Return the first reconstruction among the images of a guide, as it was shown: without phase and at unit scale."""
+    axis = guide.ndim - ndim - 1
+    return torch.view_as_complex(guide.narrow(axis, 0, 2).movedim(axis, -1).contiguous())

@@ -1,0 +1,147 @@
+"""What unrolled reconstructors share: conditioning, the units of the data, and the loop over their stages."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from molrecon.networks import Denoiser
+from molrecon.reconstructors.base import Reconstructor
+from molrecon.reconstructors.conditioning import NOISE_COEFFICIENTS, Conditioning, condition, data_weight
+from molrecon.solvers.batched import per_sample
+from molrecon.solvers.conjugate_gradient import solve_hermitian
+from molrecon.solvers.solution import Solution, unbounded_solution
+from molrecon.solvers.solver_settings import SolverSettings
+from operators import LinearOperator
+
+# (layer number from 1, its output) -> what the next layer gets: the noise between layers of a training or a check.
+Disturb = Callable[[int, Tensor], Tensor]
+
+INNER_TOL = 1e-2  # of the conjugate gradients, relative to the residual at the image they start from
+INNER_STEPS = 30
+
+
+class UnrolledReconstructor(Reconstructor):
+    """A fixed number K of stages around one network, trained end to end.
+
+    Subclasses define `iterate`. The graph of all K stages is held for the gradient. Nothing is guaranteed about the
+    result.
+
+    Args:
+        network: the denoiser H, shared by the stages.
+        n_unrolls: K.
+        data_weight: lambda at the reference noise level.
+        phase_reference: show the network the image without its smooth phase (see `Conditioning`).
+
+    Attributes:
+        n_unrolls: stages that are run; may be set to fewer than K.
+
+    Shapes: k-space (batch, coil, *spatial), image (batch, *spatial), complex.
+
+    Raises:
+        ValueError: `n_unrolls` or `data_weight` that is not positive.
+    """
+
+    def __init__(self, network: Denoiser, *, n_unrolls: int, data_weight: float, phase_reference: bool) -> None:
+        super().__init__()
+        if n_unrolls < 1 or data_weight <= 0:
+            raise ValueError(
+                f"{type(self).__name__}: got n_unrolls {n_unrolls} and data_weight {data_weight}, expected both to be"
+                " positive"
+            )
+        self.network = network
+        self.n_unrolls = n_unrolls
+        self.phase_reference = phase_reference
+        self.log_data_weight = nn.Parameter(torch.tensor([math.log(data_weight), *NOISE_COEFFICIENTS]))
+
+    def settings(self) -> dict[str, Any]:
+        """Return the constructor's arguments besides what is learned."""
+        return {"network": self.network, "n_unrolls": self.n_unrolls, "phase_reference": self.phase_reference}
+
+    @abstractmethod
+    def iterate(
+        self,
+        zero_filled: Tensor,
+        operator: LinearOperator,
+        weight: Tensor,
+        denoise: Callable[[Tensor], Tensor],
+        disturb: Disturb,
+    ) -> Iterator[Tensor]:
+        """Yield x_1 .. x_K in the units of the network; x_0 is `zero_filled`.
+
+        Args:
+            zero_filled: A^H b (batch, *spatial), divided by the scan's intensity.
+            operator: the acquisition A.
+            weight: lambda of each sample (batch, 1, ...).
+            denoise: H on complex images.
+            disturb: (k, x_k) -> the x_k that is yielded and that stage k + 1 starts from.
+        """
+
+    def condition(
+        self, kspace: Tensor, operator: LinearOperator, noise_level: float | Tensor | None = None
+    ) -> Conditioning:
+        """Return scale, relative noise level and smooth phase of a scan, see `conditioning.condition`."""
+        return condition(kspace, operator, noise_level, phase_reference=self.phase_reference)
+
+    def _solve(
+        self,
+        kspace: Tensor,
+        operator: LinearOperator,
+        conditioning: Conditioning | None,
+        start: Tensor | None,
+        solver: SolverSettings | None,
+    ) -> Solution:
+        *_, image = self._stages(kspace, operator, conditioning or self.condition(kspace, operator), None)
+        return unbounded_solution(image, self.n_unrolls)
+
+    def stages(
+        self,
+        kspace: Tensor,
+        operator: LinearOperator,
+        noise_level: float | Tensor | None = None,
+        *,
+        conditioning: Conditioning | None = None,
+        disturb: Disturb | None = None,
+    ) -> Iterator[Tensor]:
+        """Yield x_1 .. x_K in the units of the data; the start is the zero-filled image.
+
+        Args:
+            kspace, operator, noise_level, conditioning: as of a call.
+            disturb: (k, x_k) -> image, for k = 1 .. K - 1; what it returns is what the next stage starts from, and what
+                is yielded.
+        """
+        known = self.condition(kspace, operator, noise_level) if conditioning is None else conditioning
+        yield from self._stages(kspace, operator, known, disturb)
+
+    def _stages(
+        self, kspace: Tensor, operator: LinearOperator, known: Conditioning, disturb: Disturb | None
+    ) -> Iterator[Tensor]:
+        narrow = self.log_data_weight.dtype.to_complex()
+        known = known.in_precision(narrow)
+        scale = per_sample(known.scale, known.phase).to(narrow.to_real())
+        weight = per_sample(data_weight(self.log_data_weight, known.noise_level), known.phase)
+        zero_filled = operator.adjoint(kspace).to(narrow) / scale
+
+        def handed_on(stage: int, x: Tensor) -> Tensor:
+            return x if disturb is None or stage == self.n_unrolls else disturb(stage, x * scale) / scale
+
+        for x in self.iterate(zero_filled, operator, weight, known.denoiser(self.network), handed_on):
+            yield (x * scale).to(narrow)
+
+
+def data_consistent(image: Tensor, zero_filled: Tensor, operator: LinearOperator, weight: Tensor) -> Tensor:
+    """Return `(I + lambda A^H A)^-1 (image + lambda A^H b)`, the images (batch, *spatial).
+
+    Conjugate gradients started at the image, with the implicit gradient of the exact solution.
+    """
+
+    def regularised(x: Tensor) -> Tensor:
+        return x + weight * operator.normal(x)
+
+    residual = weight * (zero_filled - operator.normal(image))
+    return image + solve_hermitian(regularised, residual, tol=INNER_TOL, max_steps=INNER_STEPS).value

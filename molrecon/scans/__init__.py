@@ -1,0 +1,1 @@
+"""Scans on their way from a file to images: preparation, reconstruction, checks, outputs, cohorts, comparisons."""

@@ -1,0 +1,131 @@
+"""What became of every input of a folder: a record a volume, and manifest.json, which is all of them together.
+
+A record is written once its volume is done, in a file of its own, so that the cost of a volume does not grow with the
+number of the others, and processes that share a folder do not meet. The manifest is made from the records at the end of
+a run. Records and entries of other runs stay.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, final
+
+from molrecon.io.volume import image_data_left_out
+from molrecon.scans.data_warnings import DataWarning
+from molrecon.scans.sidecar import versions, write_json
+
+MANIFEST = "manifest.json"
+RECORDS = "records"
+OK, NOT_CONVERGED, INCOMPLETE, UNREADABLE, FAILED = "ok", "not converged", "incomplete", "unreadable", "failed"
+STATUSES = (OK, NOT_CONVERGED, INCOMPLETE, UNREADABLE, FAILED)
+
+
+@final
+@dataclass(frozen=True)
+class Entry:
+    """What became of one input.
+
+    Attributes:
+        input: the path as given.
+        status: "ok", "not converged", "incomplete" (converged, but image data of the file were left out; in these three
+            cases outputs are written), "unreadable" (the input) or "failed" (anything else).
+        message: what went wrong, or how well it went.
+        outputs: the paths of the written files.
+        skipped: True when complete outputs of an earlier run were kept.
+        left_out: what the input holds and the outputs do not, as in `RawVolume`.
+        warnings: as in `Reconstruction`.
+    """
+
+    input: str
+    status: str
+    message: str
+    outputs: list[str]
+    skipped: bool = False
+    left_out: dict[str, int] = field(default_factory=dict)
+    warnings: list[DataWarning] = field(default_factory=list)
+
+
+def status_of(converged: bool, left_out: Mapping[str, int]) -> str:
+    """Return the status of a volume of which outputs are written."""
+    if not converged:
+        return NOT_CONVERGED
+    return INCOMPLETE if image_data_left_out(left_out) else OK
+
+
+def now() -> str:
+    """Return the time in ISO 8601, to the second."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def write_record(folder: Path, record: dict[str, Any]) -> None:
+    """Write FOLDER/records/NAME.json, where NAME is what the record has under "name". Raises OSError."""
+    (folder / RECORDS).mkdir(exist_ok=True)
+    write_json(folder / RECORDS / f"{record['name']}.json", record)
+
+
+def write_manifest(folder: Path, unwritten: Sequence[dict[str, Any]] = ()) -> None:
+    """Write FOLDER/manifest.json from all records, and from entries of an older manifest that have none.
+
+    Processes that do so at the same time lose nothing: each looks at the records again once its manifest is in place,
+    and writes another one if there were new ones, so that the last manifest has them all. No lock is needed, which
+    network file systems may not have.
+
+    Args:
+        folder: of the outputs.
+        unwritten: records that could not be written, to be listed all the same.
+
+    Raises:
+        OSError: a record cannot be read, or the manifest not written.
+    """
+    while True:
+        seen = _state(folder)
+        volumes = _older(folder)
+        volumes |= {path.stem: record for path in sorted(seen) if (record := _read(path)) is not None}
+        volumes |= {record["name"]: record for record in unwritten}
+        counts = Counter(volume.get("status") for volume in volumes.values())
+        content = {
+            "inputs": len(volumes),
+            "counts": {status: counts[status] for status in STATUSES},
+            "volumes": [volumes[name] for name in sorted(volumes)],
+            "versions": versions(),
+            "written": now(),
+        }
+        write_json(folder / MANIFEST, content)
+        if _state(folder) == seen:
+            return
+
+
+def _state(folder: Path) -> dict[Path, tuple[int, int]]:
+    """Return every record's path with what changes when it is replaced."""
+    records = folder / RECORDS
+    if not records.is_dir():
+        return {}
+    found = [path for path in records.glob("*.json") if not path.name.startswith(".")]
+    return {path: (status.st_ino, status.st_mtime_ns) for path in found if (status := path.stat())}
+
+
+def _older(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return the entries of the manifest that is there, by the name of their outputs, or of their input."""
+    content = _read(folder / MANIFEST) or {}
+    entries = [entry for entry in content.get("volumes", []) if isinstance(entry, dict)]
+    return {_name(entry): entry for entry in entries}
+
+
+def _name(entry: dict[str, Any]) -> str:
+    """Return the name of an entry; version 0.1 did not write it, but where the outputs are, the sidecar last."""
+    outputs = entry.get("outputs")
+    return str(entry.get("name") or (Path(outputs[-1]).stem if outputs else Path(str(entry.get("input"))).stem))
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """Return the object in a JSON file, None where there is none."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None

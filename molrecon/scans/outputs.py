@@ -1,0 +1,139 @@
+"""The four files of a reconstruction, names for them that no two inputs share, and what they may not replace."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from molrecon.io import write_nifti, write_submission
+from molrecon.scans.preparation import PreparedVolume
+from molrecon.scans.quality_page import make_preview, quality_page, write_png
+from molrecon.scans.reconstruction import Reconstruction
+from molrecon.scans.sidecar import ModelSource, describe, write_json
+
+SUFFIXES = (".nii.gz", ".h5", ".png", ".json")
+
+
+def write_outputs(
+    folder: str | Path,
+    name: str,
+    prepared: PreparedVolume,
+    result: Reconstruction,
+    source: ModelSource,
+    settings_sha256: str,
+) -> list[Path]:
+    """Write NAME.nii.gz, NAME.h5 (fastMRI submission), NAME.png (quality page) and NAME.json (sidecar); return them.
+
+    All four are written to a hidden folder first, and older ones are replaced only when all are complete: an error
+    leaves the older ones as they were. The sidecar is the first to be removed and the last to come: where it is, the
+    other three belong to it.
+
+    Args:
+        folder: is there.
+        name: of the files.
+        prepared, result, source: what is described.
+        settings_sha256: of everything else that shapes the image, see `cohort.Settings`; goes into the sidecar.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    paths = output_paths(folder, name)
+    with tempfile.TemporaryDirectory(prefix=".", dir=folder) as temporary:
+        new = image, submission, page, sidecar = output_paths(temporary, name)
+        write_nifti(image, result.image, result.voxel_size)
+        write_submission(submission, result.image)
+        write_png(page, quality_page(make_preview(prepared, result), prepared, result, name))
+        write_json(sidecar, {**describe(prepared, result, source), "settings_sha256": settings_sha256})
+        paths[-1].unlink(missing_ok=True)
+        for path, complete in zip(paths, new, strict=True):
+            os.replace(complete, path)
+    return paths
+
+
+def output_paths(folder: str | Path, name: str) -> list[Path]:
+    """Return the paths that `write_outputs` writes, the sidecar last."""
+    return [Path(folder) / f"{name}{suffix}" for suffix in SUFFIXES]
+
+
+def check_replacement(outputs: Iterable[str | Path], inputs: Iterable[str | Path]) -> None:
+    """Raise ValueError if an output would replace an input, also under another name of it: a link, or another case."""
+    known: dict[Path | tuple[int, int], Path] = {_identity(Path(path)): Path(path) for path in inputs}
+    absent = any(isinstance(key, Path) for key in known)
+    for output in map(Path, outputs):
+        if not absent and not output.exists():  # saves looking up its folder, which takes most of the time
+            continue
+        if (found := known.get(_identity(output))) is not None:
+            also = "" if found == output else f", which is {found}"
+            raise ValueError(f"{output}: would replace an input{also}, expected another name or folder")
+
+
+def _identity(path: Path) -> Path | tuple[int, int]:
+    """Return the number of the file behind a path, or the path without links where there is no file."""
+    try:
+        status = path.stat()
+    except OSError:
+        return path.resolve()
+    return status.st_dev, status.st_ino
+
+
+def output_names(inputs: Sequence[Path]) -> list[str]:
+    """Return one output name per input, all different: the file name without suffix where that is enough.
+
+    Inputs of one name in different folders get as many parent folders in front as tell them apart
+    (`day1_scan`, `day2_scan`); inputs in one folder that differ in the suffix only keep it (`scan_h5`, `scan_npy`).
+    Those that parents do not tell apart (`b_c` and `b/c`) get a number. Names that differ in case alone, or in how an
+    accent is encoded, count as the same, since some file systems do not tell them apart. The time is proportional to
+    the number of inputs.
+
+    Raises:
+        ValueError: the same file twice.
+    """
+    for path, count in Counter(path.resolve() for path in inputs).items():
+        if count > 1:
+            raise ValueError(f"output_names: {path} is listed {count} times, expected every input once")
+    # Not resolved: a link is called as its user called it. The root is no name.
+    absolute = [Path(os.path.abspath(path)) for path in inputs]
+    short = [(*path.parts[1:-1], path.stem) for path in absolute]
+    folded = [tuple(map(_folded, parts)) for parts in short]
+    alike = Counter(folded)
+    paths = [
+        (*path.parts[1:-1], path.name.replace(".", "_")) if alike[key] > 1 else parts
+        for path, parts, key in zip(absolute, short, folded, strict=True)
+    ]
+    depth = [1] * len(paths)
+    names = [parts[-1] for parts in paths]
+    while longer := [k for k in _shared(names) if depth[k] < len(paths[k])]:
+        for k in longer:
+            depth[k] += 1
+            names[k] = "_".join(paths[k][-depth[k] :])
+    return _numbered(names)
+
+
+def _folded(name: str) -> str:
+    """Return what is the same for names that a file system may take for one (Unicode's canonical caseless match)."""
+    return unicodedata.normalize("NFD", unicodedata.normalize("NFD", name).casefold())
+
+
+def _shared(names: Sequence[str]) -> list[int]:
+    folded = [_folded(name) for name in names]
+    counts = Counter(folded)
+    return [k for k, name in enumerate(folded) if counts[name] > 1]
+
+
+def _numbered(names: Sequence[str]) -> list[str]:
+    """Return the names, those that occur more than once with a number that makes them unique."""
+    found, shared = list(names), _shared(names)
+    taken = {_folded(name) for name in names}
+    last: Counter[str] = Counter()
+    for k in shared:
+        base = _folded(names[k])
+        while _folded(name := f"{names[k]}-{last[base] + 1}") in taken:
+            last[base] += 1
+        last[base] += 1
+        taken.add(_folded(name))
+        found[k] = name
+    return found

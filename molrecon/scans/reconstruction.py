@@ -1,0 +1,265 @@
+"""From a raw volume to an image volume with a report on every slice.
+
+volume = molrecon.io.read_volume("scan.h5")
+model = molrecon.weights.load("mol-guided-2d", Reconstructor)
+result = reconstruct_volume(volume, model)
+result.image         # (slices, rows, cols) float32, in the units of the input
+result.error_bound   # (slices,): each slice is within this relative distance of the exact equilibrium
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from molrecon.io import RawVolume
+from molrecon.reconstructors.base import Reconstructor, evaluating
+from molrecon.reconstructors.certificate import Certificate
+from molrecon.reconstructors.defaults import DEFAULT_BATCH_SIZE
+from molrecon.scans.data_checks import SliceChecks, check_slice
+from molrecon.scans.data_warnings import DataWarning, noise_warnings, remark_warnings, slice_warnings
+from molrecon.scans.preparation import PreparedVolume, prepare
+from molrecon.scans.progress import progress_bar
+from molrecon.solvers.solution import Kind, Solution
+from molrecon.solvers.solver_settings import SolverSettings
+from operators import Sense
+
+Method = Callable[[Tensor, Sense], Solution]
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class SliceSolutions:
+    """What a method returned on every slice of a volume.
+
+    Attributes:
+        image: (slices, rows, cols) complex64, not cropped to the recon matrix along the columns yet.
+        error_bound: (slices,), as in `Solution`.
+        residuals: as in `Solution`, one array per slice; empty for a slice without data.
+        converged: (slices,) bool. n_steps: (slices,) int.
+        kind: what the bounds rest on, see `Solution`.
+        seconds: duration of the solves alone.
+
+    A slice without data is zero, converged, with bound 0 after 0 steps.
+    """
+
+    image: Tensor
+    error_bound: np.ndarray
+    residuals: list[np.ndarray]
+    converged: np.ndarray
+    n_steps: np.ndarray
+    kind: Kind
+    seconds: float
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Reconstruction:
+    """A reconstructed volume.
+
+    Attributes:
+        image: (slices, rows, cols) float32, magnitude in the units of the input, comparable with the root sum of
+            squares of the coil images; cropped to the recon matrix.
+        method: the class of the reconstructor.
+        error_bound: (slices,), upper bound of the relative distance to the exact solution of the method's own equation;
+            a guarantee when `kind` is "certified", NaN when it is "none". 0 in slices without data.
+        kind: what the bounds rest on, see `Solution`.
+        residuals: as in `Solution`, one array per slice.
+        converged: (slices,) bool, the goal of `solver` was reached. n_steps: (slices,) int.
+        empty: (slices,) bool, the slice holds no data and is delivered as zeros.
+        voxel_size: mm (row, column, slice), or None.
+        noise_level: the complex noise standard deviation that was used, in the units of kspace.
+        scale: (slices,), the intensity by which the model divided each slice, in the units of the image; 1 where empty.
+        certificate: what is guaranteed about the model.
+        solver: goals and limits of the iterations; None for a method that iterates nothing.
+        seconds: from the raw data to the image, sensitivity maps included.
+        left_out: what the file holds and the image does not, as in `RawVolume`.
+        checks: how well the data of each slice fit their model and image; of empty slices nothing is known.
+        warnings: what the checks, the noise estimates and the reader of the file give reason to warn of; those of the
+            whole volume first, then slice by slice.
+    """
+
+    image: np.ndarray
+    method: str
+    error_bound: np.ndarray
+    kind: Kind
+    residuals: list[np.ndarray]
+    converged: np.ndarray
+    n_steps: np.ndarray
+    empty: np.ndarray
+    voxel_size: tuple[float, float, float] | None
+    noise_level: float
+    scale: np.ndarray
+    certificate: Certificate
+    solver: SolverSettings | None
+    seconds: float
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    checks: list[SliceChecks] = field(default_factory=list)
+    warnings: list[DataWarning] = field(default_factory=list)
+
+
+def reconstruct_volume(
+    volume: RawVolume,
+    model: Reconstructor,
+    *,
+    solver: SolverSettings | None = None,
+    maps: np.ndarray | None = None,
+    noise_level: float | None = None,
+    device: torch.device | str = "cpu",
+    batch_size: int = DEFAULT_BATCH_SIZE,
+    progress: bool = False,
+) -> Reconstruction:
+    """Reconstruct every slice of a scan.
+
+    Args:
+        volume: the scan, from `molrecon.io.read_volume`.
+        model: any reconstructor. It is used in evaluation mode, and left where it is and as it was: on another device
+            a copy does the work.
+        solver: how to iterate, in place of the model's own settings.
+        maps: sensitivity maps (slices or 1, coil, rows, cols) complex; None: ESPIRiT from the calibration region.
+        noise_level: sigma with E|n|^2 = sigma^2 in the units of kspace; None: estimated from the data.
+        device: where to compute.
+        batch_size: slices at a time; halved by itself when a GPU runs out of memory.
+        progress: show bars on stderr for work of more than a few seconds.
+
+    Raises:
+        ValueError: maps that do not fit, a calibration region too small for ESPIRiT, a batch size below 1.
+    """
+    prepared = prepare(volume, maps, noise_level, device, progress)
+    return reconstruct_prepared(prepared, model, solver=solver, device=device, batch_size=batch_size, progress=progress)
+
+
+def reconstruct_prepared(
+    prepared: PreparedVolume,
+    model: Reconstructor,
+    *,
+    solver: SolverSettings | None = None,
+    device: torch.device | str = "cpu",
+    batch_size: int = DEFAULT_BATCH_SIZE,
+    progress: bool = False,
+) -> Reconstruction:
+    """Do the second half of `reconstruct_volume`, for callers that use the prepared volume for more than this."""
+    start = time.perf_counter()
+    with evaluating(on_device(model, device)) as working:
+        scales: list[Tensor] = []
+
+        def method(kspace: Tensor, A: Sense) -> Solution:
+            known = working.condition(kspace, A, prepared.noise_level)
+            solution: Solution = working(kspace, A, prepared.noise_level, conditioning=known, solver=solver)
+            # Last, so that a batch that did not fit the memory leaves nothing: slices come in order.
+            scales.append(torch.ones(len(kspace)) if known is None else known.scale.cpu())
+            return solution
+
+        slices = solve_slices(method, prepared, device=device, batch_size=batch_size, progress=progress)
+        checks = _checks(prepared, slices.image, torch.device(device))
+        scale, certificate = np.ones(len(prepared.empty)), working.certificate()
+        if scales:
+            scale[~prepared.empty] = torch.cat(scales).double().numpy()
+    return Reconstruction(
+        image=prepared.magnitude(slices.image),
+        method=type(model).__name__,
+        error_bound=slices.error_bound,
+        kind=slices.kind,
+        residuals=slices.residuals,
+        converged=slices.converged,
+        n_steps=slices.n_steps,
+        empty=prepared.empty,
+        voxel_size=prepared.volume.voxel_size,
+        noise_level=prepared.noise_level,
+        scale=scale,
+        certificate=certificate,
+        solver=solver or model.solver,
+        seconds=prepared.seconds + time.perf_counter() - start,
+        left_out=prepared.volume.left_out,
+        checks=checks,
+        warnings=_warnings(prepared, checks),
+    )
+
+
+def on_device(model: Reconstructor, device: torch.device | str) -> Reconstructor:
+    """Return the model if all of it is on the device, else a copy there: the caller's own stays where it is."""
+    where = {tensor.device for tensor in (*model.parameters(), *model.buffers())}
+    return model if where <= {_full(device)} else copy.deepcopy(model).to(device)
+
+
+def _full(device: torch.device | str) -> torch.device:
+    device = torch.device(device)
+    return torch.device("cuda", torch.cuda.current_device()) if device == torch.device("cuda") else device
+
+
+def _checks(prepared: PreparedVolume, image: Tensor, device: torch.device) -> list[SliceChecks]:
+    checks = [SliceChecks()] * len(image)
+    for k in map(int, np.flatnonzero(~prepared.empty)):
+        kspace, operator = prepared.kspace[[k]].to(device), prepared.operator([k]).to(device)
+        checks[k] = check_slice(kspace, operator, prepared.noise_level, image[[k]].to(device))
+    return checks
+
+
+def _warnings(prepared: PreparedVolume, checks: list[SliceChecks]) -> list[DataWarning]:
+    given = prepared.maps_source.method == "given"
+    rounding = torch.finfo(torch.float32).eps * float(np.abs(prepared.volume.kspace).max())
+    return [
+        *remark_warnings(prepared.volume),
+        *noise_warnings(prepared.noise_level, prepared.noise_estimates, prepared.noise_estimated, rounding),
+        *(warning for k, one in enumerate(checks) for warning in slice_warnings(k, one, given)),
+    ]
+
+
+def solve_slices(
+    method: Method,
+    prepared: PreparedVolume,
+    *,
+    device: torch.device | str = "cpu",
+    batch_size: int = DEFAULT_BATCH_SIZE,
+    progress: bool = False,
+    description: str = "slices",
+) -> SliceSolutions:
+    """Run any method `(kspace, A) -> Solution` on the slices of a prepared volume, a few at a time.
+
+    Raises:
+        ValueError: a batch size below 1.
+        torch.OutOfMemoryError: when even a single slice does not fit the device.
+    """
+    if batch_size < 1:
+        raise ValueError(f"solve_slices: batch_size is {batch_size}, expected at least 1")
+    start = time.perf_counter()
+    n_slices = prepared.kspace.shape[0]
+    image = torch.zeros_like(prepared.kspace[:, 0])
+    error_bound, converged = np.zeros(n_slices), np.ones(n_slices, dtype=bool)
+    n_steps, residuals = np.zeros(n_slices, dtype=np.int64), [np.zeros(0)] * n_slices
+    kind: Kind = "none"
+    filled = [int(k) for k in np.flatnonzero(~prepared.empty)]
+    batches = [filled[i : i + batch_size] for i in range(0, len(filled), batch_size)]
+    for batch in progress_bar(batches, description, progress, unit="batch"):
+        for part, solution in _solve_in_memory(method, prepared, batch, torch.device(device)):
+            kind = solution.kind
+            image[part] = solution.value.cpu().to(image.dtype)
+            error_bound[part] = solution.error_bound.cpu().double().numpy()
+            converged[part] = solution.converged.cpu().numpy()
+            n_steps[part] = solution.n_steps.cpu().numpy()
+            for position, k in enumerate(part):
+                residuals[k] = solution.residuals[: n_steps[k] + 1, position].cpu().double().numpy()
+    return SliceSolutions(image, error_bound, residuals, converged, n_steps, kind, time.perf_counter() - start)
+
+
+def _solve_in_memory(
+    method: Method, prepared: PreparedVolume, batch: list[int], device: torch.device
+) -> list[tuple[list[int], Solution]]:
+    """Solve a batch, or its two halves when it does not fit the device's memory."""
+    try:
+        with torch.no_grad():
+            return [(batch, method(prepared.kspace[batch].to(device), prepared.operator(batch).on(device)))]
+    except torch.OutOfMemoryError:
+        if len(batch) == 1:
+            raise
+    torch.cuda.empty_cache()
+    half = len(batch) // 2
+    first = _solve_in_memory(method, prepared, batch[:half], device)
+    return first + _solve_in_memory(method, prepared, batch[half:], device)

@@ -1,0 +1,295 @@
+"""Training of multi-coil reconstructors, equilibrium or unrolled: a pool of problems, warm starts, the barrier."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from molrecon.reconstructors.conditioning import NOISE_LIMITS, Conditioning, smooth_phase, to_channels, with_model_error
+from molrecon.reconstructors.mol import MOL
+from molrecon.reconstructors.post_processing import PostProcessing
+from molrecon.reconstructors.unrolled import UnrolledReconstructor
+from molrecon.simulation.strips import Problem, magnitude_psnr
+from molrecon.solvers.batched import per_sample
+from molrecon.solvers.solution import Solution
+from molrecon.solvers.solver_settings import SolverSettings
+from molrecon.training.lipschitz_penalty import log_barrier, stretch
+from molrecon.training.loop import Task
+from molrecon.training.losses import Loss, log_mse
+from molrecon.training.models import Trainable
+from molrecon.training.self_supervised import split
+from molrecon.weights.stored import describe_model
+
+Precision = Literal["single", "mixed"]
+Draw = Callable[[np.random.Generator, int], Problem]
+
+
+@final
+@dataclass(frozen=True)
+class ReconstructionSettings:
+    """How reconstructors are trained.
+
+    Attributes:
+        pool: problems in rotation.
+        visits: optimiser steps that each problem takes part in, started from its last equilibrium.
+        early_share, early_monotonicity: for this first share of the steps the network has this larger m, with which a
+            solve takes half the iterations. The final m, the network's own, pulls less towards zero and wants smaller
+            steps of everything.
+        early_unrolls: stages of an unrolled network in that share.
+        penalty: weight of the Lipschitz barrier at `T = 1 - m` for monotone equilibrium models that are not strict.
+        forward_tol, backward_tol: goals for the residuals `|r| / |x|` of the two solves.
+        self_supervised: judge the image by a part of the samples that is withheld from the model (SSDU), and not by the
+            reference and the loss; see `self_supervised.split`.
+        precision: "mixed" computes the network's convolutions in bfloat16 by autocast, the data consistency and all
+            complex numbers as ever. Not for equilibrium models: rounding by 2^-8 leaves a residual of that size, an
+            error of 2^-8 / m, where the residual's goal is 7e-4; TF32, at 2^-10, does not reach that either.
+    """
+
+    pool: int = 16
+    visits: int = 4
+    early_share: float = 0.4
+    early_monotonicity: float = 0.05
+    early_unrolls: int = 3
+    penalty: float = 0.05
+    forward_tol: float = 7e-4
+    backward_tol: float = 5e-2
+    self_supervised: bool = False
+    precision: Precision = "single"
+
+
+@dataclass
+class _Visit:
+    """A problem of the pool; all but what a redraw brings back is in the checkpoint."""
+
+    drawn_at: int
+    problem: Problem
+    conditioning: Conditioning
+    judge: Callable[[Tensor], Tensor]
+    image: Tensor | None = None
+    direction: Tensor | None = None
+    count: int = 0
+
+
+@final
+class ReconstructionTask(Task[Trainable]):
+    """A reconstructor, and problems to train it on.
+
+    A problem stays in a pool for several optimiser steps. An equilibrium model starts each from its last equilibrium,
+    which moves little with the weights: most steps cost three or four iterations; its gradient is the implicit one at
+    that equilibrium. Strict networks keep to their Lipschitz bound by themselves; other networks of MOL pay a log
+    barrier on a local Lipschitz estimate at the equilibrium.
+
+    Args:
+        model: the reconstructor.
+        draw: (generator, step) -> a problem whose reference has intensity near 1, on the model's device; steps come
+            in rising order.
+        settings: see ReconstructionSettings.
+        loss: (image, reference) -> scalar.
+
+    Raises:
+        ValueError: mixed precision for an equilibrium model.
+    """
+
+    def __init__(
+        self,
+        model: Trainable,
+        draw: Draw,
+        settings: ReconstructionSettings | None = None,
+        loss: Loss = log_mse,
+    ) -> None:
+        self.settings = settings or ReconstructionSettings()
+        if self.settings.precision == "mixed" and model.solver is not None:
+            raise ValueError(
+                f"ReconstructionTask: precision 'mixed' for {type(model).__name__}, expected 'single': an equilibrium"
+                " is found to the rounding of its network over m, and bfloat16 rounds by 2^-8"
+            )
+        self.model = model
+        self.draw = draw
+        self.loss = loss
+        self._monotonicity = model.network.monotonicity
+        self._unrolls = model.n_unrolls if isinstance(model, UnrolledReconstructor) else 0
+        self._pool: list[_Visit | None] = [None] * self.settings.pool
+        self._seen = _Seen()
+
+    def groups(self) -> list[dict[str, Any]]:
+        """Return Adam's groups: filters, and thresholds, biases and lambda with five times their rate."""
+        parameters = list(self.model.parameters())
+        return [
+            {"params": [p for p in parameters if p.ndim >= 4], "factor": 1.0},
+            {"params": [p for p in parameters if p.ndim < 4], "factor": 5.0},
+        ]
+
+    def facts(self) -> dict[str, Any]:
+        """Return the settings of model, network, problems and solves, and the loss."""
+        own = asdict(self.settings)
+        if not self.settings.self_supervised:
+            own["loss"] = getattr(self.loss, "__name__", type(self.loss).__name__)
+        return {"model": describe_model(self.model), **own}
+
+    def begin(self, step: int, steps: int) -> None:
+        """Set m and the unrolls for this step."""
+        model, settings = self.model, self.settings
+        early = step < settings.early_share * steps
+        model.network.monotonicity = settings.early_monotonicity if early else self._monotonicity
+        if isinstance(model, UnrolledReconstructor):
+            model.n_unrolls = min(settings.early_unrolls, self._unrolls) if early else self._unrolls
+
+    def end(self) -> None:
+        """Give the model its own m and unrolls."""
+        self.model.network.monotonicity = self._monotonicity
+        if isinstance(self.model, UnrolledReconstructor):
+            self.model.n_unrolls = self._unrolls
+
+    def losses(self, step: int, rng: np.random.Generator) -> Iterator[Tensor]:
+        """Yield the loss of one visit to a problem of the pool."""
+        slot = int(rng.integers(len(self._pool)))
+        visit = self._pool[slot]
+        if visit is None or visit.count >= self.settings.visits:
+            visit = self._pool[slot] = self._new_visit(rng, step)
+        image = self._reconstruct(visit)
+        visit.image = image.detach()
+        loss = visit.judge(image)
+        if isinstance(self.model, MOL) and not self.model.network.strict:
+            loss = loss + self.settings.penalty * self._barrier(self.model, visit, visit.image)
+        visit.count += 1
+        yield loss
+
+    def state(self) -> dict[str, Any]:
+        """Return the pool without its problems, which their steps bring back."""
+        return {
+            str(slot): {"drawn_at": v.drawn_at, "count": v.count, "image": v.image, "direction": v.direction}
+            for slot, v in enumerate(self._pool)
+            if v is not None
+        }
+
+    def load_state(self, state: dict[str, Any], rng: Callable[[int], np.random.Generator]) -> None:
+        """Fill the pool as it was: problems drawn again from their own seeds, in the order of their steps."""
+        for slot, stored in sorted(state.items(), key=lambda item: item[1]["drawn_at"]):
+            source = rng(stored["drawn_at"])
+            source.integers(len(self._pool))  # the slot
+            visit = self._new_visit(source, stored["drawn_at"])
+            visit.count, visit.image, visit.direction = stored["count"], stored["image"], stored["direction"]
+            self._pool[int(slot)] = visit
+
+    def log(self) -> dict[str, float | None]:
+        """Return lambda, and for equilibrium models iterations, shares of missed goals, local Lipschitz estimates."""
+        seen, self._seen = self._seen, _Seen()
+        row: dict[str, float | None] = {**seen.means()}
+        if seen.lipschitz:
+            row |= {"lipschitz": float(np.mean(seen.lipschitz)), "lipschitz_max": max(seen.lipschitz)}
+        if not isinstance(self.model, PostProcessing):
+            row["lambda"] = float(self.model.log_data_weight[0].detach().exp())
+        return row
+
+    def _reconstruct(self, visit: _Visit) -> Tensor:
+        problem = visit.problem
+        solution: Solution = self.model(
+            problem.kspace,
+            problem.operator,
+            conditioning=visit.conditioning,
+            start=visit.image,
+            solver=self._solver(),
+        )
+        if self.model.solver is not None:
+            self._seen.solved("forward", solution)
+        return solution.value
+
+    def _solver(self) -> SolverSettings | None:
+        """Return the goals of this step's solves; None for a model that iterates nothing.
+
+        MOL's goals are for error bounds, residuals over m; without a bound they are for residuals. They are far above
+        what single precision rounds to: nothing need be refined.
+        """
+        if self.model.solver is None:
+            return None
+        m = self.model.network.monotonicity if isinstance(self.model, MOL) else 1.0
+        return replace(
+            self.model.solver,
+            tol=self.settings.forward_tol / m,
+            backward_tol=self.settings.backward_tol / m,
+            refine=False,
+            on_backward=lambda answer: self._seen.solved("backward", answer),
+        )
+
+    def _barrier(self, model: MOL, visit: _Visit, image: Tensor) -> Tensor:
+        known = visit.conditioning
+        x = to_channels(image / per_sample(known.scale, image) * known.phase.conj()).contiguous()
+        direction = x if visit.direction is None else visit.direction
+        estimate, visit.direction = stretch(model.network.denoiser(known.noise_level), x, direction)
+        self._seen.lipschitz.append(float(estimate.detach().max()))
+        return log_barrier(estimate, 1 - model.network.monotonicity).mean()
+
+    def _new_visit(self, rng: np.random.Generator, step: int) -> _Visit:
+        problem, judge = self._judged(self.draw(rng, step), rng)
+        # The intensity scale and the noise level of a real scan are estimates: the network sees their scatter.
+        batch = len(problem.noise_level)
+        scale = torch.from_numpy(np.exp(rng.normal(0, 0.1, batch)).astype(np.float32)).to(problem.noise_level)
+        error = torch.from_numpy(np.exp(rng.normal(0, 0.07, batch)).astype(np.float32)).to(problem.noise_level)
+        level = with_model_error(problem.noise_level * error, problem.kspace, problem.operator)
+        level = (level / scale).clamp(*NOISE_LIMITS)
+        mixed = self.settings.precision == "mixed"
+        known = Conditioning(scale, level, reference_phase(self.model, problem), mixed)
+        if isinstance(self.model, MOL):
+            known = self.model.guided(problem.kspace, problem.operator, known)  # fixed for all visits
+        return _Visit(step, problem, known, judge)
+
+    def _judged(self, problem: Problem, rng: np.random.Generator) -> tuple[Problem, Callable[[Tensor], Tensor]]:
+        """Return what the model is given, and the loss of its image."""
+        if self.settings.self_supervised:
+            return split(problem, rng)
+        return problem, lambda image: self.loss(problem.judged(image), problem.judged(problem.reference))
+
+
+def reference_phase(model: Trainable, problem: Problem) -> Tensor:
+    """Return the smooth phase of the zero-filled image, or 1 for a model without `phase_reference`."""
+    image = problem.operator.adjoint(problem.kspace)
+    return smooth_phase(image) if model.phase_reference else torch.ones_like(image)
+
+
+@torch.no_grad()
+def mean_psnr(model: Trainable, problems: Sequence[Problem], *, solver: SolverSettings | None = None) -> float:
+    """Return the mean PSNR in dB of magnitudes (reference maximum as peak), with scale 1 and the true noise level.
+
+    `solver` takes the place of the model's own settings.
+    """
+    return float(np.mean([magnitude_psnr(_image(model, p, solver), p.reference) for p in problems]))
+
+
+@torch.no_grad()
+def withheld_score(model: Trainable, problems: Sequence[Problem]) -> float:
+    """Return minus the mean self-supervised loss, where there are no references; the samples withheld are fixed."""
+    losses = []
+    for number, problem in enumerate(problems):
+        given, judge = split(problem, np.random.default_rng(number))
+        losses.append(float(judge(_image(model, given))))
+    return -float(np.mean(losses))
+
+
+def _image(model: Trainable, problem: Problem, solver: SolverSettings | None = None) -> Tensor:
+    level = with_model_error(problem.noise_level, problem.kspace, problem.operator)
+    level = level.clamp(*NOISE_LIMITS)  # as `condition` holds it: noise of zero has no logarithm
+    known = Conditioning(torch.ones_like(level), level, reference_phase(model, problem))
+    solution: Solution = model(problem.kspace, problem.operator, conditioning=known, solver=solver)
+    return solution.value
+
+
+@final
+class _Seen:
+    """What the solvers and the barrier reported since the last row of the log."""
+
+    def __init__(self) -> None:
+        self.numbers: dict[str, list[float]] = {}
+        self.lipschitz: list[float] = []
+
+    def solved(self, which: str, solution: Solution) -> None:
+        steps, missed = solution.n_steps.float().mean(), (~solution.converged).float().mean()
+        for name, number in (("steps", steps), ("missed", missed)):
+            self.numbers.setdefault(f"{which}_{name}", []).append(float(number))
+
+    def means(self) -> dict[str, float]:
+        return {name: float(np.mean(numbers)) for name, numbers in self.numbers.items()}

@@ -1,1 +1,0 @@
-"""Unrolled networks: a fixed number of stages, trained end to end, kept for comparison."""
