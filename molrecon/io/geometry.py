@@ -1,4 +1,4 @@
-"""Where the voxels of a volume are in the patient: the one description that every reader fills and every writer reads."""
+"""Where the voxels of a volume are in the patient: what every reader fills and every writer reads."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ class Geometry:
         # Of unit vectors: 1 for a right-angled frame, 0 in one plane.
         if not sound or abs(float(np.linalg.det(steps / lengths[:, None]))) < 1e-3 or not self.slice_thickness > 0:
             raise ValueError(
-                f"Geometry: origin {self.origin}, steps {self.slice_step}, {self.row_step}, {self.column_step} and slice"
-                f" thickness {self.slice_thickness}, expected finite numbers, three steps that span space, and a"
+                f"Geometry: origin {self.origin}, steps {self.slice_step}, {self.row_step}, {self.column_step} and"
+                f" slice thickness {self.slice_thickness}, expected finite numbers, three steps that span space, and a"
                 " positive thickness"
             )
 
