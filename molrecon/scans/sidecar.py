@@ -86,7 +86,7 @@ def describe(prepared: PreparedVolume, result: Reconstruction, source: ModelSour
             "image": {
                 "shape": result.image.shape,
                 "voxel_size_mm": result.voxel_size,
-                "orientation": "unknown",
+                "orientation": "unknown" if result.geometry is None else asdict(result.geometry),
                 "maximum": result.image.max(),
                 "content": "magnitude in the units of the input, comparable with the root sum of squares of the coils",
             },

@@ -10,7 +10,7 @@ import pytest
 
 from molrecon.io import UnreadableInput, read_volume
 from molrecon.io.hdf5 import COLLECTION, check_heaps, read_text
-from molrecon.io.mrd import _sound
+from molrecon.io.mrd.reader import _sound
 
 TEXT = "a text with an umlaut: ü"
 

@@ -15,6 +15,7 @@ import numpy as np
 from molrecon.io.hdf5 import check_heaps, check_size, read_text
 from molrecon.io.header import Header, padding_attributes, parse_header, voxel_size
 from molrecon.io.masks import mask_kspace
+from molrecon.io.mrd.geometry import mrd_geometry, slice_order
 from molrecon.io.volume import RawVolume, UnreadableInput, check_kspace, file_sha256, left_out_text, reading
 
 __all__ = ["is_mrd", "read_mrd"]
@@ -84,19 +85,34 @@ def read_mrd(path: str | Path, *, conjugate: bool = False) -> RawVolume:
         if len(names) > 1:
             left_out["data sets"] = len(names) - 1
         kspace, sampling_mask = _place(path, heads[keep], samples[keep], header)
+        order = slice_order(heads[keep], len(kspace))
+        kspace, sampling_mask = kspace[order], sampling_mask[order]
     kspace = check_kspace(path, np.conj(kspace) if conjugate else kspace)
     mask_kspace(kspace, sampling_mask)
     rows, cols = kspace.shape[-2:]
+    recon_shape = (min(header.recon_matrix[0], rows), min(header.recon_matrix[1], cols))
+    spacing, remarks = voxel_size(header, rows, cols), []
+    if (order != np.arange(len(order))).any():
+        remarks.append("the slices are numbered in another order than they lie in, and are delivered as they lie")
+    from_centre = np.abs(_columns(heads[keep], header) - cols // 2)
+    geometry, remark = mrd_geometry(heads[keep], from_centre, order, spacing, (rows, cols), recon_shape)
+    if geometry is not None:
+        through, row, column = geometry.voxel_size
+        spacing = (row, column, through)
+    if remark is not None:
+        remarks.append(remark)
     volume = RawVolume(
         path=path,
         kspace=kspace,
         sampling_mask=sampling_mask,
-        recon_shape=(min(header.recon_matrix[0], rows), min(header.recon_matrix[1], cols)),
+        recon_shape=recon_shape,
         sha256=file_sha256(path),
-        voxel_size=voxel_size(header, rows, cols),
+        voxel_size=spacing,
         attributes=attributes | padding_attributes(header, sampling_mask),
         header=xml,
         left_out=left_out,
+        remarks=tuple(remarks),
+        geometry=geometry,
     )
     if left_out:
         log.log(
@@ -177,8 +193,7 @@ def _imaging(path: Path, heads: np.ndarray, header: Header) -> tuple[np.ndarray,
 def _place(path: Path, heads: np.ndarray, samples: np.ndarray, header: Header) -> tuple[np.ndarray, np.ndarray]:
     """Sort readouts into kspace (slices, coils, rows, cols) complex128; mask (slices, 1, cols) of those present."""
     rows, cols, _ = header.encoded_matrix
-    shift = cols // 2 - header.phase_limits[2] if header.phase_limits else 0
-    columns = heads["idx"]["kspace_encode_step_1"].astype(int) + shift
+    columns = _columns(heads, header)
     slices = heads["idx"]["slice"].astype(int)
     coils = np.unique(heads["active_channels"])
     shape = (int(slices.max()) + 1, int(coils[0]), rows, cols)
@@ -206,6 +221,13 @@ def _place(path: Path, heads: np.ndarray, samples: np.ndarray, header: Header) -
         count[number, column] += 1
     kspace /= np.maximum(count, 1)[:, None, None, :]
     return kspace, _mask(count > 0)
+
+
+def _columns(heads: np.ndarray, header: Header) -> np.ndarray:
+    cols = header.encoded_matrix[1]
+    shift = cols // 2 - header.phase_limits[2] if header.phase_limits else 0
+    columns: np.ndarray = heads["idx"]["kspace_encode_step_1"].astype(int) + shift
+    return columns
 
 
 def _mask(measured: np.ndarray) -> np.ndarray:
