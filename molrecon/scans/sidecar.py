@@ -18,7 +18,12 @@ from molrecon.io import RawVolume, write_atomically
 from molrecon.scans.preparation import PreparedVolume
 from molrecon.scans.reconstruction import Reconstruction
 
-ACQUISITION_ATTRIBUTES = ("acquisition", "acceleration", "num_low_frequency")  # patient_id stays out on purpose
+ACQUISITION_ATTRIBUTES = (
+    "acquisition",
+    "acceleration",
+    "num_low_frequency",
+    "conjugated",
+)  # patient_id stays out on purpose
 
 
 @final
@@ -56,6 +61,7 @@ def describe(prepared: PreparedVolume, result: Reconstruction, source: ModelSour
                 "noise_level": prepared.noise_level,
                 "estimated": prepared.noise_estimated,
                 "estimates": dict(prepared.noise_estimates),
+                "prewhitened": prepared.prewhitened,
                 "relative_to_image_maximum": prepared.noise_level / peak
                 if (peak := float(result.image.max()))
                 else None,

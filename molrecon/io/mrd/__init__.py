@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from molrecon.io.mrd.reader import is_mrd, read_mrd
+from molrecon.io.mrd.reader import read_mrd, read_mrd_frames
+from molrecon.io.mrd.records import is_mrd
 
-__all__ = ["is_mrd", "read_mrd"]
+__all__ = ["is_mrd", "read_mrd", "read_mrd_frames"]

@@ -18,6 +18,7 @@ CORONAL = ((0, 0, -1), (1, 0, 0))
 SAGITTAL = ((0, 1, 0), (0, 0, -1))
 FIELD_OF_VIEW = (48.0, 30.0)  # as encoded, mm
 THICKNESS = 4.0
+BY_TIME = {0: 5.0, 1: 15.0, 2: 0.0, 3: 10.0}  # slice numbers that follow the time of acquisition
 CENTRE = np.array([12.5, -33.25, 71.0])  # of slice 0
 
 
@@ -136,7 +137,8 @@ def test_points_are_found_where_they_are(tmp_path, frame, encoded, recon, steps)
 )
 def test_what_cannot_be_placed_is_unknown_with_a_remark(tmp_path, change, words):
     path = tmp_path / "raw.h5"
-    centres = {0: CENTRE, 1: CENTRE + [0, 0, 5.0], 2: CENTRE + [0, 0, 17.0 if change == "uneven" else 10.0]}
+    heights = (0.0, 5.0, 17.0 if change == "uneven" else 10.0)
+    centres = {number: CENTRE + np.array([0, 0, height]) for number, height in enumerate(heights)}
     write_points(path, CENTRE[None], centres, AXIAL, (16, 10), (8, 8))
     with ismrmrd.Dataset(str(path), "dataset") as dataset:
         lines = [dataset.read_acquisition(k) for k in range(dataset.number_of_acquisitions())]
@@ -159,7 +161,7 @@ def test_what_cannot_be_placed_is_unknown_with_a_remark(tmp_path, change, words)
 
 def test_slices_shifted_within_their_plane_have_no_qform(tmp_path):
     shifted = {number: CENTRE + number * np.array([1.0, 0, 5.0]) for number in range(3)}
-    points = np.array([centre + [3.0, 0, 0] for centre in shifted.values()])
+    points = np.array([centre + np.array([3.0, 0, 0]) for centre in shifted.values()])
     write_points(tmp_path / "raw.h5", points, shifted, AXIAL, (16, 10), (8, 8))
     measured, image = found(tmp_path / "raw.h5", tmp_path)
     assert_same_points(measured, points)
