@@ -27,7 +27,7 @@ from molrecon.io.images import check_suffix, read_image, write_image
 from molrecon.reconstructors.base import Reconstructor
 from molrecon.reconstructors.classical import CGSense, L1Wavelet, ZeroFilled
 from molrecon.reconstructors.mol import MOL
-from molrecon.scans.cohort import Settings, check_outputs, model_files, reconstruct_cohort
+from molrecon.scans.cohort import check_outputs, model_files, reconstruct_cohort
 from molrecon.scans.comparison import (
     CG_GRID,
     L1_GRID,
@@ -44,6 +44,7 @@ from molrecon.scans.outputs import check_replacement, write_outputs
 from molrecon.scans.preparation import PreparedVolume, prepare, read_maps
 from molrecon.scans.quality_page import write_png
 from molrecon.scans.reconstruction import reconstruct_prepared
+from molrecon.scans.settings import Settings
 from molrecon.scans.sidecar import ModelSource, describe_sampling, plain, write_json
 from molrecon.sensing.find_imager import find_imager
 from molrecon.sensing.photographs import sense_photograph
