@@ -19,6 +19,8 @@ from molrecon.scans.one_volume import Item, Outcome, Recipe, carry_out, conclude
 from molrecon.scans.outputs import temporary_prefix
 from molrecon.scans.workers import Died, run_in_workers
 
+CarryOut = Callable[[Item, Reconstructor, Recipe], Outcome]
+
 
 @final
 @dataclass(frozen=True)
@@ -28,10 +30,12 @@ class InWorkers:
     Attributes:
         workers: how many processes.
         devices: of the workers in turn; none: all have that of the settings.
+        carry_out: what is done with each item; a function of a module, which is called in the workers.
     """
 
     workers: int
     devices: Sequence[torch.device | str] = ()
+    carry_out: CarryOut = carry_out
 
     def __call__(self, model: Reconstructor, recipe: Recipe, items: Sequence[Item]) -> Iterator[Outcome]:
         """Yield what becomes of each item, as it is known.
@@ -40,7 +44,8 @@ class InWorkers:
             RuntimeError: the workers cannot start, see `run_in_workers`.
         """
         processes = max(1, min(self.workers, len(items)))
-        start = _Start(recipe, tuple(self.devices), max(1, (os.cpu_count() or 1) // processes))
+        threads = max(1, (os.cpu_count() or 1) // processes)
+        start = _Start(self.carry_out, recipe, tuple(self.devices), threads)
 
         def buried(process: int) -> None:
             _remove_unfinished(recipe.out, process)
@@ -54,6 +59,7 @@ class InWorkers:
 class _Start:
     """Loads the model in a new process."""
 
+    carry_out: CarryOut
     recipe: Recipe
     devices: tuple[torch.device | str, ...]
     threads: int
@@ -64,7 +70,7 @@ class _Start:
         device = self.devices[number % len(self.devices)] if self.devices else self.recipe.settings.device
         recipe = replace(self.recipe, settings=replace(self.recipe.settings, device=device, progress=False))
         model = load_same(recipe)
-        return lambda item: carry_out(item, model, recipe)
+        return lambda item: self.carry_out(item, model, recipe)
 
 
 def load_same(recipe: Recipe) -> Reconstructor:
