@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from molrecon.reconstructors.base import Reconstructor
     from molrecon.reconstructors.certificate import Certificate
     from molrecon.reconstructors.mol import MOL
-    from molrecon.scans.cohort import reconstruct_file
+    from molrecon.scans.cohort.run import reconstruct_file
     from molrecon.scans.reconstruction import Reconstruction, reconstruct_volume
     from molrecon.scans.settings import Settings
     from molrecon.solvers.solution import Solution
@@ -62,7 +62,7 @@ _HOMES = {
     "available_models": "molrecon.weights",
     "load": "molrecon.weights",
     "read_volume": "molrecon.io",
-    "reconstruct_file": "molrecon.scans.cohort",
+    "reconstruct_file": "molrecon.scans.cohort.run",
     "reconstruct_volume": "molrecon.scans.reconstruction",
 }
 

@@ -344,7 +344,7 @@ def test_without_a_reference_in_the_file_the_root_sum_of_squares_is_compared_wit
 
 
 def test_the_file_in_one_call(sample: Path, model: MOL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("molrecon.scans.cohort.load_method", lambda name: (model, ModelSource(name, "0" * 64)))
+    monkeypatch.setattr("molrecon.scans.cohort.run.load_method", lambda name: (model, ModelSource(name, "0" * 64)))
     result = reconstruct_file(sample, tmp_path / "out", model="mine")
     assert result.converged.all()
     assert json.loads((tmp_path / "out" / "head.json").read_text())["model"]["name"] == "mine"

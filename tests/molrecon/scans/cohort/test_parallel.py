@@ -12,10 +12,10 @@ import pytest
 from molrecon.networks import ResidualNetwork
 from molrecon.reconstructors.mol import MOL
 from molrecon.scans.cohort import reconstruct_cohort
+from molrecon.scans.cohort.one_volume import Recipe
+from molrecon.scans.cohort.parallel import InWorkers, _remove_unfinished, load_same
 from molrecon.scans.methods import load_method
-from molrecon.scans.one_volume import Recipe
 from molrecon.scans.outputs import temporary_prefix
-from molrecon.scans.parallel import InWorkers, _remove_unfinished, load_same
 from molrecon.scans.settings import Settings
 from molrecon.scans.sidecar import ModelSource
 from molrecon.simulation.phantom import make_sample_volume

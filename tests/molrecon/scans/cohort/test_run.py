@@ -219,7 +219,7 @@ def test_two_processes_in_one_folder(scans: list[Path], tmp_path: Path) -> None:
         subprocess.Popen(
             [sys.executable, "-m", "molrecon", "reconstruct", *mine, "--out", str(out), "--model", str(model)],
             cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[4])},
             stderr=subprocess.PIPE,
         )
         for mine in names

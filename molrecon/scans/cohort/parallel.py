@@ -13,11 +13,11 @@ from typing import final
 import torch
 
 from molrecon.reconstructors.base import Reconstructor
+from molrecon.scans.cohort.one_volume import Item, Outcome, Recipe, carry_out, conclude
+from molrecon.scans.cohort.workers import Died, run_in_workers
 from molrecon.scans.manifest import FAILED, Entry
 from molrecon.scans.methods import load_method
-from molrecon.scans.one_volume import Item, Outcome, Recipe, carry_out, conclude
 from molrecon.scans.outputs import temporary_prefix
-from molrecon.scans.workers import Died, run_in_workers
 
 CarryOut = Callable[[Item, Reconstructor, Recipe], Outcome]
 

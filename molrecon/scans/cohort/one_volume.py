@@ -13,6 +13,7 @@ from typing import Any, final
 from molrecon.io import UnreadableInput, input_sha256, read_volume
 from molrecon.io.volume import left_out_text
 from molrecon.reconstructors.base import Reconstructor
+from molrecon.scans.cohort.without_folders import WithoutFolders
 from molrecon.scans.data_warnings import DataWarning
 from molrecon.scans.manifest import FAILED, UNREADABLE, Entry, now, status_of, write_record
 from molrecon.scans.outputs import output_paths, write_outputs
@@ -20,7 +21,6 @@ from molrecon.scans.preparation import prepare
 from molrecon.scans.reconstruction import Reconstruction, reconstruct_prepared
 from molrecon.scans.settings import Settings
 from molrecon.scans.sidecar import ModelSource, versions
-from molrecon.scans.without_folders import WithoutFolders
 
 log = logging.getLogger(__name__)
 

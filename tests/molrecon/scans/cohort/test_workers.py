@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from molrecon.scans.workers import ATTEMPTS, STARTS, Died, run_in_workers
+from molrecon.scans.cohort.workers import ATTEMPTS, STARTS, Died, run_in_workers
 
 
 class Squares:
@@ -104,12 +104,12 @@ def test_closing_ends_the_processes(tmp_path: Path) -> None:
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="processes are looked up in /proc")
 def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
     script = (
-        "from pathlib import Path\nfrom molrecon.scans.workers import run_in_workers\n"
-        "from tests.molrecon.scans.test_workers import Sleeper\n"
+        "from pathlib import Path\nfrom molrecon.scans.cohort.workers import run_in_workers\n"
+        "from tests.molrecon.scans.cohort.test_workers import Sleeper\n"
         f"if __name__ == '__main__':\n    list(run_in_workers(range(9), Sleeper(Path({str(tmp_path)!r}), 1.0), 2))\n"
     )
     (tmp_path / "script.py").write_text(script)
-    root = Path(__file__).parents[3]
+    root = Path(__file__).parents[4]
     process = subprocess.Popen(
         [sys.executable, tmp_path / "script.py"], cwd=root, env={**os.environ, "PYTHONPATH": str(root)}
     )
