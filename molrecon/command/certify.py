@@ -8,7 +8,7 @@ from molrecon.command.exit_codes import EXIT_NOT_CONVERGED, EXIT_OK, EXIT_VIOLAT
 from molrecon.command.messages import tell, usage
 from molrecon.command.shared_arguments import ESTIMATED_MAPS, add_data, add_device
 
-HELP = "a model's certificate, and a search for violations of it"
+HELP = "what is guaranteed about a model, and a search for violations of it"
 DESCRIPTION = (
     "Print what is guaranteed about a model, and look for contradictions of it on a scan: one equilibrium from five"
     " starts, decrease of the error bound, local Lipschitz constant and monotonicity, random and worst-case"

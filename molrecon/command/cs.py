@@ -10,7 +10,7 @@ from molrecon.command.messages import tell, usage
 from molrecon.command.shared_arguments import add_device
 from molrecon.sensing.ratios import DEFAULT_IMAGER, MEASUREMENTS
 
-HELP = "compressed sensing of a photograph"
+HELP = "compressed sensing of a photograph, simulated and reconstructed"
 DESCRIPTION = (
     "Measure a grey or colour image by simulation, 33 x 33 blocks by random numbers, every colour channel apart;"
     " reconstruct it from the measurements alone, save it, and print PSNR and SSIM."

@@ -12,7 +12,7 @@ from molrecon.command.exit_codes import EXIT_NOT_CONVERGED, EXIT_OK
 from molrecon.command.messages import usage, warn
 from molrecon.command.shared_arguments import add_cg_regularisation, add_model
 
-HELP = "reconstruct a simulated scan of a real head"
+HELP = "a real head, scanned in simulation four times too fast, reconstructed"
 DESCRIPTION = "Reconstruct a simulated scan of a real head."
 
 ACCELERATION, CENTER_FRACTION, SEED = 4.0, 0.08, 0

@@ -6,7 +6,7 @@ import argparse
 
 from molrecon.command.exit_codes import EXIT_OK
 
-HELP = "list the packaged models"
+HELP = "the packaged models and their cards"
 DESCRIPTION = "List the packaged models."
 
 

@@ -10,12 +10,14 @@ import argparse
 import logging
 import re
 from collections.abc import Sequence
-from importlib import import_module, metadata
+from functools import partial
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol, cast
 
-from molrecon.command.exit_codes import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_UNREADABLE, EXIT_USAGE
+from molrecon import __version__
+from molrecon.command.exit_codes import EXIT_CODES, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_UNREADABLE, EXIT_USAGE
 from molrecon.command.messages import UsageError, complain
 from molrecon.command.shared_arguments import add_verbose
 
@@ -30,30 +32,11 @@ COMMANDS = (
     "models",
 )
 
-DESCRIPTION = """The `molrecon` command.
+DESCRIPTION = """Deep-equilibrium MRI reconstruction with certificates.
 
-    molrecon demo [--out DIR]                   a real head, scanned in simulation four times too fast, reconstructed
-    molrecon reconstruct INPUT... --out DIR     scans (files or folders of files) to images with a report each
-    molrecon compare INPUT --accel R ...        methods side by side on a fully sampled scan
-    molrecon certify MODEL [--data FILE]        what is guaranteed about a model, and a search for violations of it
-    molrecon robustness INPUT --accel R ...     PSNR of perturbed data, random and worst-case, with what is guaranteed
-    molrecon cs --image FILE --ratio R          compressed sensing of a photograph, simulated and reconstructed
-    molrecon train DATA... --out DIR            a reconstructor of your own, on fastMRI files or image stacks
-    molrecon models                             the packaged models and their cards
-
-Exit codes:
-    0  ok
-    2  usage: arguments that make no sense, an unknown model, a scan that is not fully sampled in `compare`
-    3  unreadable input (of several inputs: all of them)
-    4  some volumes failed; the others are reconstructed, and manifest.json in the output folder lists all of them
-       (of any command: the disk is full; older files are as they were)
-       (of `train`: some files could not be used; it is trained on the others)
-    5  everything is written, but some slice did not converge to the tolerance; the outputs say which
-       (in `compare`, of the methods with an error bound; l1-wavelet runs a fixed number of iterations);
-       or a volume is incomplete: its file holds image data that were left out, such as further repetitions;
-       or, with `reconstruct --strict`, there are warnings: data that do not fit the coil maps, the noise level or the
-       image, and remarks about the file
-    6  `certify` or `robustness` saw a model break what it promises; the output says how
+Begin with `molrecon demo`; `molrecon COMMAND --help` says what a command takes and writes.
+"""
+EPILOG = f"""{EXIT_CODES}
 
 Existing outputs are replaced, unless `reconstruct --resume` finds that they would come out the same. No command
 replaces its inputs. Messages go to stderr.
@@ -94,10 +77,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
     parser = argparse.ArgumentParser(
-        prog="molrecon", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="molrecon",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=partial(argparse.RawDescriptionHelpFormatter, max_help_position=20),
     )
-    parser.add_argument("--version", action="version", version=f"molrecon {_version()} (torch {_torch_version()})")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    parser.add_argument("--version", action=_ShowVersion)
+    commands = parser.add_subparsers(title="commands", dest="command", required=True, metavar="COMMAND")
     for name in COMMANDS:
         command = find_command(name)
         own = commands.add_parser(name, help=command.HELP, description=command.DESCRIPTION)
@@ -130,11 +116,15 @@ def dispatch(command: Command, args: argparse.Namespace) -> int:
         return complain(f"{type(error).__name__}: {error}", EXIT_FAILED)
 
 
-def _version() -> str:
-    try:
-        return metadata.version("molrecon")
-    except metadata.PackageNotFoundError:
-        return "(not installed)"
+class _ShowVersion(argparse.Action):
+    """argparse's own action, but the versions are looked up when they are asked for: that takes a while."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str) -> None:
+        super().__init__(option_strings, dest, nargs=0, help="show program's version number and exit")
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        print(f"molrecon {__version__} (torch {_torch_version()})")
+        parser.exit()
 
 
 def _torch_version() -> str:
@@ -142,7 +132,6 @@ def _torch_version() -> str:
     spec = find_spec("torch")
     if spec is None or spec.origin is None:
         return "(not installed)"
-    found = re.search(
-        r"^__version__ = ['\"](.+)['\"]$", Path(spec.origin).with_name("version.py").read_text("utf-8"), re.M
-    )
-    return metadata.version("torch") if found is None else found[1]
+    text = Path(spec.origin).with_name("version.py").read_text("utf-8")
+    found = re.search(r"^__version__ = ['\"](.+)['\"]$", text, re.M)
+    return "(unknown)" if found is None else found[1]

@@ -14,7 +14,7 @@ from molrecon.command.shared_arguments import add_data, add_model
 if TYPE_CHECKING:
     from molrecon.scans.manifest import Entry
 
-HELP = "reconstruct scans"
+HELP = "scans (files or folders of files) to images with a report each"
 DESCRIPTION = (
     "Reconstruct scans. For every input NAME the folder receives NAME.nii.gz, NAME.h5 (fastMRI submission), NAME.png"
     " (quality page) and NAME.json (sidecar), records/NAME.json what became of it, and manifest.json lists all that"

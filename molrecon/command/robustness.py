@@ -19,7 +19,7 @@ from molrecon.command.shared_arguments import (
 from molrecon.guarantees.defaults import DRAWS, LEVELS, STEPS
 from molrecon.reconstructors.defaults import DEFAULT_MODEL
 
-HELP = "PSNR of perturbed data, random and worst-case"
+HELP = "PSNR of perturbed data, random and worst-case, with what is guaranteed"
 DESCRIPTION = (
     "Undersample a fully sampled scan, perturb what was measured by growing amounts, and score zero-filled, CG-SENSE"
     " and any trained models: white noise, and for each method the perturbation that lowers its PSNR most, found by"

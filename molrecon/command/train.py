@@ -22,7 +22,7 @@ from molrecon.training.defaults import (
     STEPS,
 )
 
-HELP = "train a reconstructor of your own"
+HELP = "a reconstructor of your own, on fastMRI files or image stacks"
 DESCRIPTION = (
     "Train a reconstructor on fastMRI files (undersampled anew for every problem), or on image stacks with simulated"
     " coils. The folder receives NAME.safetensors and its card NAME.json, log.csv, train.log and checkpoint.pt, from"
