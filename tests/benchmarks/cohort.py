@@ -27,7 +27,7 @@ from molrecon.reconstructors.base import Reconstructor
 from molrecon.scans.cohort import reconstruct_cohort
 from molrecon.scans.cohort.one_volume import Item, Outcome, Recipe, conclude
 from molrecon.scans.cohort.parallel import InWorkers
-from molrecon.scans.cohort.worklist import Shard
+from molrecon.scans.cohort.worklist import Shard, parse_shard
 from molrecon.scans.manifest import OK, Entry
 from molrecon.scans.methods import load_method
 from molrecon.scans.settings import Settings
@@ -186,7 +186,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.only:
         logging.basicConfig(level=logging.ERROR)
-        run_shard(args.folder, Shard(*map(int, args.only.split("/"))), args.workers)
+        run_shard(args.folder, parse_shard(args.only), args.workers)
         return
     make_volumes(args.folder, args.volumes)
     started = time.perf_counter()

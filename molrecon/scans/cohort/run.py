@@ -8,15 +8,13 @@ from pathlib import Path
 from molrecon.reconstructors.base import Reconstructor
 from molrecon.reconstructors.defaults import DEFAULT_MODEL
 from molrecon.scans.cohort.one_volume import Execute, Item, Outcome, Recipe, in_this_process, reconstruct_one
-from molrecon.scans.cohort.worklist import Shard
+from molrecon.scans.cohort.worklist import WHOLE, Shard
 from molrecon.scans.manifest import MANIFEST, Entry, missing, write_list, write_manifest
 from molrecon.scans.methods import load_method
 from molrecon.scans.outputs import check_replacement, output_names, output_paths
 from molrecon.scans.reconstruction import Reconstruction
 from molrecon.scans.settings import Settings
 from molrecon.scans.sidecar import ModelSource
-
-WHOLE = Shard(1, 1)
 
 
 def model_files(name_or_path: str) -> list[Path]:

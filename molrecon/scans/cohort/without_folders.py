@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import final
@@ -60,7 +60,7 @@ class WithoutFolders:
 class FormatterWithoutFolders(logging.Formatter):
     """Formats log records as another formatter does, tracebacks included, without the folders."""
 
-    def __init__(self, formatter: logging.Formatter, without: WithoutFolders) -> None:
+    def __init__(self, formatter: logging.Formatter, without: Callable[[str], str]) -> None:
         super().__init__()
         self._formatter, self._without = formatter, without
 

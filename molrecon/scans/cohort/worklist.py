@@ -57,6 +57,17 @@ class Shard:
         return list(items[self.index - 1 :: self.count])
 
 
+WHOLE = Shard(1, 1)
+
+
+def parse_shard(text: str) -> Shard:
+    """Return the shard written as K/N. Raises ValueError."""
+    index, slash, count = text.partition("/")
+    if not (slash and index.isdecimal() and count.isdecimal()):
+        raise ValueError(f"shard {text!r}: expected K/N, such as 1/4")
+    return Shard(int(index), int(count))
+
+
 def slurm_shard(environment: Mapping[str, str] = os.environ) -> Shard:
     """Return this task's part of a SLURM job array, from SLURM_ARRAY_TASK_ID, _MIN, _MAX, _STEP and _COUNT.
 
