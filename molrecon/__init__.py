@@ -50,7 +50,7 @@ __all__ = [
 # Where each name is defined; a test holds this against the imports above, which type checkers and editors read.
 _HOMES = {
     "MOL": "molrecon.reconstructors.mol",
-    "Certificate": "molrecon.networks.lipschitz",
+    "Certificate": "molrecon.reconstructors.certificate",
     "RawVolume": "molrecon.io",
     "Reconstruction": "molrecon.scans.reconstruction",
     "Reconstructor": "molrecon.reconstructors.base",
