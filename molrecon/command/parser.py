@@ -24,6 +24,7 @@ from molrecon.command.shared_arguments import add_verbose
 COMMANDS = (
     "demo",
     "reconstruct",
+    "status",
     "compare",
     "certify",
     "robustness",

@@ -7,6 +7,7 @@ import math
 import platform
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any, final
@@ -153,6 +154,7 @@ def write_json(path: str | Path, content: dict[str, Any]) -> None:
     write_atomically(path, (json.dumps(plain(content), indent=2, allow_nan=False) + "\n").encode())
 
 
+@cache
 def _version(package: str) -> str:
     try:
         return metadata.version(package)
