@@ -47,7 +47,7 @@ def write_outputs(
     prefix = temporary_prefix(socket.gethostname(), os.getpid())
     with tempfile.TemporaryDirectory(prefix=prefix, dir=folder) as temporary:
         new = image, submission, page, sidecar = output_paths(temporary, name)
-        write_nifti(image, result.image, result.voxel_size)
+        write_nifti(image, result.image, result.voxel_size, geometry=result.geometry)
         write_submission(submission, result.image)
         write_png(page, quality_page(make_preview(prepared, result), prepared, result, name))
         write_json(sidecar, {**describe(prepared, result, source), "settings_sha256": settings_sha256})
