@@ -22,7 +22,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("molrecon.weights",),
     ("molrecon.scans",),
     ("molrecon.simulation",),
-    ("molrecon.guarantees", "molrecon.training"),
+    ("molrecon.guarantees", "molrecon.training", "molrecon.stream"),
     ("molrecon.sensing",),
     ("molrecon.descent",),
     ("molrecon",),
