@@ -248,7 +248,7 @@ def _mixed(coil_data: np.ndarray, mixing: Tensor | None) -> Tensor:
 
 
 def _check_shared(shared: PreparedVolume, kspace: Tensor) -> None:
-    if shared.sensitivity_maps.shape != kspace.shape:
+    if shared.sensitivity_maps[:, 0].shape != kspace.shape:
         raise ValueError(
             f"prepare: k-space {tuple(kspace.shape)} and maps {tuple(shared.sensitivity_maps.shape)} of the image that"
             " shares them, expected the same shape (slices, coil, rows, cols)"
