@@ -126,6 +126,7 @@ def prepare(
     noise_level: float | None = None,
     device: torch.device | str = "cpu",
     progress: bool = False,
+    *,
     map_sets: int | None = None,
     shared: PreparedVolume | None = None,
 ) -> PreparedVolume:

@@ -138,7 +138,7 @@ def reconstruct_volume(
     Raises:
         ValueError: maps that do not fit, a calibration region too small for ESPIRiT, a batch size below 1.
     """
-    prepared = prepare(volume, maps, noise_level, device, progress, map_sets)
+    prepared = prepare(volume, maps, noise_level, device, progress, map_sets=map_sets)
     return reconstruct_prepared(prepared, model, solver=solver, device=device, batch_size=batch_size, progress=progress)
 
 
