@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from molrecon.io import RawVolume
+from molrecon.io.geometry import Geometry
 from molrecon.reconstructors.base import Reconstructor, evaluating
 from molrecon.reconstructors.certificate import Certificate
 from molrecon.reconstructors.defaults import DEFAULT_BATCH_SIZE
@@ -84,6 +85,7 @@ class Reconstruction:
         checks: how well the data of each slice fit their model and image; of empty slices nothing is known.
         warnings: what the checks, the noise estimates and the reader of the file give reason to warn of; those of the
             whole volume first, then slice by slice.
+        geometry: where the voxels are in the patient, or None.
     """
 
     image: np.ndarray
@@ -103,6 +105,7 @@ class Reconstruction:
     left_out: Mapping[str, int] = field(default_factory=dict)
     checks: list[SliceChecks] = field(default_factory=list)
     warnings: list[DataWarning] = field(default_factory=list)
+    geometry: Geometry | None = None
 
 
 def reconstruct_volume(
@@ -180,6 +183,7 @@ def reconstruct_prepared(
         left_out=prepared.volume.left_out,
         checks=checks,
         warnings=_warnings(prepared, checks),
+        geometry=prepared.volume.geometry,
     )
 
 

@@ -14,13 +14,14 @@ from molrecon.networks import ResidualNetwork
 from molrecon.reconstructors.base import Reconstructor
 from molrecon.reconstructors.classical import CGSense
 from molrecon.reconstructors.mol import MOL
-from molrecon.scans.cohort import Settings, reconstruct_cohort, reconstruct_file
+from molrecon.scans.cohort import reconstruct_cohort, reconstruct_file
 from molrecon.scans.comparison import CG_GRID, Comparison, reference_image, root_sum_of_squares, undersample
 from molrecon.scans.manifest import Entry
 from molrecon.scans.metrics import psnr
 from molrecon.scans.outputs import output_names, output_paths, write_outputs
 from molrecon.scans.preparation import prepare, read_maps
 from molrecon.scans.reconstruction import reconstruct_prepared, reconstruct_volume, solve_slices
+from molrecon.scans.settings import Settings
 from molrecon.scans.sidecar import ModelSource, describe, describe_sampling, plain, write_json
 from molrecon.simulation.phantom import make_sample_volume
 from molrecon.solvers.solution import Solution, unbounded_solution
@@ -343,7 +344,7 @@ def test_without_a_reference_in_the_file_the_root_sum_of_squares_is_compared_wit
 
 
 def test_the_file_in_one_call(sample: Path, model: MOL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("molrecon.scans.cohort.load_method", lambda name: (model, ModelSource(name, "0" * 64)))
+    monkeypatch.setattr("molrecon.scans.cohort.run.load_method", lambda name: (model, ModelSource(name, "0" * 64)))
     result = reconstruct_file(sample, tmp_path / "out", model="mine")
     assert result.converged.all()
     assert json.loads((tmp_path / "out" / "head.json").read_text())["model"]["name"] == "mine"
