@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from molrecon.simulation import sources
+from examples import _subjects as sources
 from molrecon.simulation.families import families
 from molrecon.simulation.images import ImageSet
 
