@@ -116,7 +116,13 @@ def _prepare(frame: Frame, settings: Settings, shared: dict[int, PreparedVolume]
     if like is not None and like.volume.kspace.shape != frame.volume.kspace.shape:
         like = None
     prepared = prepare(
-        frame.volume, settings.maps, settings.noise_level, settings.device, settings.progress, shared=like
+        frame.volume,
+        settings.maps,
+        settings.noise_level,
+        settings.device,
+        settings.progress,
+        map_sets=settings.map_sets,
+        shared=like,
     )
     shared.setdefault(frame.encoding_space, prepared)
     return prepared
