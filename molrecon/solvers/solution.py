@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal, final
 
@@ -65,6 +66,29 @@ class Solution:
         """Return the same solution with another word for what its bound rests on; "none" takes the bound away."""
         bound = torch.full_like(self.error_bound, torch.nan) if kind == "none" else self.error_bound
         return replace(self, kind=kind, error_bound=bound)
+
+
+@final
+@dataclass(frozen=True)
+class Iterate:
+    """One iterate on the way to a solution.
+
+    Attributes:
+        step: 0 for the first iterate.
+        value: (batch, ...); of a sample that is finished, the last one.
+        residual: (batch,), the entry of `Solution.residuals`: the iterate's error bound, or what is watched instead.
+    """
+
+    step: int
+    value: Tensor
+    residual: Tensor
+
+
+def in_units(scale: Tensor, on_step: Callable[[Iterate], None] | None) -> Callable[[Iterate], None] | None:
+    """Return the callback for iterates at unit scale; it hands them on in the units of the data."""
+    if on_step is None:
+        return None
+    return lambda iterate: on_step(replace(iterate, value=iterate.value * scale))
 
 
 def unbounded_solution(image: Tensor, n_steps: int = 0) -> Solution:
