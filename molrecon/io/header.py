@@ -19,10 +19,11 @@ LIMITS = ("minimum", "maximum", "center")
 
 @dataclass(frozen=True)
 class Header:
-    """First encoding of an ISMRMRD header; x is the readout (rows), y the phase encode (cols), z the slice.
+    """One encoding of an ISMRMRD header; x is the readout (rows), y the phase encode (cols), z the slice.
 
     encoded_matrix, recon_matrix: samples (x, y, z); encoded_fov, recon_fov: mm (x, y, z), None when absent or not
-    positive; phase_limits: (minimum, maximum, center) of kspace_encoding_step_1, None when absent.
+    positive; phase_limits, partition_limits: (minimum, maximum, center) of kspace_encoding_step_1 and _2, None when
+    absent.
     """
 
     encoded_matrix: tuple[int, int, int]
@@ -32,24 +33,30 @@ class Header:
     phase_limits: tuple[int, int, int] | None
     trajectory: str
     calibration_mode: str
+    partition_limits: tuple[int, int, int] | None = None
 
 
-def parse_header(path: Path, xml: str) -> Header:
-    """Read the first encoding of the ISMRMRD header `xml`; `path` is only named in errors. Raises UnreadableInput."""
+def parse_header(path: Path, xml: str, number: int = 0) -> Header:
+    """Read one encoding of the ISMRMRD header `xml`, the first if not said otherwise; `path` is only named in errors.
+
+    Raises UnreadableInput.
+    """
     with reading(path, EXPECTED):
         root = ElementTree.fromstring(xml)
-        encoding = root.find("{*}encoding")
-        if encoding is None:
-            raise UnreadableInput(path, f"a header <{root.tag}> without an encoding", EXPECTED)
-        limits = [encoding.findtext(_path("encodingLimits", "kspace_encoding_step_1", name), "") for name in LIMITS]
+        encodings = root.findall("{*}encoding")
+        if number >= len(encodings):
+            which = f" {number}" if number else ""
+            raise UnreadableInput(path, f"a header <{root.tag}> without an encoding{which}", EXPECTED)
+        encoding = encodings[number]
         return Header(
             encoded_matrix=_matrix(path, encoding, "encodedSpace"),
             recon_matrix=_matrix(path, encoding, "reconSpace"),
             encoded_fov=_field_of_view(encoding, "encodedSpace"),
             recon_fov=_field_of_view(encoding, "reconSpace"),
-            phase_limits=(int(limits[0]), int(limits[1]), int(limits[2])) if all(limits) else None,
+            phase_limits=_limits(encoding, "kspace_encoding_step_1"),
             trajectory=encoding.findtext("{*}trajectory", "cartesian").strip(),
             calibration_mode=encoding.findtext(_path("parallelImaging", "calibrationMode"), "").strip(),
+            partition_limits=_limits(encoding, "kspace_encoding_step_2"),
         )
 
 
@@ -97,6 +104,11 @@ def voxel_size(header: Header, rows: int, cols: int) -> tuple[float, float, floa
 
 def _path(*tags: str) -> str:
     return "/".join("{*}" + tag for tag in tags)
+
+
+def _limits(encoding: ElementTree.Element, counter: str) -> tuple[int, int, int] | None:
+    limits = [encoding.findtext(_path("encodingLimits", counter, name), "") for name in LIMITS]
+    return (int(limits[0]), int(limits[1]), int(limits[2])) if all(limits) else None
 
 
 def _matrix(path: Path, encoding: ElementTree.Element, space: str) -> tuple[int, int, int]:

@@ -88,6 +88,8 @@ class MOL(LearnedReconstructor):
     Reference: Pramanik, Zimmerman, Jacob, IEEE TCI 2023, arXiv 2206.04797.
     """
 
+    takes_sets = True
+
     log_data_weight: nn.Parameter
     solver: SolverSettings
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import socket
 import tempfile
 import unicodedata
 from collections import Counter
@@ -42,9 +44,10 @@ def write_outputs(
         OSError: a file cannot be written.
     """
     paths = output_paths(folder, name)
-    with tempfile.TemporaryDirectory(prefix=".", dir=folder) as temporary:
+    prefix = temporary_prefix(socket.gethostname(), os.getpid())
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=folder) as temporary:
         new = image, submission, page, sidecar = output_paths(temporary, name)
-        write_nifti(image, result.image, result.voxel_size)
+        write_nifti(image, result.image, result.voxel_size, geometry=result.geometry)
         write_submission(submission, result.image)
         write_png(page, quality_page(make_preview(prepared, result), prepared, result, name))
         write_json(sidecar, {**describe(prepared, result, source), "settings_sha256": settings_sha256})
@@ -52,6 +55,11 @@ def write_outputs(
         for path, complete in zip(paths, new, strict=True):
             os.replace(complete, path)
     return paths
+
+
+def temporary_prefix(host: str, process: int) -> str:
+    """Return how the hidden folders of a process begin: what one that was killed left behind can be told."""
+    return f".{host}-{process}-"
 
 
 def output_paths(folder: str | Path, name: str) -> list[Path]:
@@ -80,7 +88,7 @@ def _identity(path: Path) -> Path | tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def output_names(inputs: Sequence[Path]) -> list[str]:
+def output_names(inputs: Sequence[Path], *, folders: bool = True) -> list[str]:
     """Return one output name per input, all different: the file name without suffix where that is enough.
 
     Inputs of one name in different folders get as many parent folders in front as tell them apart
@@ -88,6 +96,11 @@ def output_names(inputs: Sequence[Path]) -> list[str]:
     Those that parents do not tell apart (`b_c` and `b/c`) get a number. Names that differ in case alone, or in how an
     accent is encoded, count as the same, since some file systems do not tell them apart. The time is proportional to
     the number of inputs.
+
+    Args:
+        inputs: the files.
+        folders: False: eight digits of the path's sha256 take the place of the parent folders, which may be named
+            after patients (`1f0c22ab_scan`).
 
     Raises:
         ValueError: the same file twice.
@@ -97,12 +110,13 @@ def output_names(inputs: Sequence[Path]) -> list[str]:
             raise ValueError(f"output_names: {path} is listed {count} times, expected every input once")
     # Not resolved: a link is called as its user called it. The root is no name.
     absolute = [Path(os.path.abspath(path)) for path in inputs]
-    short = [(*path.parts[1:-1], path.stem) for path in absolute]
+    parents = [path.parts[1:-1] if folders else (_path_hash(path),) for path in absolute]
+    short = [(*above, path.stem) for path, above in zip(absolute, parents, strict=True)]
     folded = [tuple(map(_folded, parts)) for parts in short]
     alike = Counter(folded)
     paths = [
-        (*path.parts[1:-1], path.name.replace(".", "_")) if alike[key] > 1 else parts
-        for path, parts, key in zip(absolute, short, folded, strict=True)
+        (*above, path.name.replace(".", "_")) if alike[key] > 1 else parts
+        for path, above, parts, key in zip(absolute, parents, short, folded, strict=True)
     ]
     depth = [1] * len(paths)
     names = [parts[-1] for parts in paths]
@@ -111,6 +125,10 @@ def output_names(inputs: Sequence[Path]) -> list[str]:
             depth[k] += 1
             names[k] = "_".join(paths[k][-depth[k] :])
     return _numbered(names)
+
+
+def _path_hash(path: Path) -> str:
+    return hashlib.sha256(os.fsencode(path)).hexdigest()[:8]
 
 
 def _folded(name: str) -> str:

@@ -7,6 +7,7 @@ import math
 import platform
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any, final
@@ -18,7 +19,12 @@ from molrecon.io import RawVolume, write_atomically
 from molrecon.scans.preparation import PreparedVolume
 from molrecon.scans.reconstruction import Reconstruction
 
-ACQUISITION_ATTRIBUTES = ("acquisition", "acceleration", "num_low_frequency")  # patient_id stays out on purpose
+ACQUISITION_ATTRIBUTES = (
+    "acquisition",
+    "acceleration",
+    "num_low_frequency",
+    "conjugated",
+)  # patient_id stays out on purpose
 
 
 @final
@@ -56,6 +62,7 @@ def describe(prepared: PreparedVolume, result: Reconstruction, source: ModelSour
                 "noise_level": prepared.noise_level,
                 "estimated": prepared.noise_estimated,
                 "estimates": dict(prepared.noise_estimates),
+                "prewhitened": prepared.prewhitened,
                 "relative_to_image_maximum": prepared.noise_level / peak
                 if (peak := float(result.image.max()))
                 else None,
@@ -86,7 +93,7 @@ def describe(prepared: PreparedVolume, result: Reconstruction, source: ModelSour
             "image": {
                 "shape": result.image.shape,
                 "voxel_size_mm": result.voxel_size,
-                "orientation": "unknown",
+                "orientation": "unknown" if result.geometry is None else asdict(result.geometry),
                 "maximum": result.image.max(),
                 "content": "magnitude in the units of the input, comparable with the root sum of squares of the coils",
             },
@@ -153,6 +160,7 @@ def write_json(path: str | Path, content: dict[str, Any]) -> None:
     write_atomically(path, (json.dumps(plain(content), indent=2, allow_nan=False) + "\n").encode())
 
 
+@cache
 def _version(package: str) -> str:
     try:
         return metadata.version(package)
