@@ -48,10 +48,20 @@ class LearnedReconstructor(Reconstructor):
         """Return the constructor's arguments besides what is learned."""
         return {"network": self.network, "phase_reference": self.phase_reference}
 
+    def extra_repr(self) -> str:
+        """Return what is not in the network: lambda at the reference noise level, m, the number of parameters."""
+        words = [f"monotonicity={self.network.monotonicity:g}"]
+        if self.log_data_weight is not None:
+            words.insert(0, f"data_weight={float(self.log_data_weight[0].detach().exp()):.4g}")
+        words.append(f"phase_reference={self.phase_reference}")
+        words.append(f"parameters={sum(parameter.numel() for parameter in self.parameters())}")
+        return ", ".join(words if self.solver is None else [*words, f"solver={self.solver}"])
+
     @property
     def precision(self) -> torch.dtype:
         """The complex dtype that the model computes in, that of its parameters."""
-        return next(self.parameters()).dtype.to_complex()
+        parameter = next(self.parameters(), None)
+        return (torch.get_default_dtype() if parameter is None else parameter.dtype).to_complex()
 
     def data_weight(self, noise_level: Tensor) -> Tensor:
         """Return lambda of each sample (batch,), see `conditioning.data_weight`.

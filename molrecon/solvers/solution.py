@@ -41,6 +41,15 @@ class Solution:
     kind: Kind = "estimated"
     duality_gap: Tensor | None = None
 
+    def __repr__(self) -> str:
+        """Return shape, dtype and the worst of the report in one line; the numbers are in the attributes."""
+        dtype = str(self.value.dtype).removeprefix("torch.")
+        bound = "no error bound" if self.kind == "none" else f"{self.kind} error_bound {_worst(self.error_bound)}"
+        return (
+            f"Solution(value {tuple(self.value.shape)} {dtype}, {bound}, {int(self.converged.sum())} of"
+            f" {len(self.converged)} converged, n_steps {int(self.n_steps.amax()) if len(self.n_steps) else 0})"
+        )
+
     def shortfall(self) -> str:
         """Return in words how many samples did not converge, and why; empty when all did."""
         missed = ~self.converged
@@ -89,6 +98,10 @@ def in_units(scale: Tensor, on_step: Callable[[Iterate], None] | None) -> Callab
     if on_step is None:
         return None
     return lambda iterate: on_step(replace(iterate, value=iterate.value * scale))
+
+
+def _worst(bound: Tensor) -> str:
+    return f"<= {float(bound.detach().amax()):.1e}" if bound.numel() else "of no sample"
 
 
 def unbounded_solution(image: Tensor, n_steps: int = 0) -> Solution:

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from molrecon.reconstructors.conditioning import NOISE_LIMITS, Conditioning, smooth_phase, to_channels, with_model_error
+from molrecon.networks.denoiser import to_channels
+from molrecon.reconstructors.conditioning import NOISE_LIMITS, Conditioning, smooth_phase, with_model_error
 from molrecon.reconstructors.learned import LearnedReconstructor
 from molrecon.simulation.strips import Problem, magnitude_psnr
 from molrecon.solvers.batched import per_sample
