@@ -32,3 +32,11 @@ def test_the_table_names_every_module(room: str) -> None:
     modules = {path.stem for path in (PACKAGE / room).iterdir() if path.stem != "__init__" and path.suffix == ".py"}
     folders = {path.parent.name for path in (PACKAGE / room).glob("*/__init__.py")}
     assert all(lines) and sorted(named) == sorted(modules | folders)
+
+
+def test_the_table_of_operators_names_every_module() -> None:
+    folder = PACKAGE.parent / "operators"
+    text = ast.get_docstring(ast.parse((folder / "__init__.py").read_text(encoding="utf-8"))) or ""
+    lines = [re.match(r"((?:\w+, )*\w+) {2,}\S", line) for line in text.splitlines()]
+    named = [name for line in lines if line for name in line.group(1).split(", ")]
+    assert sorted(named) == sorted(path.stem for path in folder.glob("*.py") if path.stem != "__init__")
