@@ -12,7 +12,7 @@ import numpy as np
 
 from molrecon.io import RawVolume
 from molrecon.io.header import parse_header
-from molrecon.io.mrd import OTHER_PURPOSES
+from molrecon.io.mrd.purposes import OTHER_PURPOSES
 from molrecon.scans.reconstruction import Reconstruction
 from molrecon.scans.sidecar import ModelSource, versions
 from molrecon.stream.config import Pixels

@@ -104,7 +104,7 @@ def _process(connection: PeerConnection, config: Any, metadata: Any, model: str,
 
 
 def header_xml(metadata: Any) -> str:
-    """Return the XML of a header that was read into nested dataclasses, those parts alone that tell of no person."""
+    """Return the XML of a header that was read into nested dataclasses, of its parts in `KEPT`."""
     root = ElementTree.Element("ismrmrdHeader", {"xmlns": "http://www.ismrm.org/ISMRMRD"})
     for name in KEPT:
         _append(root, name, getattr(metadata, name, None))

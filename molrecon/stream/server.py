@@ -83,6 +83,7 @@ class StreamServer:
     def _start(self, peer: socket.socket) -> None:
         self._forget_finished()
         self._count += 1
+        peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # lines for a log are short, and wanted at once
         session = Session(peer, self._settings, self._workers, self._count)
         most, name = self._settings.connections, f"session {self._count}"
         if len(self._sessions) < most:

@@ -64,7 +64,6 @@ class Session:
         self._broken = False
         self._last_sent = time.monotonic()
         peer.settimeout(settings.idle_timeout)
-        peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def run(self) -> None:
         """Serve the connection. Raises nothing."""
