@@ -25,6 +25,7 @@ COMMANDS = (
     "demo",
     "reconstruct",
     "status",
+    "serve",
     "compare",
     "certify",
     "robustness",
