@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from examples import _subjects as sources
-from molrecon.simulation.families import families
+from examples._families import families
 from molrecon.simulation.images import ImageSet
 
 DATA = os.environ.get("MOLRECON_DATA")
