@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from molrecon.command.argument_types import count
 from molrecon.command.exit_codes import EXIT_FAILED, EXIT_NOT_CONVERGED, EXIT_OK, EXIT_UNREADABLE
 from molrecon.command.messages import UsageError, hide_folders, usage, warn
-from molrecon.command.shared_arguments import add_data, add_model
+from molrecon.command.shared_arguments import add_data, add_map_sets, add_model
 
 if TYPE_CHECKING:
     from molrecon.scans.cohort.one_volume import Execute
@@ -54,6 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     _add_cohort(parser)
     add_data(parser)
+    add_map_sets(parser)
     add_model(parser)
 
 
@@ -112,6 +113,7 @@ def run(args: argparse.Namespace) -> int:
     settings = Settings(
         solver=solver,
         maps=read_chosen_maps(args),
+        map_sets=args.map_sets,
         noise_level=args.noise_level,
         device=device,
         batch_size=args.batch_size,

@@ -75,6 +75,14 @@ class Conditioning:
         guide = None if self.guide is None else self.guide.to(real)
         return replace(self, noise_level=self.noise_level.to(real), phase=self.phase.to(dtype), guide=guide)
 
+    def repeated(self, count: int) -> Conditioning:
+        """Return the same for `count` images of the one sample that this is of."""
+        guide = None if self.guide is None else self.guide.expand(count, *self.guide.shape[1:])
+        phase = self.phase.expand(count, *self.phase.shape[1:])
+        return replace(
+            self, noise_level=self.noise_level.expand(count), scale=self.scale.expand(count), phase=phase, guide=guide
+        )
+
     def denoiser(self, network: Denoiser) -> Callable[[Tensor], Tensor]:
         """Return the network's H on complex images of this scan, shaped as `phase` and divided by `scale`."""
         in_sets = self.phase.ndim > network.ndim + 1

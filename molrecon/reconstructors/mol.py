@@ -87,6 +87,8 @@ class MOL(Reconstructor):
     Reference: Pramanik, Zimmerman, Jacob, IEEE TCI 2023, arXiv 2206.04797.
     """
 
+    takes_sets = True
+
     solver: SolverSettings
 
     def __init__(

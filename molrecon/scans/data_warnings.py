@@ -93,7 +93,8 @@ def slice_warnings(index: int, checks: SliceChecks, maps_given: bool) -> list[Da
             c.second_set_energy if by_energy else c.second_set_pixels,
             SECOND_SET_ENERGY if by_energy else SECOND_SET_PIXELS,
             "the calibration data hold signal that one set of coil maps cannot explain: the object is larger than the"
-            " field of view, or a central line is corrupted; use two map sets, or a larger field of view",
+            " field of view, or a central line is corrupted; "
+            + ("use two map sets, or a larger field of view" if c.sets == 1 else "two map sets are used"),
         )
     if c.line_ratio > LINE_RATIO and c.line_share > LINE_SHARE:
         warn(

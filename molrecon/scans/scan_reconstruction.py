@@ -65,7 +65,7 @@ def reconstruct_scan(
             shared = first.get(frame.encoding_space)
             if shared is not None and shared.volume.kspace.shape != frame.volume.kspace.shape:
                 shared = None
-            prepared.append(prepare(frame.volume, maps, noise_level, device, progress, shared))
+            prepared.append(prepare(frame.volume, maps, noise_level, device, progress, shared=shared))
             first.setdefault(frame.encoding_space, prepared[-1])
         results = [
             reconstruct_prepared(one, model, solver=solver, device=device, batch_size=batch_size, progress=progress)

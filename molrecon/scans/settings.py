@@ -25,6 +25,7 @@ class Settings:
 
     solver: SolverSettings | None = None
     maps: np.ndarray | None = None
+    map_sets: int | None = None
     noise_level: float | None = None
     device: torch.device | str = "cpu"
     batch_size: int = DEFAULT_BATCH_SIZE
@@ -46,6 +47,7 @@ class Settings:
         solver = self.solver or model.solver
         facts = {
             "maps": maps,
+            "map_sets": self.map_sets,
             "noise_level": self.noise_level,
             "model": described,
             "solver": None if solver is None else asdict(replace(solver, on_backward=None)),

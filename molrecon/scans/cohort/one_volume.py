@@ -113,7 +113,14 @@ def reconstruct_one(item: Item, model: Reconstructor, recipe: Recipe) -> Reconst
     settings, volume = recipe.settings, read_volume(item.path)
     if not recipe.folders:
         volume = replace(volume, path=Path(volume.path.name))
-    prepared = prepare(volume, settings.maps, settings.noise_level, settings.device, settings.progress)
+    prepared = prepare(
+        volume,
+        settings.maps,
+        settings.noise_level,
+        settings.device,
+        settings.progress,
+        map_sets=settings.map_sets,
+    )
     result = reconstruct_prepared(
         prepared,
         model,

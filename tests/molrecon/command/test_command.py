@@ -369,6 +369,11 @@ def test_models_and_cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     monkeypatch.setattr("molrecon.weights.load_card", lambda name: {"data": "none", "steps": 3})
     assert main(["models"]) == 0
     assert capsys.readouterr().out.split() == ["one", "data:", "none", "steps:", "3"]
+    assert main(["models", "two"]) == 0
+    assert capsys.readouterr().out.split()[0] == "two"
+    monkeypatch.undo()
+    assert main(["models", "nothing"]) == 2
+    assert "neither a file nor a packaged model" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ WRONG_ARGUMENTS = (
     "robustness x.h5 --draws 0",
     "cs --ratio 7",
     "train x --out y --steps 0",
-    "models too",
+    "models --export",
 )
 
 

@@ -1,0 +1,60 @@
+"""The header of a measurement as far as images are made from it: what tells of a person or a place goes no further."""
+
+from __future__ import annotations
+
+import copy
+from xml.etree import ElementTree
+
+from molrecon.stream.wire import WireError
+
+# Of everything else, known or new, nothing is kept: no name, number, date, institution, protocol or comment.
+KEPT = {
+    "version": None,
+    "experimentalConditions": None,
+    "encoding": None,
+    "sequenceParameters": None,
+    "acquisitionSystemInformation": (
+        "systemVendor",
+        "systemFieldStrength_T",
+        "relativeReceiverNoiseBandwidth",
+        "receiverChannels",
+    ),
+}
+
+
+def without_identity(xml: str) -> str:
+    """Return the XML header with those elements alone that say how the scan was measured.
+
+    Raises:
+        WireError: no XML, a document type (entities could make it grow without bounds), or no encoding in it.
+    """
+    if "<!DOCTYPE" in xml or "<!ENTITY" in xml:
+        raise WireError("a header with a document type, expected an ISMRMRD XML header without")
+    try:
+        root = ElementTree.fromstring(xml)
+    except (ElementTree.ParseError, ValueError) as error:
+        raise WireError("a header that is no XML, expected an ISMRMRD XML header") from error
+    namespace, _, tag = root.tag.rpartition("}")
+    kept = ElementTree.Element("ismrmrdHeader", {"xmlns": namespace[1:]} if namespace else {})
+    for element in root:
+        name = _local(element.tag)
+        if name in KEPT:
+            kept.append(_filtered(element, KEPT[name]))
+    if tag != "ismrmrdHeader" or not any(child.tag == "encoding" for child in kept):
+        raise WireError("a header without an encoding, expected an ISMRMRD XML header")
+    return '<?xml version="1.0" encoding="utf-8"?>\n' + ElementTree.tostring(kept, encoding="unicode")
+
+
+def _filtered(element: ElementTree.Element, names: tuple[str, ...] | None) -> ElementTree.Element:
+    result = copy.deepcopy(element)
+    if names is not None:
+        for child in list(result):
+            if _local(child.tag) not in names:
+                result.remove(child)
+    for part in result.iter():
+        part.tag = _local(part.tag)
+    return result
+
+
+def _local(tag: object) -> str:
+    return tag.rpartition("}")[2] if isinstance(tag, str) else ""
