@@ -12,6 +12,9 @@ data_warnings        what is said about scans that should not be trusted?
 outputs, sidecar     which files does a reconstruction leave, and what do they say?
 quality_page         the page that shows it
 cohort, manifest     many volumes, and what became of each
+exports              images as DICOM series and BIDS
+series               which series of images does a scan give?
+info                 what is in a file, without reconstructing it?
 comparison           methods side by side on undersampled data
 comparison_report    the comparison as table and data
 metrics              image metrics as fastMRI defines them
