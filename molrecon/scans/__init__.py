@@ -13,7 +13,7 @@ outputs, sidecar     which files does a reconstruction leave, and what do they s
 quality_page         the page that shows it
 cohort, manifest     many volumes, and what became of each
 exports              images as DICOM series and BIDS
-series               which series of images does a scan give?
+series               several reconstructed volumes as one, and one of them again
 info                 what is in a file, without reconstructing it?
 comparison           methods side by side on undersampled data
 comparison_report    the comparison as table and data
