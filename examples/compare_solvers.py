@@ -40,7 +40,8 @@ from torchdeq.solver import get_solver
 
 from molrecon.io import read_npy
 from molrecon.networks import Denoiser
-from molrecon.reconstructors.conditioning import Conditioning, from_channels, to_channels
+from molrecon.networks.denoiser import from_channels, to_channels
+from molrecon.reconstructors.conditioning import Conditioning
 from molrecon.reconstructors.mol import MOL
 from molrecon.solvers.batched import norm
 from molrecon.solvers.conjugate_gradient import conjugate_gradient

@@ -23,6 +23,7 @@ from molrecon.command.shared_arguments import add_verbose
 
 COMMANDS = (
     "demo",
+    "info",
     "reconstruct",
     "status",
     "serve",

@@ -106,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
     inputs = expand_inputs(named)
     out = Path(args.out)
     others = [*named, *_list_file(args), *maps_files(args), *weights_files(args.model)]
-    without = WithoutFolders.around(*inputs, *others, out) if args.no_paths else str
+    without = WithoutFolders.around(*inputs, *others, folder=out) if args.no_paths else str
     if args.no_paths:
         hide_folders(without)
     model, source, solver = load_chosen_model(args)

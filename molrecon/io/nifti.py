@@ -40,7 +40,8 @@ def write_nifti(
 
     Args:
         path: ends in .nii or .nii.gz.
-        image: what to write; a series needs `frame_seconds`, the time from frame to frame, and a volume has none.
+        image: what to write; a series needs `frame_seconds`, the time from frame to frame, and a volume has none. NaN:
+            the time is unknown, and pixdim 0 without a unit.
         voxel_size, frame_seconds, geometry: see above.
 
     Raises ValueError for another rank, an empty or non-finite image, voxel sizes or a time that are not positive,
@@ -58,7 +59,11 @@ def write_nifti(
     if image.ndim != 3 + series or image.size == 0 or not np.isfinite(image).all():
         axes = "(time, slices, rows, cols)" if series else "(slices, rows, cols)"
         raise ValueError(f"write_nifti: image {image.shape}, expected {axes}, finite in float32, not empty")
-    if frame_seconds is not None and not 0 < frame_seconds < np.inf:
+    if frame_seconds is not None and np.isnan(frame_seconds):
+        seconds, time_unit = 0.0, "unknown"
+    else:
+        seconds, time_unit = frame_seconds, "sec"
+    if seconds is not None and time_unit == "sec" and not 0 < seconds < np.inf:
         raise ValueError(f"write_nifti: frame_seconds is {frame_seconds}, expected a positive number")
     if voxel_size is not None and not (len(voxel_size) == 3 and all(0 < size < np.inf for size in voxel_size)):
         raise ValueError(f"write_nifti: voxel size {voxel_size}, expected three positive mm (row, column, slice)")
@@ -77,9 +82,9 @@ def write_nifti(
     else:
         row, column, through = voxel_size
         zooms = [column, row, through]
-    header.set_zooms(zooms if frame_seconds is None else [*zooms, frame_seconds])
+    header.set_zooms(zooms if seconds is None else [*zooms, seconds])
     unknown = voxel_size is None and geometry is None
-    header.set_xyzt_units("unknown" if unknown else "mm", None if frame_seconds is None else "sec")
+    header.set_xyzt_units("unknown" if unknown else "mm", None if seconds is None else time_unit)
     header["descrip"] = description
     nifti = nibabel.Nifti1Image(image.T, None, header)
     if geometry is not None:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import math
 import os
 import socket
 import tempfile
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from molrecon.io import write_nifti, write_submission
 from molrecon.scans.preparation import PreparedVolume
 from molrecon.scans.quality_page import make_preview, quality_page, write_png
 from molrecon.scans.reconstruction import Reconstruction
+from molrecon.scans.series import frame_of
 from molrecon.scans.sidecar import ModelSource, describe, write_json
 
 SUFFIXES = (".nii.gz", ".h5", ".png", ".json")
@@ -27,6 +31,7 @@ def write_outputs(
     result: Reconstruction,
     source: ModelSource,
     settings_sha256: str,
+    facts: Mapping[str, Any] | None = None,
 ) -> list[Path]:
     """Write NAME.nii.gz, NAME.h5 (fastMRI submission), NAME.png (quality page) and NAME.json (sidecar); return them.
 
@@ -37,8 +42,9 @@ def write_outputs(
     Args:
         folder: is there.
         name: of the files.
-        prepared, result, source: what is described.
+        prepared, result, source: what is described; of a series `prepared` is its first frame, which the page shows.
         settings_sha256: of everything else that shapes the image, see `cohort.Settings`; goes into the sidecar.
+        facts: more for the sidecar.
 
     Raises:
         OSError: a file cannot be written.
@@ -47,10 +53,13 @@ def write_outputs(
     prefix = temporary_prefix(socket.gethostname(), os.getpid())
     with tempfile.TemporaryDirectory(prefix=prefix, dir=folder) as temporary:
         new = image, submission, page, sidecar = output_paths(temporary, name)
-        write_nifti(image, result.image, result.voxel_size, geometry=result.geometry)
+        time = (math.nan if result.time_step is None else result.time_step) if result.image.ndim == 4 else None
+        write_nifti(image, result.image, result.voxel_size, time, result.geometry)
         write_submission(submission, result.image)
-        write_png(page, quality_page(make_preview(prepared, result), prepared, result, name))
-        write_json(sidecar, {**describe(prepared, result, source), "settings_sha256": settings_sha256})
+        first = result if result.image.ndim == 3 else frame_of(result, 0)
+        write_png(page, quality_page(make_preview(prepared, first), prepared, first, name))
+        described = {**describe(prepared, result, source), **(facts or {}), "settings_sha256": settings_sha256}
+        write_json(sidecar, described)
         paths[-1].unlink(missing_ok=True)
         for path, complete in zip(paths, new, strict=True):
             os.replace(complete, path)
@@ -65,6 +74,17 @@ def temporary_prefix(host: str, process: int) -> str:
 def output_paths(folder: str | Path, name: str) -> list[Path]:
     """Return the paths that `write_outputs` writes, the sidecar last."""
     return [Path(folder) / f"{name}{suffix}" for suffix in SUFFIXES]
+
+
+def written_paths(folder: str | Path, name: str) -> list[Path]:
+    """Return the paths that an earlier run wrote for an input: those that its sidecar lists, else `output_paths`."""
+    paths = output_paths(folder, name)
+    try:
+        listed = json.loads(paths[-1].read_text(encoding="utf-8"))["outputs"]
+        names = [Path(str(one)).name for one in listed]
+    except (OSError, ValueError, KeyError, TypeError):  # no such file, or one of a single series
+        return paths
+    return [*(Path(folder) / one for one in names), paths[-1]]
 
 
 def check_replacement(outputs: Iterable[str | Path], inputs: Iterable[str | Path]) -> None:

@@ -64,7 +64,10 @@ class SliceSolutions:
 @final
 @dataclass(frozen=True, eq=False)
 class Reconstruction:
-    """A reconstructed volume.
+    """A reconstructed volume, or a series of volumes (`joined`).
+
+    Of a series the image is (time, slices, rows, cols), and what is (slices,) holds the slices of all frames one after
+    another.
 
     Attributes:
         image: (slices, rows, cols) float32, magnitude in the units of the input, comparable with the root sum of
@@ -87,6 +90,7 @@ class Reconstruction:
         warnings: what the checks, the noise estimates and the reader of the file give reason to warn of; those of the
             whole volume first, then slice by slice.
         geometry: where the voxels are in the patient, or None.
+        time_step: of a series, seconds from frame to frame; None where it is unknown.
     """
 
     image: np.ndarray
@@ -107,6 +111,7 @@ class Reconstruction:
     checks: list[SliceChecks] = field(default_factory=list)
     warnings: list[DataWarning] = field(default_factory=list)
     geometry: Geometry | None = None
+    time_step: float | None = None
 
 
 def reconstruct_volume(

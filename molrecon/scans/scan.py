@@ -125,6 +125,10 @@ class Scan:
                 found[words] = max(found.get(words, 0), count)
         return found
 
+    def renamed(self, path: Path) -> Scan:
+        """Return the scan under another name of its file, which outputs show."""
+        return Scan(tuple(replace(one, volume=replace(one.volume, path=path)) for one in self.frames))
+
     def series(self) -> list[Series]:
         """Return the frames grouped into image files.
 

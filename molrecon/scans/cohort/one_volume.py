@@ -10,15 +10,17 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, final
 
-from molrecon.io import UnreadableInput, input_sha256, read_volume
+from molrecon.io import UnreadableInput, input_sha256
 from molrecon.io.volume import left_out_text
 from molrecon.reconstructors.base import Reconstructor
 from molrecon.scans.cohort.without_folders import WithoutFolders
 from molrecon.scans.data_warnings import DataWarning
 from molrecon.scans.manifest import FAILED, UNREADABLE, Entry, now, status_of, write_record
-from molrecon.scans.outputs import output_paths, write_outputs
-from molrecon.scans.preparation import prepare
-from molrecon.scans.reconstruction import Reconstruction, reconstruct_prepared
+from molrecon.scans.outputs import output_paths, written_paths
+from molrecon.scans.reconstruction import Reconstruction
+from molrecon.scans.scan import read_scan
+from molrecon.scans.scan_reconstruction import reconstruct_scan, write_scan
+from molrecon.scans.series import joined
 from molrecon.scans.settings import Settings
 from molrecon.scans.sidecar import ModelSource, versions
 
@@ -90,7 +92,7 @@ def carry_out(item: Item, model: Reconstructor, recipe: Recipe) -> Outcome:
 def conclude(item: Item, recipe: Recipe, entry: Entry) -> Outcome:
     """Write the record of an item; a disk that takes none does not stop the run, and the manifest may tell of it."""
     if not recipe.folders:
-        entry = WithoutFolders.around(item.path, recipe.source.name, recipe.out).entry(entry)
+        entry = WithoutFolders.around(item.path, recipe.source.name, folder=recipe.out).entry(entry)
     if recipe.out is None:
         return Outcome(item.name, entry, None)
     same = {
@@ -109,29 +111,17 @@ def conclude(item: Item, recipe: Recipe, entry: Entry) -> Outcome:
 
 
 def reconstruct_one(item: Item, model: Reconstructor, recipe: Recipe) -> Reconstruction:
-    """Read, reconstruct and write one volume. Raises UnreadableInput, OSError, and what a model raises."""
-    settings, volume = recipe.settings, read_volume(item.path)
+    """Read, reconstruct and write one scan; of several series return all slices of all, see `joined`.
+
+    Raises UnreadableInput, OSError, and what a model raises.
+    """
+    scan = read_scan(item.path)
     if not recipe.folders:
-        volume = replace(volume, path=Path(volume.path.name))
-    prepared = prepare(
-        volume,
-        settings.maps,
-        settings.noise_level,
-        settings.device,
-        settings.progress,
-        map_sets=settings.map_sets,
-    )
-    result = reconstruct_prepared(
-        prepared,
-        model,
-        solver=settings.solver,
-        device=settings.device,
-        batch_size=settings.batch_size,
-        progress=settings.progress,
-    )
+        scan = scan.renamed(Path(item.path.name))
+    found = reconstruct_scan(scan, model, recipe.settings)
     if recipe.out is not None:
-        write_outputs(recipe.out, item.name, prepared, result, recipe.shown_source, recipe.settings_sha256)
-    return result
+        write_scan(recipe.out, item.name, found, recipe.shown_source, recipe.settings_sha256)
+    return joined([one.result for one in found])
 
 
 def _attempt(item: Item, model: Reconstructor, recipe: Recipe) -> Entry:
@@ -145,7 +135,7 @@ def _attempt(item: Item, model: Reconstructor, recipe: Recipe) -> Entry:
     except Exception as error:  # whatever it is, the other volumes go on, and the manifest and exit code tell of it
         log.info("%s failed", path, exc_info=True)
         return Entry(str(path), FAILED, f"{type(error).__name__}: {error}{older}", [])
-    outputs = [] if out is None else [str(output) for output in output_paths(out, item.name)]
+    outputs = [] if out is None else [str(output) for output in written_paths(out, item.name)]
     message, left_out = _message(result), dict(result.left_out)
     if earlier.get("sha256") not in (None, _input(_sidecar(item, recipe)).get("sha256")):
         message += f"; replaced the outputs of {earlier.get('path')}"
@@ -178,7 +168,7 @@ def _kept(item: Item, recipe: Recipe) -> Entry | None:
     """Return the entry of an input whose outputs are there and would come out the same, None for any other."""
     if recipe.out is None:
         return None
-    outputs, sidecar = output_paths(recipe.out, item.name), _sidecar(item, recipe)
+    outputs, sidecar = written_paths(recipe.out, item.name), _sidecar(item, recipe)
     if not sidecar or not all(output.is_file() for output in outputs):
         return None
     try:

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
 
 import h5py
+import nibabel
 import numpy as np
 import pytest
 
 from molrecon.io import READERS, Frame, Reader, read_volume
 from molrecon.reconstructors.classical import CGSense
+from molrecon.scans import preparation
+from molrecon.scans.outputs import written_paths
 from molrecon.scans.preparation import prepare
 from molrecon.scans.scan import Scan, read_scan
-from molrecon.scans.scan_reconstruction import reconstruct_scan
+from molrecon.scans.scan_reconstruction import reconstruct_scan, write_scan
+from molrecon.scans.series import frame_of
+from molrecon.scans.sidecar import ModelSource
 from molrecon.simulation.phantom import make_sample_volume
 
 GENERATE = "ismrmrd_generate_cartesian_shepp_logan"
@@ -103,7 +109,7 @@ def test_a_reader_of_ones_own_joins(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def noisy(folder: Path, psi: np.ndarray, sigma: float) -> tuple[np.ndarray, np.ndarray]:
     """Return a phantom's k-space (1, coil, rows, cols), fully sampled, noise goes with `psi`; and its covariance."""
     rng = np.random.default_rng(1)
-    volume = read_volume(make_sample_volume(folder / "phantom.h5", 1, COILS, (64, 48), 0.0))
+    volume = read_volume(make_sample_volume(folder / "phantom.h5", 1, COILS, (48, 40), 0.0))
     shape = volume.kspace[0].shape
     white = (rng.normal(size=shape) + 1j * rng.normal(size=shape)) / np.sqrt(2)
     level = sigma * np.abs(volume.kspace).max()
@@ -122,7 +128,7 @@ def test_a_noise_scan_makes_the_coils_independent(tmp_path: Path) -> None:
     clean = read_volume(tmp_path / "phantom.h5")
     noise = (
         prepared.kspace
-        - prepare(replace(clean, noise_covariance=covariance, recon_shape=(128, 48)), shared=prepared).kspace
+        - prepare(replace(clean, noise_covariance=covariance, recon_shape=(96, 40)), shared=prepared).kspace
     )
     np.testing.assert_allclose(np.cov(noise[0].flatten(1)) / sigma**2, np.eye(COILS), atol=0.1)
     wrong = prepare(Scan.from_arrays(kspace, noise_covariance=2 * covariance).frames[0].volume)
@@ -132,26 +138,48 @@ def test_a_noise_scan_makes_the_coils_independent(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(shutil.which(GENERATE) is None, reason="ismrmrd-tools is not installed")
 def test_interleaved_repetitions_share_maps_that_none_of_them_could_give(tmp_path: Path) -> None:
-    command = [GENERATE, "-m", "64", "-c", "8", "-r", "2", "-a", "3", "-n", "0.005", "-o", "raw.h5"]
+    command = [GENERATE, "-m", "64", "-c", "8", "-r", "1", "-a", "3", "-n", "0.005", "-o", "raw.h5"]
     subprocess.run(command, cwd=tmp_path, check=True, timeout=60, capture_output=True)
     scan = read_scan(tmp_path / "raw.h5")
     assert scan.left_out == {}
     with pytest.raises(ValueError, match="calibration"):
         prepare(scan.frames[0].volume)
     (found,) = reconstruct_scan(scan, CGSense(1e-3))
-    assert found.image.shape == (6, 1, 64, 64)
+    assert found.result.image.shape == (3, 1, 64, 64)
     with h5py.File(tmp_path / "raw.h5") as file:
         stored = file["dataset/phantom"][()]
         truth = np.abs(stored["real"] + 1j * stored["imag"]).squeeze().T
-    for image in found.image[:, 0]:
+    for image in found.result.image[:, 0]:
         image = image * (image * truth).sum() / (image**2).sum()
         psnr = 10 * np.log10(truth.max() ** 2 / np.mean((image - truth) ** 2))
         assert psnr > 25
 
 
-def test_frames_of_one_scan_share_maps(tmp_path: Path) -> None:
+def test_frames_of_one_scan_share_maps_and_become_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    estimated = []
+    estimate = preparation._estimate_maps
+    monkeypatch.setattr(preparation, "_estimate_maps", lambda *args: estimated.append(1) or estimate(*args))
     kspace, _ = noisy(tmp_path, np.eye(COILS), 1e-3)
-    scan = Scan.from_arrays(np.stack([kspace, 1.5 * kspace]), time_step=0.5)
+    scan = Scan.from_arrays(np.stack([kspace, 1.5 * kspace]), time_step=0.5, voxel_size=(2.0, 2.0, 5.0))
     (found,) = reconstruct_scan(scan, CGSense(1e-3))
-    assert found.prepared[1].sensitivity_maps is found.prepared[0].sensitivity_maps
-    np.testing.assert_allclose(found.image[1], 1.5 * found.image[0], rtol=1e-3, atol=1e-3 * found.image.max())
+    image = found.result.image
+    np.testing.assert_allclose(image[1], 1.5 * image[0], rtol=1e-3, atol=1e-3 * image.max())
+    np.testing.assert_array_equal(frame_of(found.result, 1).image, image[1])
+    assert frame_of(found.result, 1).converged.shape == (1,)
+    write_scan(tmp_path, "one", [found], ModelSource("cg-sense", None), "hash")
+    nifti = nibabel.load(tmp_path / "one.nii.gz")
+    assert nifti.shape == (*image.shape[:0:-1], 2) and nifti.header.get_zooms()[3] == 0.5
+    sidecar = json.loads((tmp_path / "one.json").read_text())
+    assert [frame["repetition"] for frame in sidecar["frames"]] == [0, 1] and len(sidecar["slices"]) == 2
+
+    contrasts = Scan(tuple(replace(one, contrast=k, repetition=0) for k, one in enumerate(scan.frames)))
+    source = ModelSource("cg-sense", None)
+    both = reconstruct_scan(contrasts, CGSense(1e-3))
+    paths = write_scan(tmp_path, "two", both, source, "hash")
+    assert [path.name for path in paths if path.suffix == ".gz"] == ["two_echo-1.nii.gz", "two_echo-2.nii.gz"]
+    assert paths == written_paths(tmp_path, "two") and all(path.is_file() for path in paths)
+    assert write_scan(tmp_path, "two", both, source, "hash") == paths  # its own files may be replaced
+    (tmp_path / "three_echo-1.h5").write_text("of somebody else")
+    with pytest.raises(ValueError, match="of another input"):
+        write_scan(tmp_path, "three", both, source, "hash")
+    assert len(estimated) == 2
