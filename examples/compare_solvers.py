@@ -253,7 +253,7 @@ METHODS: dict[str, Callable[[SolverCase, MOL, LinearOperator], None]] = {
 def brain(data: Path, rows: int | None) -> tuple[Tensor, Sense, float]:
     """Return k-space, operator and noise level of the brain, mask 0, complex128; of the middle rows only if asked."""
     scan = undersampled_brain(read_npy(data / BRAIN), 0)
-    kspace, maps = scan.kspace.to(torch.complex128), scan.sensitivity_maps.to(torch.complex128)
+    kspace, maps = scan.kspace.to(torch.complex128), scan.sensitivity_maps[:, 0].to(torch.complex128)
     if rows is not None and rows < maps.shape[-2]:
         kspace = crop_readout(kspace, rows)
         first = maps.shape[-2] // 2 - rows // 2

@@ -104,7 +104,9 @@ def describe(prepared: PreparedVolume, result: Reconstruction, source: ModelSour
 def _acquisition(volume: RawVolume) -> dict[str, str | float | int]:
     """Return what the file's attributes say of the measurement, as far as it can tell of no person."""
     numbers = {key: volume.attributes[key] for key in ACQUISITION_NUMBERS if key in volume.attributes}
-    described = {key: value for key, value in numbers.items() if not isinstance(value, str)}
+    described: dict[str, str | float | int] = {
+        key: value for key, value in numbers.items() if not isinstance(value, str)
+    }
     name = volume.attributes.get("acquisition")
     return {"acquisition": name, **described} if name in ACQUISITIONS else described
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from molrecon.__main__ import main
+from molrecon.command.parser import main
 from molrecon.io import read_volume
 from molrecon.scans.manifest import write_list, write_record
 from molrecon.simulation.phantom import make_sample_volume
