@@ -96,6 +96,7 @@ def run(args: argparse.Namespace) -> int:
         weights_files,
     )
     from molrecon.io import expand_inputs
+    from molrecon.io.bids import DESCRIPTION_FILE
     from molrecon.scans.cohort import check_outputs, reconstruct_cohort
     from molrecon.scans.cohort.without_folders import WithoutFolders
     from molrecon.scans.manifest import MANIFEST, OK
@@ -110,7 +111,8 @@ def run(args: argparse.Namespace) -> int:
     inputs = expand_inputs(named)
     out = Path(args.out)
     others = [*named, *_list_file(args), *maps_files(args), *weights_files(args.model), *template_files(args)]
-    without = WithoutFolders.around(*inputs, *others, out, args.bids) if args.no_paths else str
+    described = [] if args.bids is None else [Path(args.bids) / DESCRIPTION_FILE]
+    without = WithoutFolders.around(*inputs, *others, *described, folder=out) if args.no_paths else str
     if args.no_paths:
         hide_folders(without)
     model, source, solver = load_chosen_model(args)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import final
 
 from molrecon.io import RawVolume
+from molrecon.io.bids import DESCRIPTION_FILE
 from molrecon.scans.exports.bids_export import BidsExport
 from molrecon.scans.exports.dicom_export import DicomExport
 from molrecon.scans.reconstruction import Reconstruction
@@ -41,9 +42,9 @@ class Exports:
         found = [] if self.dicom is None else [self.dicom.path(folder, f"{name}_{entities}" if entities else name)]
         return found if self.bids is None else [*found, *self.bids.paths(name, entities)]
 
-    def folders(self) -> list[Path]:
-        """Return the folders, besides that of the outputs, that are written to."""
-        return [] if self.bids is None else [self.bids.dataset]
+    def outside(self) -> list[Path]:
+        """Return a file in each folder, besides that of the outputs, that is written to."""
+        return [] if self.bids is None else [self.bids.dataset / DESCRIPTION_FILE]
 
     def check(self, name: str, volume: RawVolume) -> None:
         """Raise ValueError, before anything is computed, for an input that cannot be exported."""

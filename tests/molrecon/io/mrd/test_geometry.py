@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import ismrmrd
 import nibabel
@@ -76,12 +77,12 @@ def write_points(
                 dataset.append_acquisition(line)
 
 
-def found(path: Path, tmp_path: Path) -> tuple[np.ndarray, nibabel.Nifti1Image]:
+def found(path: Path, tmp_path: Path) -> tuple[np.ndarray, Any]:
     """Return the places (points, 3) in LPS mm of the bright voxels of the reconstructed volume."""
     result = reconstruct_volume(read_mrd(path), ZeroFilled(), noise_level=1e-3)
     assert result.geometry is not None
     write_nifti(tmp_path / "image.nii", result.image, result.voxel_size, geometry=result.geometry)
-    image = nibabel.load(tmp_path / "image.nii")
+    image: Any = nibabel.load(tmp_path / "image.nii")
     voxels = np.argwhere(image.get_fdata() > 0.5 * image.get_fdata().max())
     return nibabel.affines.apply_affine(image.affine, voxels) * [-1, -1, 1], image
 
