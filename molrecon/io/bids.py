@@ -21,9 +21,10 @@ from molrecon.io.geometry import Geometry
 from molrecon.io.nifti import write_nifti
 from molrecon.io.volume import UnreadableInput
 
-__all__ = ["SUFFIXES", "BidsName", "check_dataset", "read_bids_sidecar", "write_bids"]
+__all__ = ["DESCRIPTION_FILE", "SUFFIXES", "BidsName", "check_dataset", "read_bids_sidecar", "write_bids"]
 
 BIDS_VERSION = "1.10.0"
+DESCRIPTION_FILE = "dataset_description.json"
 # Of magnitude images without a unit, in the folder anat. Others describe maps, or belong to tasks.
 SUFFIXES = ("T1w", "T2w", "PDw", "FLAIR", "T2starw", "inplaneT1", "inplaneT2", "angio", "MEGRE", "MESE")
 SINGLE = ("T1w",)  # of which BIDS takes no series in time
@@ -93,7 +94,7 @@ def check_dataset(dataset: str | Path) -> dict[str, Any]:
         UnreadableInput: a description that is no JSON, or that of something else than derivatives: raw data of others
             are not mixed with images.
     """
-    path = Path(dataset) / "dataset_description.json"
+    path = Path(dataset) / DESCRIPTION_FILE
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -170,7 +171,7 @@ def _describe(dataset: Path, version: str) -> None:
             **found,
             "GeneratedBy": [*programs, program],
         }
-        write_atomically(dataset / "dataset_description.json", _json(description))
+        write_atomically(dataset / DESCRIPTION_FILE, _json(description))
     if not any(dataset.glob("README*")):
         write_atomically(dataset / "README.md", README.encode())
 

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from molrecon.scans.exports.bids_export import BidsExport
 from molrecon.scans.exports.dicom_export import DicomExport
-from molrecon.scans.exports.exports import Exports
+from molrecon.scans.exports.exports import NO_EXPORTS, Exports
 
-__all__ = ["BidsExport", "DicomExport", "Exports"]
+__all__ = ["NO_EXPORTS", "BidsExport", "DicomExport", "Exports"]

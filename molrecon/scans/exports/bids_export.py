@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -49,6 +50,17 @@ class BidsExport:
         """Return what tells the image's place from others."""
         return f"{self.dataset.resolve()} {self.names[name].stem}"
 
+    def paths(self, name: str, entities: str = "") -> list[Path]:
+        """Return the paths that `write` returns."""
+        return self._name(name, entities).paths(self.dataset)
+
+    def _name(self, name: str, entities: str) -> BidsName:
+        bids = self.names[name]
+        parts = [part.partition("-")[::2] for part in entities.split("_") if part]
+        if bids.run is not None:  # a run is another scan; within a scan "run" counts the encoding spaces
+            parts = [("desc", f"space{label}") if key == "run" else (key, label) for key, label in parts]
+        return replace(bids, entities=(*bids.entities, *parts))
+
     def check(self, name: str, volume: RawVolume) -> None:
         """Raise ValueError when the name holds the image of another input: one does not replace the other."""
         bids = self.names[name]
@@ -67,9 +79,8 @@ class BidsExport:
         source: ModelSource,
         settings_sha256: str,
         *,
-        entities: tuple[tuple[str, str], ...] = (),
+        entities: str = "",
         contrast: int = 0,
-        frame_seconds: float | None = None,
     ) -> list[Path]:
         """Write the image of an input, and return the paths of image and sidecar.
 
@@ -80,15 +91,12 @@ class BidsExport:
             source, settings_sha256: as in the sidecar of the output.
             entities: what tells the image from others of the same input.
             contrast: from 0, for the echo time.
-            frame_seconds: as in `write_nifti`.
 
         Raises:
             OSError: a file cannot be written.
         """
-        bids = self.names[name]
-        if bids.run is not None:  # a run is another scan; within a scan "run" counts the encoding spaces
-            entities = tuple(("desc", f"space{label}") if key == "run" else (key, label) for key, label in entities)
-        bids = replace(bids, entities=(*bids.entities, *entities))
+        bids = self._name(name, entities)
+        unknown = math.nan if result.image.ndim == 4 else None
         content = plain(_sidecar(volume, result, source, settings_sha256, bids, contrast))
         return write_bids(
             self.dataset,
@@ -98,7 +106,7 @@ class BidsExport:
             volume.geometry,
             content,
             version=versions()["molrecon"],
-            frame_seconds=frame_seconds,
+            frame_seconds=unknown if result.time_step is None else result.time_step,
         )
 
 

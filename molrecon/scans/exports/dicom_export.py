@@ -64,7 +64,6 @@ class DicomExport:
         settings_sha256: str,
         *,
         contrast: int = 0,
-        frame_seconds: float | None = None,
     ) -> list[Path]:
         """Write the series NAME, and return its folder or file.
 
@@ -75,7 +74,6 @@ class DicomExport:
             result: image (slices, rows, cols) or (time, slices, rows, cols).
             source, settings_sha256: as in the sidecar.
             contrast: from 0, for echo number and echo time.
-            frame_seconds: from frame to frame; None for a single volume, and where it is unknown.
 
         Raises:
             ValueError: as `write_dicom`. OSError: a file cannot be written.
@@ -84,7 +82,7 @@ class DicomExport:
             description=f"molrecon {_label(source)}",
             number=9001 + contrast,
             contrast=contrast,
-            frame_seconds=frame_seconds,
+            frame_seconds=result.time_step,
             sequence=read_sequence(volume.path, volume.header, contrast),
         )
         write = write_dicom if self.form == "classic" else write_enhanced_dicom

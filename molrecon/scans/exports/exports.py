@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import final
 
 from molrecon.io import RawVolume
+from molrecon.io.bids import DESCRIPTION_FILE
 from molrecon.scans.exports.bids_export import BidsExport
 from molrecon.scans.exports.dicom_export import DicomExport
 from molrecon.scans.reconstruction import Reconstruction
@@ -22,6 +23,11 @@ class Exports:
     dicom: DicomExport | None = None
     bids: BidsExport | None = None
 
+    @property
+    def none(self) -> bool:
+        """Whether there is nothing to write."""
+        return self.dicom is None and self.bids is None
+
     def settings_sha256(self, name: str, settings_sha256: str) -> str:
         """Return the hash by which a later run knows that the outputs of an input would come out the same.
 
@@ -31,10 +37,14 @@ class Exports:
         said += [] if self.bids is None else [self.bids.fingerprint(name)]
         return hashlib.sha256("\n".join([settings_sha256, *said]).encode()).hexdigest() if said else settings_sha256
 
-    def paths(self, folder: Path, name: str) -> list[Path]:
-        """Return what `write` writes for an input of a single image."""
-        found = [] if self.dicom is None else [self.dicom.path(folder, name)]
-        return found if self.bids is None else [*found, *self.bids.names[name].paths(self.bids.dataset)]
+    def paths(self, folder: Path, name: str, entities: str = "") -> list[Path]:
+        """Return what `write` writes for an image of an input: files, and folders of files."""
+        found = [] if self.dicom is None else [self.dicom.path(folder, f"{name}_{entities}" if entities else name)]
+        return found if self.bids is None else [*found, *self.bids.paths(name, entities)]
+
+    def outside(self) -> list[Path]:
+        """Return a file in each folder, besides that of the outputs, that is written to."""
+        return [] if self.bids is None else [self.bids.dataset / DESCRIPTION_FILE]
 
     def check(self, name: str, volume: RawVolume) -> None:
         """Raise ValueError, before anything is computed, for an input that cannot be exported."""
@@ -54,7 +64,6 @@ class Exports:
         *,
         entities: str = "",
         contrast: int = 0,
-        frame_seconds: float | None = None,
     ) -> list[Path]:
         """Write an image of an input, and return the paths.
 
@@ -65,7 +74,6 @@ class Exports:
             source, settings_sha256: of the model and of what shapes the image.
             entities: what tells the image from others of the input, as in names of BIDS: "echo-1", "echo-2_part-mag".
             contrast: from 0.
-            frame_seconds: from frame to frame, of an image in time.
 
         Raises:
             ValueError, OSError: as `write_dicom` and `write_bids`.
@@ -81,18 +89,18 @@ class Exports:
                 source,
                 settings_sha256,
                 contrast=contrast,
-                frame_seconds=frame_seconds,
             )
         if self.bids is not None:
-            parts = tuple((part.partition("-")[0], part.partition("-")[2]) for part in entities.split("_") if part)
             written += self.bids.write(
                 name,
                 volume,
                 result,
                 source,
                 settings_sha256,
-                entities=parts,
+                entities=entities,
                 contrast=contrast,
-                frame_seconds=frame_seconds,
             )
         return written
+
+
+NO_EXPORTS = Exports()
