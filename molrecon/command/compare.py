@@ -12,6 +12,7 @@ from molrecon.command.shared_arguments import (
     add_cg_regularisation,
     add_data,
     add_json,
+    add_map_sets,
     add_model,
     add_undersampling,
 )
@@ -57,6 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         " against the reference (default: %(default)s)",
     )
     add_data(parser)
+    add_map_sets(parser)
     add_model(parser)
 
 
@@ -83,7 +85,9 @@ def run(args: argparse.Namespace) -> int:
         methods = {name: load_method(args.model if name == MODEL_METHOD else name) for name in args.methods}
     volume = read_volume(args.input)
     maps = read_chosen_maps(args)
-    prepared = prepare(undersample_chosen(volume, args), maps, args.noise_level, device, progress=True)
+    prepared = prepare(
+        undersample_chosen(volume, args), maps, args.noise_level, device, progress=True, map_sets=args.map_sets
+    )
     comparison = Comparison(prepared, volume, device=device, batch_size=args.batch_size, progress=True)
     outcomes = {name: _outcome(name, model, comparison, args) for name, (model, _) in methods.items()}
     sources = {name: source for name, (_, source) in methods.items()}
@@ -94,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
     measured = (
         f"{sampling['measured']} of {sampling['of']} columns measured (R = {sampling['acceleration']:.3g}),"
         f" noise level {prepared.noise_level:.3g} ({'estimated' if prepared.noise_estimated else 'given'}),"
-        f" coil maps {prepared.maps_source.method}"
+        f" coil maps {prepared.maps_source.method}{'' if prepared.sets == 1 else f', {prepared.sets} sets'}"
     )
     tell(args, content, f"{measured}\n{comparison_table(outcomes)}")
     scores = [outcome.score for outcome in outcomes.values()]

@@ -30,12 +30,13 @@ def run(args: argparse.Namespace) -> int:
     from molrecon.command._shared_inputs import chosen_device, load_chosen_model, weights_files
     from molrecon.io import read_volume
     from molrecon.reconstructors.classical import CGSense
-    from molrecon.scans.cohort import Settings, check_outputs
+    from molrecon.scans.cohort import check_outputs
     from molrecon.scans.comparison import Comparison, undersample
     from molrecon.scans.comparison_report import comparison_table
     from molrecon.scans.outputs import write_outputs
     from molrecon.scans.preparation import prepare
     from molrecon.scans.reconstruction import reconstruct_prepared
+    from molrecon.scans.settings import Settings
     from operators.masks import random_mask
 
     out, device = Path(args.out), chosen_device(args)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import errno
 import json
+import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -57,3 +58,11 @@ def tell(args: argparse.Namespace, content: dict[str, Any], text: str) -> None:
     if args.json is not None:
         with usage():
             write_json(args.json, content)
+
+
+def hide_folders(without: Callable[[str], str]) -> None:
+    """Have the log handlers of this process print texts as `without` returns them."""
+    from molrecon.scans.cohort.without_folders import FormatterWithoutFolders
+
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(FormatterWithoutFolders(handler.formatter or logging.Formatter(), without))

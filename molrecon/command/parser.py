@@ -23,7 +23,10 @@ from molrecon.command.shared_arguments import add_verbose
 
 COMMANDS = (
     "demo",
+    "info",
     "reconstruct",
+    "status",
+    "serve",
     "compare",
     "certify",
     "robustness",

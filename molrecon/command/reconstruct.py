@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from molrecon.command.argument_types import count
 from molrecon.command.exit_codes import EXIT_FAILED, EXIT_NOT_CONVERGED, EXIT_OK, EXIT_UNREADABLE
-from molrecon.command.messages import usage, warn
-from molrecon.command.shared_arguments import add_data, add_model
+from molrecon.command.messages import UsageError, hide_folders, usage, warn
+from molrecon.command.shared_arguments import add_data, add_map_sets, add_model
 
 if TYPE_CHECKING:
+    from molrecon.scans.cohort.one_volume import Execute
+    from molrecon.scans.cohort.worklist import Shard
     from molrecon.scans.manifest import Entry
 
 HELP = "scans (files or folders of files) to images with a report each"
@@ -27,9 +31,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this command."""
     parser.add_argument(
         "inputs",
-        nargs="+",
+        nargs="*",
         metavar="INPUT",
         help="fastMRI or ISMRMRD HDF5, .npy (coil, rows, cols) or (slice, coil, rows, cols), BART .cfl, or a folder",
+    )
+    parser.add_argument(
+        "--inputs-from",
+        metavar="FILE|-",
+        help="more inputs: one a line, or each ended by NUL as `find -print0` writes them; - reads stdin",
     )
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for the outputs")
     parser.add_argument(
@@ -43,8 +52,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="exit with code 5 when there are warnings about the data, which are printed in any case",
     )
+    _add_cohort(parser)
     add_data(parser)
+    add_map_sets(parser)
     add_model(parser)
+
+
+def _add_cohort(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--shard",
+        metavar="K/N|slurm",
+        help="do only part K of N of the inputs, which are to be listed alike in all parts; slurm: the part of this"
+        " task of a job array (sbatch --array=1-N). `molrecon status DIR` says what is missing",
+    )
+    parser.add_argument(
+        "--workers",
+        type=count,
+        metavar="W",
+        help="processes; one that is killed is started again, and its volume tried twice more before it fails alone"
+        " (default: this process)",
+    )
+    parser.add_argument(
+        "--devices", metavar="LIST", help="of the workers in turn, comma-separated: cuda:0,cuda:1 (default: --device)"
+    )
+    parser.add_argument(
+        "--no-paths",
+        action="store_true",
+        help="name inputs by file name and hash alone in all that is written and logged, no folder (folders may be"
+        " named after patients; so may files, and those names stay)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -57,33 +93,104 @@ def run(args: argparse.Namespace) -> int:
         weights_files,
     )
     from molrecon.io import expand_inputs
-    from molrecon.scans.cohort import Settings, check_outputs, reconstruct_cohort
-    from molrecon.scans.manifest import FAILED, INCOMPLETE, MANIFEST, NOT_CONVERGED, OK, UNREADABLE
+    from molrecon.scans.cohort import check_outputs, reconstruct_cohort
+    from molrecon.scans.cohort.without_folders import WithoutFolders
+    from molrecon.scans.manifest import MANIFEST, OK
+    from molrecon.scans.settings import Settings
 
+    with usage():
+        shard = _chosen_shard(args)
+        execute = _chosen_workers(args)
     device = chosen_device(args)
-    inputs = expand_inputs(args.inputs)
+    named = _named_inputs(args)
+    inputs = expand_inputs(named)
+    out = Path(args.out)
+    others = [*named, *_list_file(args), *maps_files(args), *weights_files(args.model)]
+    without = WithoutFolders.around(*inputs, *others, folder=out) if args.no_paths else str
+    if args.no_paths:
+        hide_folders(without)
     model, source, solver = load_chosen_model(args)
     settings = Settings(
         solver=solver,
         maps=read_chosen_maps(args),
+        map_sets=args.map_sets,
         noise_level=args.noise_level,
         device=device,
         batch_size=args.batch_size,
         progress=True,
     )
-    out = Path(args.out)
     with usage():
-        check_outputs(inputs, out, [*map(Path, args.inputs), *maps_files(args), *weights_files(args.model)])
+        check_outputs(inputs, out, others, folders=not args.no_paths)
         out.mkdir(parents=True, exist_ok=True)
-    entries = reconstruct_cohort(inputs, out, model, source, settings, resume=args.resume, report=_report)
+    entries = reconstruct_cohort(
+        inputs,
+        out,
+        model,
+        source,
+        settings,
+        resume=args.resume,
+        folders=not args.no_paths,
+        shard=shard,
+        execute=execute,
+        report=_report,
+    )
     statuses = [entry.status for entry in entries]
-    print(f"{len(entries)} volumes, {statuses.count(OK)} ok; see {out / MANIFEST}")
-    if all(status == UNREADABLE for status in statuses):
+    where = f"see {out / MANIFEST}" if shard.count == 1 else f"`molrecon status {out}` lists those of all parts"
+    print(without(f"{len(entries)} volumes, {statuses.count(OK)} ok; {where}"))
+    return exit_code(statuses, warned=args.strict and any(entry.warnings for entry in entries))
+
+
+def exit_code(statuses: Sequence[str], *, warned: bool = False) -> int:
+    """Return the exit code of volumes that ended so; none at all are fine."""
+    from molrecon.scans.manifest import FAILED, INCOMPLETE, NOT_CONVERGED, UNREADABLE
+
+    if statuses and all(status == UNREADABLE for status in statuses):
         return EXIT_UNREADABLE
     if UNREADABLE in statuses or FAILED in statuses:
         return EXIT_FAILED
-    warned = args.strict and any(entry.warnings for entry in entries)
     return EXIT_NOT_CONVERGED if warned or NOT_CONVERGED in statuses or INCOMPLETE in statuses else EXIT_OK
+
+
+def _named_inputs(args: argparse.Namespace) -> list[Path]:
+    """Return the inputs of the command line and of the list."""
+    from molrecon.scans.cohort.worklist import parse_inputs
+
+    named = [Path(path) for path in args.inputs]
+    if args.inputs_from == "-":
+        named += parse_inputs(sys.stdin.buffer.read(), "stdin")
+    elif args.inputs_from is not None:
+        with usage():
+            content = Path(args.inputs_from).read_bytes()
+        named += parse_inputs(content, args.inputs_from)
+    if not named:
+        raise UsageError("reconstruct: no INPUT, expected some, or --inputs-from")
+    return named
+
+
+def _list_file(args: argparse.Namespace) -> list[Path]:
+    return [] if args.inputs_from in (None, "-") else [Path(args.inputs_from)]
+
+
+def _chosen_shard(args: argparse.Namespace) -> Shard:
+    """Return the part of `--shard`. Raises ValueError for what is none."""
+    from molrecon.scans.cohort.worklist import WHOLE, parse_shard, slurm_shard
+
+    if args.shard is None:
+        return WHOLE
+    return slurm_shard() if args.shard == "slurm" else parse_shard(args.shard)
+
+
+def _chosen_workers(args: argparse.Namespace) -> Execute:
+    """Return who does the work. Raises ValueError for devices without workers."""
+    from molrecon.scans.cohort.one_volume import in_this_process
+    from molrecon.scans.cohort.parallel import InWorkers
+
+    devices = [part.strip() for part in (args.devices or "").split(",") if part.strip()]
+    if args.workers is None:
+        if devices:
+            raise ValueError("reconstruct: --devices without --workers, expected both, or --device")
+        return in_this_process
+    return InWorkers(args.workers, devices)
 
 
 def _report(entry: Entry) -> None:

@@ -66,6 +66,17 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_map_sets(parser: argparse.ArgumentParser) -> None:
+    """Add the number of sets of estimated coil maps."""
+    parser.add_argument(
+        "--map-sets",
+        type=int,
+        choices=(1, 2),
+        help="sets of coil maps to estimate; two explain an object that is larger than the field of view, of which"
+        " methods that take one set use the first (default: as many as the data ask for)",
+    )
+
+
 def add_model(parser: argparse.ArgumentParser) -> None:
     """Add the method that reconstructs, where it runs, and how far."""
     parser.add_argument(

@@ -25,7 +25,7 @@ from molrecon.reconstructors.mol import MOL
 from molrecon.scans.comparison import undersample
 from molrecon.scans.preparation import prepare
 from molrecon.simulation.phantom import coil_maps, phantom_volume
-from operators import LinearOperator, Sense, file_seed, poisson_disc_mask, random_mask
+from operators import LinearOperator, Sense, SoftSense, file_seed, poisson_disc_mask, random_mask
 
 # Slices, rows and columns: small, so that all checks take less than a minute.
 SAMPLE_SHAPES = {2: (1, 72, 64), 3: (10, 32, 28)}
@@ -117,21 +117,21 @@ def _certify(model: MOL, problem: CertifiedScan, seed: int) -> Findings:
     device = next(model.parameters()).device
     kspace, operator = problem.kspace.to(device), problem.operator.on(device)
     known = model.condition(kspace, operator, problem.noise_level)
-    ndim = known.phase.ndim - 1
+    ndim = known.phase.ndim - (1 if operator.sets is None else 2)
     if ndim != model.network.ndim:
         raise ValueError(f"certify: a scan with {ndim} spatial axes, expected {model.network.ndim} as the network has")
     with torch.no_grad():
         image = model(kspace, operator, conditioning=known).value
     perturbations = check_data_perturbations(model, kspace, operator, known, seed=seed)
-    if isinstance(operator, Sense):
-        mask, fourier_ndim = operator.sampling_mask, operator.encoding.fourier_ndim
+    if isinstance(operator, (Sense, SoftSense)):
+        kind, mask, fourier_ndim = type(operator), operator.sampling_mask, operator.encoding.fourier_ndim
         perturbations += check_map_perturbations(
             model,
             kspace,
             operator,
             known,
             maps=operator.sensitivity_maps,
-            rebuild=lambda maps: Sense(maps, mask, fourier_ndim),
+            rebuild=lambda maps: kind(maps, mask, fourier_ndim),
             seed=seed,
         )
     stretch, monotone = check_locally(model, image, known, seed=seed)

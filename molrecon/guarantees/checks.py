@@ -174,9 +174,9 @@ def check_locally(
         power_steps, ascent_steps, lanczos_steps, seed: see `local_lipschitz` and `local_monotonicity`.
     """
     model, known = double_precision(model, known)
-    denoise = known.denoiser(model.network)
     x = image.to(torch.complex128) / per_sample(known.scale, known.phase)
     points = torch.cat([neighbours(x, 1, 0.02, seed), neighbours(x, 1, 0.2, seed + 1)[1:]])
+    denoise = known.repeated(len(points)).denoiser(model.network)
     radii = (1e-2, 1e-1)
     stretch = local_lipschitz(
         denoise, points, power_steps=power_steps, ascent_steps=ascent_steps, radii=radii, seed=seed

@@ -18,7 +18,7 @@ from molrecon.reconstructors.robustness_bounds import data_robustness_bound, ope
 from molrecon.solvers.batched import norm, per_sample
 from molrecon.solvers.solution import Solution
 from molrecon.solvers.solver_settings import SolverSettings
-from operators import LinearOperator, Sense
+from operators import LinearOperator, Sense, SoftSense
 
 # Of the reconstructions inside an attack and of their gradients; what it finds is evaluated at the model's own.
 ATTACK_TOL = 1e-2
@@ -67,7 +67,7 @@ def check_data_perturbations(
         attack_steps: of projected gradient ascent, see `worst_case_kspace`.
     """
     generator = torch.Generator(kspace.device).manual_seed(seed)
-    project = operator.sampling if isinstance(operator, Sense) else None
+    project = operator.sampling if isinstance(operator, (Sense, SoftSense)) else None
     rough = coarser(model.solver, ATTACK_TOL, ATTACK_TOL)
 
     base, ratio = _solved(model, kspace, operator, known), model.weight_ratio(known)
