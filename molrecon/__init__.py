@@ -27,9 +27,10 @@ if TYPE_CHECKING:
     from molrecon.scans.settings import Settings
     from molrecon.solvers.solution import Solution
     from molrecon.solvers.solver_settings import SolverSettings
+    from molrecon.stream import process
     from molrecon.weights import available_models, load
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "MOL",
@@ -43,6 +44,7 @@ __all__ = [
     "UnreadableInput",
     "available_models",
     "load",
+    "process",
     "read_volume",
     "reconstruct_file",
     "reconstruct_volume",
@@ -61,6 +63,7 @@ _HOMES = {
     "UnreadableInput": "molrecon.io",
     "available_models": "molrecon.weights",
     "load": "molrecon.weights",
+    "process": "molrecon.stream",
     "read_volume": "molrecon.io",
     "reconstruct_file": "molrecon.scans.cohort.run",
     "reconstruct_volume": "molrecon.scans.reconstruction",

@@ -66,6 +66,13 @@ def seed(text: str) -> int:
     return int(text)
 
 
+def port(text: str) -> int:
+    """Return the number of a port, 0 to 65535."""
+    if not (text.isdecimal() and int(text) < 2**16):
+        raise argparse.ArgumentTypeError(f"{text}, expected a whole number from 0 to 65535")
+    return int(text)
+
+
 def device(text: str) -> str:
     """Return the name of a device; whether it can be used here is for torch to say, once the command runs."""
     kind, colon, index = text.partition(":")

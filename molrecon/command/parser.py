@@ -26,6 +26,7 @@ COMMANDS = (
     "info",
     "reconstruct",
     "status",
+    "serve",
     "compare",
     "certify",
     "robustness",

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from molrecon.command.argument_types import count
 from molrecon.command.exit_codes import EXIT_FAILED, EXIT_NOT_CONVERGED, EXIT_OK, EXIT_UNREADABLE
-from molrecon.command.messages import UsageError, hide_folders, usage, warn
+from molrecon.command.export_arguments import add_exports
+from molrecon.command.messages import hide_folders, usage, warn
 from molrecon.command.shared_arguments import add_data, add_map_sets, add_model
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="exit with code 5 when there are warnings about the data, which are printed in any case",
     )
+    add_exports(parser)
     _add_cohort(parser)
     add_data(parser)
     add_map_sets(parser)
@@ -85,6 +87,7 @@ def _add_cohort(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Reconstruct every input, go on after those that fail, and print what became of each."""
+    from molrecon.command._exports import chosen_exports, named_inputs, template_files
     from molrecon.command._shared_inputs import (
         chosen_device,
         load_chosen_model,
@@ -93,20 +96,23 @@ def run(args: argparse.Namespace) -> int:
         weights_files,
     )
     from molrecon.io import expand_inputs
+    from molrecon.io.bids import DESCRIPTION_FILE
     from molrecon.scans.cohort import check_outputs, reconstruct_cohort
     from molrecon.scans.cohort.without_folders import WithoutFolders
     from molrecon.scans.manifest import MANIFEST, OK
+    from molrecon.scans.outputs import check_replacement
     from molrecon.scans.settings import Settings
 
     with usage():
         shard = _chosen_shard(args)
         execute = _chosen_workers(args)
     device = chosen_device(args)
-    named = _named_inputs(args)
+    named, table = named_inputs(args)
     inputs = expand_inputs(named)
     out = Path(args.out)
-    others = [*named, *_list_file(args), *maps_files(args), *weights_files(args.model)]
-    without = WithoutFolders.around(*inputs, *others, out) if args.no_paths else str
+    others = [*named, *_list_file(args), *maps_files(args), *weights_files(args.model), *template_files(args)]
+    described = [] if args.bids is None else [Path(args.bids) / DESCRIPTION_FILE]
+    without = WithoutFolders.around(*inputs, *others, *described, folder=out) if args.no_paths else str
     if args.no_paths:
         hide_folders(without)
     model, source, solver = load_chosen_model(args)
@@ -120,7 +126,9 @@ def run(args: argparse.Namespace) -> int:
         progress=True,
     )
     with usage():
-        check_outputs(inputs, out, others, folders=not args.no_paths)
+        names = check_outputs(inputs, out, others, folders=not args.no_paths)
+        exports = chosen_exports(args, dict(zip(inputs, names, strict=True)), table)
+        check_replacement((path for name in names for path in exports.paths(out, name)), [*inputs, *others])
         out.mkdir(parents=True, exist_ok=True)
     entries = reconstruct_cohort(
         inputs,
@@ -132,6 +140,7 @@ def run(args: argparse.Namespace) -> int:
         folders=not args.no_paths,
         shard=shard,
         execute=execute,
+        exports=exports,
         report=_report,
     )
     statuses = [entry.status for entry in entries]
@@ -149,22 +158,6 @@ def exit_code(statuses: Sequence[str], *, warned: bool = False) -> int:
     if UNREADABLE in statuses or FAILED in statuses:
         return EXIT_FAILED
     return EXIT_NOT_CONVERGED if warned or NOT_CONVERGED in statuses or INCOMPLETE in statuses else EXIT_OK
-
-
-def _named_inputs(args: argparse.Namespace) -> list[Path]:
-    """Return the inputs of the command line and of the list."""
-    from molrecon.scans.cohort.worklist import parse_inputs
-
-    named = [Path(path) for path in args.inputs]
-    if args.inputs_from == "-":
-        named += parse_inputs(sys.stdin.buffer.read(), "stdin")
-    elif args.inputs_from is not None:
-        with usage():
-            content = Path(args.inputs_from).read_bytes()
-        named += parse_inputs(content, args.inputs_from)
-    if not named:
-        raise UsageError("reconstruct: no INPUT, expected some, or --inputs-from")
-    return named
 
 
 def _list_file(args: argparse.Namespace) -> list[Path]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import final
 from xml.etree import ElementTree
 
-from molrecon.io.volume import reading
+from molrecon.io.header import header_root
 
 __all__ = ["Sequence", "read_sequence"]
 
@@ -46,8 +46,7 @@ def read_sequence(path: Path, header: str | None, contrast: int = 0) -> Sequence
     """
     if header is None:
         return Sequence()
-    with reading(path, "an ISMRMRD XML header"):
-        root = ElementTree.fromstring(header)
+    root = header_root(path, header)
     parameters = "{*}sequenceParameters/{*}"
     hertz = _number(root, "{*}experimentalConditions/{*}H1resonanceFrequency_Hz")
     return Sequence(

@@ -129,13 +129,18 @@ def left_out_text(left_out: Mapping[str, int]) -> str:
 
 
 @contextmanager
-def reading(path: Path, expected: str) -> Iterator[None]:
-    """Turn whatever a format library raises inside the block into UnreadableInput."""
+def reading(path: Path, expected: str, *, quote: bool = True) -> Iterator[None]:
+    """Turn whatever a format library raises inside the block into UnreadableInput.
+
+    Without `quote`, the message and the traceback hold the kind of error only, not its text, which quotes the input.
+    """
     try:
         yield
     except UnreadableInput:
         raise
     except Exception as error:  # on damaged bytes the libraries raise nearly everything, to the user it is one thing
+        if not quote:
+            raise UnreadableInput(path, type(error).__name__, expected) from None
         raise UnreadableInput(path, f"{type(error).__name__} ({error})", expected) from error
 
 

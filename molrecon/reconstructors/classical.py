@@ -98,6 +98,8 @@ class CGSense(Reconstructor):
         solver: SolverSettings | None,
     ) -> Solution:
         settings = solver or self.solver
+        if settings.on_step is not None:
+            raise ValueError("CGSense: got on_step, expected None: rows are solved by themselves, each with its steps")
         right_side = operator.adjoint(kspace)
         if not isinstance(operator, Sense) or operator.chunk_axis != 1 or right_side.ndim < 3:
             return self._minimiser(operator, right_side, settings)

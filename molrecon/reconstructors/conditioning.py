@@ -1,4 +1,4 @@
-"""What a learned reconstructor is told about a scan before it starts: intensity, noise level, smooth phase, lambda."""
+"""What a learned reconstructor reads off a scan before it starts: intensity, noise level, smooth phase, lambda."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from molrecon.networks import Denoiser
-from molrecon.networks.denoiser import REFERENCE_NOISE
+from molrecon.networks.denoiser import REFERENCE_NOISE, from_channels, to_channels
 from molrecon.solvers.conjugate_gradient import conjugate_gradient
 from operators import LinearOperator, Sense, SoftSense, estimate_noise_level
 from operators.model_error import coil_model_error
@@ -100,16 +100,6 @@ class Conditioning:
             return from_channels(denoised.to(channels.dtype)).reshape(image.shape) * self.phase
 
         return denoise
-
-
-def to_channels(image: Tensor) -> Tensor:
-    """Return a complex image (batch, *spatial) as real and imaginary channels (batch, 2, *spatial)."""
-    return torch.view_as_real(image).movedim(-1, 1)
-
-
-def from_channels(channels: Tensor) -> Tensor:
-    """Return the complex image of real and imaginary channels, the inverse of `to_channels`."""
-    return torch.view_as_complex(channels.movedim(1, -1).contiguous())
 
 
 @torch.no_grad()

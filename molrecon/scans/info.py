@@ -154,7 +154,7 @@ def _odd(scan: Scan) -> list[str]:
     empty = sum(not one.any() for one in first.kspace)
     if empty:
         found[f"{empty} of {len(first.kspace)} slices hold no data and are delivered as zeros"] = None
-    rows = first.kspace.any(axis=(0, 1, 3))
+    rows = np.asarray(first.kspace.any(axis=(0, 1, 3)))
     if not rows.all():
         found[f"{int((~rows).sum())} of {len(rows)} samples of each readout are zero (partial echo)"] = None
     if _calibration(scan)["size"] == "none":

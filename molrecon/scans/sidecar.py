@@ -19,12 +19,9 @@ from molrecon.io import RawVolume, write_atomically
 from molrecon.scans.preparation import PreparedVolume
 from molrecon.scans.reconstruction import Reconstruction
 
-ACQUISITION_ATTRIBUTES = (
-    "acquisition",
-    "acceleration",
-    "num_low_frequency",
-    "conjugated",
-)  # patient_id stays out on purpose
+# Attributes of a file are free text, in which names have been found: only the words of fastMRI, and numbers, are kept.
+ACQUISITIONS = ("AXT1", "AXT1POST", "AXT1PRE", "AXT2", "AXFLAIR", "CORPD_FBK", "CORPDFS_FBK")
+ACQUISITION_NUMBERS = ("acceleration", "num_low_frequency", "conjugated")
 
 
 @final
@@ -53,7 +50,7 @@ def describe(prepared: PreparedVolume, result: Reconstruction, source: ModelSour
                 "kspace_shape": volume.kspace.shape,
                 "fully_sampled": volume.fully_sampled,
                 "left_out": dict(volume.left_out),
-                **{key: volume.attributes[key] for key in ACQUISITION_ATTRIBUTES if key in volume.attributes},
+                **_acquisition(volume),
             },
             "model": {**asdict(source), "method": result.method},
             "sampling": describe_sampling(volume),
@@ -102,6 +99,16 @@ def describe(prepared: PreparedVolume, result: Reconstruction, source: ModelSour
             "seconds": round(result.seconds, 3),
         }
     )
+
+
+def _acquisition(volume: RawVolume) -> dict[str, str | float | int]:
+    """Return what the file's attributes say of the measurement, as far as it can tell of no person."""
+    numbers = {key: volume.attributes[key] for key in ACQUISITION_NUMBERS if key in volume.attributes}
+    described: dict[str, str | float | int] = {
+        key: value for key, value in numbers.items() if not isinstance(value, str)
+    }
+    name = volume.attributes.get("acquisition")
+    return {"acquisition": name, **described} if name in ACQUISITIONS else described
 
 
 def describe_sampling(volume: RawVolume) -> dict[str, Any]:

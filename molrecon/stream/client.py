@@ -78,10 +78,8 @@ def stream_file(
         OSError: the connection.
         WireError: an answer that is no MRD stream.
     """
-    path = Path(path)
-    start = b"".join([encode_config(config), encode_header(_header(path))])
-    if parameters is not None:
-        start += encode_text(json.dumps({"parameters": dict(parameters)}))
+    messages = encode_file(path, config, parameters)
+    start = next(messages)
     answer: list[Answer | Exception] = []
     with socket.create_connection((host, port), timeout=timeout) as server:
         # Both directions at a time: a server may send images while the scan is still on its way.
@@ -89,9 +87,8 @@ def stream_file(
         reader.start()
         try:
             server.sendall(start)
-            for acquisition in _acquisitions(path):
-                server.sendall(encode_acquisition(acquisition))
-            server.sendall(encode_close())
+            for message in messages:
+                server.sendall(message)
         except OSError:  # it hung up: its last words say why
             pass
         finally:
@@ -99,6 +96,20 @@ def stream_file(
     if isinstance(answer[0], Exception):
         raise answer[0]
     return answer[0]
+
+
+def encode_file(path: str | Path, config: str, parameters: Mapping[str, object] | None = None) -> Iterator[bytes]:
+    """Yield the messages of a session, see `stream_file`: all that precedes the readouts first, CLOSE last.
+
+    Raises UnreadableInput.
+    """
+    path = Path(path)
+    start = encode_config(config) + encode_header(_header(path))
+    if parameters is not None:
+        start += encode_text(json.dumps({"parameters": dict(parameters)}))
+    yield start
+    yield from map(encode_acquisition, _acquisitions(path))
+    yield encode_close()
 
 
 def _receive(server: socket.socket, answer: list[Answer | Exception]) -> None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import final
 
 import numpy as np
 
-from molrecon.io import RawVolume
+from molrecon.io import Frame, Geometry
 from molrecon.io.header import parse_header
 from molrecon.io.mrd.purposes import OTHER_PURPOSES
 from molrecon.scans.reconstruction import Reconstruction
@@ -29,13 +28,14 @@ COPIED = (
     "user_int",
     "user_float",
 )
+NEAR_MM = 1e-2  # of positions that are one
 COUNTED = ("slice", "contrast", "phase", "repetition", "set")
 
 
 @final
 @dataclass(frozen=True, eq=False)
-class Series:
-    """Images in the order in which they are sent, numbered on.
+class ImageMaker:
+    """Makes the images of a scan, numbered in the order in which they are sent.
 
     Attributes:
         pixels: their type.
@@ -47,11 +47,11 @@ class Series:
     source: ModelSource
     heads: np.ndarray
 
-    def images(self, volume: RawVolume, result: Reconstruction, first_index: int) -> Iterator[Image]:
-        """Yield the slices of a reconstructed volume, each an image (1, 1, cols, rows): x is the readout.
+    def images(self, frame: Frame, result: Reconstruction, first_index: int) -> Iterator[Image]:
+        """Yield the slices of a reconstructed frame, each an image (1, 1, cols, rows): x is the readout.
 
         Args:
-            volume: as it was read.
+            frame: as it was read.
             result: its reconstruction.
             first_index: the number of the first image.
         """
@@ -59,7 +59,7 @@ class Series:
         scale = WHITE / peak if self.pixels == "uint16" and peak > 0 else 1.0
         for k, one in enumerate(result.image):
             values = np.rint(one * scale).astype("<u2") if self.pixels == "uint16" else one.astype("<f4")
-            head = _head(volume, self.heads, k)
+            head = _head(frame, self.heads, k)
             head["image_index"] = (first_index + k) % 2**16
             head["image_series_index"] = 1 + (first_index + k) // 2**16
             meta = self._meta(result, k, scale, peak, head)
@@ -100,38 +100,66 @@ class Series:
         return meta
 
 
-def _head(volume: RawVolume, heads: np.ndarray, slice_number: int) -> np.ndarray:
-    """Return the head of an image, from the readout of its slice that is nearest to the centre of k-space."""
-    cols = volume.kspace.shape[-1]
-    limits = None if volume.header is None else parse_header(Path(volume.path), volume.header).phase_limits
-    centre = cols // 2 if limits is None else limits[2]
-    keep = (heads["flags"] & sum(1 << (flag - 1) for flag in OTHER_PURPOSES)) == 0
-    keep &= heads["idx"]["slice"] == slice_number
-    distance = np.abs(heads["idx"]["kspace_encode_step_1"].astype(int) - centre)
+def _head(frame: Frame, heads: np.ndarray, k: int) -> np.ndarray:
+    """Return the head of image k of a frame: where it lies, and time stamps and counters of its central readout."""
+    volume = frame.volume
+    found = _central(frame, heads, k)
     head = np.zeros((), IMAGE_HEAD)
-    head["version"], head["image_type"] = 1, MAGNITUDE
-    if keep.any():
-        nearest = heads[np.flatnonzero(keep)[np.argmin(distance[keep])]]
+    head["version"], head["image_type"], head["slice"] = 1, MAGNITUDE, k
+    if found is not None:
         for name in COPIED:
-            head[name] = nearest[name]
+            head[name] = found[name]
         for name in COUNTED:
-            head[name] = nearest["idx"][name]
-    head["slice"] = slice_number
-    if volume.voxel_size is not None:
-        rows, cols = volume.recon_shape
+            head[name] = found["idx"][name]
+    rows, cols = volume.recon_shape
+    if volume.geometry is not None:
+        position, steps = _placed(volume.geometry, volume.recon_shape, k)
+        lengths = np.linalg.norm(steps, axis=1)
+        head["position"] = position
+        head["read_dir"], head["phase_dir"], through = steps / lengths[:, None]
+        if abs(float(head["slice_dir"] @ through)) < 0.99:  # else it has its own sign, whatever way the slices go
+            head["slice_dir"] = through
+        head["field_of_view"] = rows * lengths[0], cols * lengths[1], volume.geometry.slice_thickness
+    elif volume.voxel_size is not None:
         row_mm, column_mm, slice_mm = volume.voxel_size
         head["field_of_view"] = rows * row_mm, cols * column_mm, slice_mm
-        _centre(head, volume, row_mm, column_mm)
     return head
 
 
-def _centre(head: np.ndarray, volume: RawVolume, row_mm: float, column_mm: float) -> None:
-    """Move the position from the voxel n // 2 of the Fourier transform to the voxel m // 2 of the image.
+def _placed(geometry: Geometry, shape: tuple[int, int], k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the position (3,) of the central voxel of slice k, and its steps (3, 3): of x, y and z as they are sent.
 
-    They are the same voxel unless an odd number is cropped from an even one, or the reverse.
+    x is the readout, rows here; the centre of n voxels is n // 2.
     """
-    for name, spacing, full, kept in zip(
-        ("read_dir", "phase_dir"), (row_mm, column_mm), volume.kspace.shape[-2:], volume.recon_shape, strict=True
-    ):
-        voxels = kept // 2 - (full // 2 - (full - kept) // 2)
-        head["position"] = head["position"] + voxels * spacing * head[name]
+    steps = np.array([geometry.row_step, geometry.column_step, geometry.slice_step])
+    position: np.ndarray = geometry.origin + np.array([shape[0] // 2, shape[1] // 2, k]) @ steps
+    return position, steps
+
+
+def _central(frame: Frame, heads: np.ndarray, k: int) -> np.ndarray | None:
+    """Return the head of the readout of image k that is nearest to the centre of k-space; None if there is none."""
+    volume, idx = frame.volume, heads["idx"]
+    keep = (heads["flags"] & sum(1 << (flag - 1) for flag in OTHER_PURPOSES)) == 0
+    keep &= heads["encoding_space_ref"] == frame.encoding_space
+    for name in ("contrast", "phase", "repetition", "set"):
+        keep &= idx[name] == getattr(frame, name)
+    if volume.geometry is not None:
+        # Slices are delivered as they lie, whatever their numbers; the readouts of a 3D slab have one position.
+        away = np.linalg.norm(heads["position"] - _placed(volume.geometry, volume.recon_shape, k)[0], axis=1)
+        keep &= away <= np.min(away[keep], initial=np.inf) + NEAR_MM
+    elif (keep & (idx["slice"] == k)).any():
+        keep &= idx["slice"] == k
+    if not keep.any():
+        return None
+    distance = np.abs(idx["kspace_encode_step_1"].astype(int) - _centre(frame))
+    central: np.ndarray = heads[np.flatnonzero(keep)[np.argmin(distance[keep])]]
+    return central
+
+
+def _centre(frame: Frame) -> int:
+    """Return the number of the phase encode at the centre of k-space, by the header."""
+    volume = frame.volume
+    header = None if volume.header is None else parse_header(volume.path, volume.header, frame.encoding_space)
+    if header is not None and header.phase_limits is not None:
+        return header.phase_limits[2]
+    return int(volume.kspace.shape[-1]) // 2

@@ -1,4 +1,4 @@
-"""What a worker is given to do."""
+"""What a worker is given to do, and how it says that it has ended."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import final
 
 from molrecon.stream.config import Request
+
+# The last message of a worker; no message of the stream is so short. FAILED: it has sent a line that says why.
+DONE, FAILED = b"D", b"F"
 
 
 @final

@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
+from molrecon.io.xml_text import parse_xml
 from molrecon.stream import wire
 from molrecon.stream.wire import Limits, Read, WireError, read_all, skip
 
@@ -224,9 +225,9 @@ def _decode_meta(xml: str) -> dict[str, list[str]]:
     if not xml.strip():
         return {}
     try:
-        root = ElementTree.fromstring(xml)
-    except ElementTree.ParseError as error:
-        raise WireError(f"attributes of an image that are no XML ({error})") from error
+        root = parse_xml(xml)
+    except ValueError as error:
+        raise WireError(f"attributes of an image that are {error}") from error
     return {
         element.findtext("name", ""): [value.text or "" for value in element.findall("value")]
         for element in root.findall("meta")

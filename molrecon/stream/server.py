@@ -22,8 +22,8 @@ class StreamServer:
     """Serves scans from MRD streams.
 
     server = StreamServer(StreamSettings(model="mol-guided-2d"))
-    server.check()                        # ValueError if the model is not there
     server.listen("127.0.0.1", 9002)
+    server.check()                        # ValueError if the model is not there
     server.serve(stop)                    # until the event is set and the scans are finished
 
     Args:
@@ -49,6 +49,11 @@ class StreamServer:
         self._listener = socket.create_server((host, port), backlog=16)
         self._listener.settimeout(ACCEPT_SECONDS)
         return int(self._listener.getsockname()[1])
+
+    def close(self) -> None:
+        """Close the port."""
+        if self._listener is not None:
+            self._listener.close()
 
     def serve(self, stop: threading.Event) -> None:
         """Serve connections until `stop` is set; then close the port, and return when the scans are finished.

@@ -11,20 +11,23 @@ from pathlib import Path
 
 import torch
 
-from molrecon.io import UnreadableInput, read_volume
-from molrecon.io.volume import left_out_text
+from molrecon.io import UnreadableInput
+from molrecon.io.volume import image_data_left_out, left_out_text
 from molrecon.reconstructors.base import Reconstructor
 from molrecon.scans.methods import load_method
-from molrecon.scans.reconstruction import Reconstruction, reconstruct_volume
+from molrecon.scans.reconstruction import Reconstruction
+from molrecon.scans.scan import read_scan
+from molrecon.scans.scan_reconstruction import reconstruct_scan
+from molrecon.scans.series import frame_of
+from molrecon.scans.settings import Settings
 from molrecon.scans.sidecar import ModelSource
 from molrecon.solvers.solver_settings import SolverSettings
 from molrecon.stream.config import CG_SENSE, Request
-from molrecon.stream.images import Series
-from molrecon.stream.job import Job
+from molrecon.stream.images import ImageMaker
+from molrecon.stream.job import DONE, FAILED, Job
 from molrecon.stream.log_lines import ERROR, INFO, WARNING, log_line
 from molrecon.stream.messages import encode_image
 from molrecon.stream.spool import read_heads, write_mrd
-from molrecon.stream.workers import DONE, FAILED
 
 log = logging.getLogger(__name__)
 
@@ -58,20 +61,27 @@ def reconstruct_job(job: Job, send: Callable[[bytes], None]) -> None:
     path = job.spool.with_suffix(".h5")
     write_mrd(job.spool, path)
     job.spool.unlink()
-    volume = read_volume(path)
-    slices = len(volume.kspace)
+    scan = read_scan(path)
+    if scan.left_out:
+        level = WARNING if image_data_left_out(scan.left_out) else INFO
+        send(log_line(level, f"left out: {left_out_text(scan.left_out)}"))
     digest = f", weights {source.weights_sha256[:12]}" if source.weights_sha256 else ""
-    send(log_line(INFO, f"reconstructing {slices} slices with {source.name}{digest}"))
-    if volume.left_out:
-        level = WARNING if volume.incomplete else INFO
-        send(log_line(level, f"left out: {left_out_text(volume.left_out)}"))
-    result = reconstruct_volume(volume, model, solver=_solver(model, job.request), device=device)
-    for warning in result.warnings:
-        send(log_line(WARNING, str(warning)))
-    send(log_line(INFO if result.converged.all() else WARNING, _summary(result)))
-    series = Series(job.request.pixels, ModelSource(Path(source.name).name, source.weights_sha256), read_heads(path))
-    for image in series.images(volume, result, 1):
-        send(encode_image(image))
+    slices = sum(len(frame.volume.kspace) for frame in scan.frames)
+    frames = f" in {len(scan.frames)} volumes" if len(scan.frames) > 1 else ""
+    shown = ModelSource(Path(source.name).name, source.weights_sha256)
+    send(log_line(INFO, f"reconstructing {slices} slices{frames} with {shown.name}{digest}"))
+    maker, count = ImageMaker(job.request.pixels, shown, read_heads(path)), 0
+    settings = Settings(solver=_solver(model, job.request), device=device)
+    for one in reconstruct_scan(scan, model, settings):
+        for warning in one.result.warnings:
+            send(log_line(WARNING, str(warning)))
+        send(log_line(INFO if one.result.converged.all() else WARNING, _summary(one.result)))
+        for k, frame in enumerate(one.series.frames):
+            result = one.result if len(one.series.frames) == 1 else frame_of(one.result, k)
+            for image in maker.images(frame, result, 1 + count):
+                send(encode_image(image))
+            count += len(result.image)
+    send(log_line(INFO, f"{count} images sent"))
 
 
 def failure(error: Exception, job: Job) -> str:

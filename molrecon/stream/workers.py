@@ -11,15 +11,11 @@ import threading
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 
-from molrecon.stream.job import Job
+from molrecon.stream.job import DONE, FAILED, Job
 
 WORKER = "molrecon.stream.worker"
 POLL_SECONDS = 0.2
 LAST_SECONDS = 5  # for a process that has done its work to end by itself
-
-
-# The last message of a worker; no message of the stream is so short. FAILED: it has sent a line that says why.
-DONE, FAILED = b"D", b"F"
 
 
 class WorkerEnded(Exception):

@@ -7,18 +7,18 @@ from collections.abc import Callable
 from molrecon.networks import Denoiser, PlainNetwork, ResidualNetwork, UNet
 from molrecon.reconstructors.admm_net import ADMMNet
 from molrecon.reconstructors.deep_equilibrium import DeepEquilibrium
+from molrecon.reconstructors.learned import LearnedReconstructor
 from molrecon.reconstructors.modl import MoDL
 from molrecon.reconstructors.mol import MOL
 from molrecon.reconstructors.post_processing import PostProcessing
-from molrecon.reconstructors.unrolled import UnrolledReconstructor
 from molrecon.reconstructors.varnet import VarNet
 from molrecon.training.defaults import DESCRIPTIONS
 
-Trainable = MOL | DeepEquilibrium | UnrolledReconstructor | PostProcessing
+Trainable = LearnedReconstructor
 
 PLAIN_FEATURES = 39  # of the plain network: as many parameters as the strict one
 MONOTONICITY = 0.01
-PROXIMAL_MONOTONICITY = 0.05  # of DE-PROX: with 0.01 its iteration, H alone where nothing is measured, broke down
+PROXIMAL_MONOTONICITY = 0.05  # of DE-PROX: its iteration is H alone where nothing is measured
 
 
 def build(name: str, *, seed: int = 0, channels: int = 8, features: int = 32, levels: int = 5) -> Trainable:

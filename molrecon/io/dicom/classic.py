@@ -40,10 +40,10 @@ def write_dicom(
 
     Args:
         folder: replaced when it exists, as a whole; its parent is there.
-        image: (slices, rows, cols), or (time, slices, rows, cols) with `series.frame_seconds`; real, any unit.
+        image: (slices, rows, cols) or (time, slices, rows, cols); real, any unit.
         geometry: where the voxels are; None is refused.
         origin: what the image was made from, and how.
-        series: number, description, contrast, time step; None: a single volume, with default words.
+        series: number, description, contrast, time step; None: all as in `Series()`.
         template: patient and study of the exam; None: patient ANON, a study of its own.
 
     Returns:
@@ -56,7 +56,8 @@ def write_dicom(
         ModuleNotFoundError: pydicom is not installed.
     """
     series, folder = series or Series(), Path(folder)
-    values, place = check_image("write_dicom", image, geometry, series.frame_seconds is not None)
+    values, place = check_image("write_dicom", image, geometry)
+    in_time = np.ndim(image) == 4
     values, place = turned(values, place)
     stored, window = quantise(values), modules.window_of(values)
     shared = _shared(origin, series, template, place)
@@ -69,9 +70,8 @@ def write_dicom(
         frames = np.ndindex(values.shape[:2])
         for number, (name, (t, k)) in enumerate(zip(names, frames, strict=True), start=1):
             data = _frame(shared, stored.pixels[t, k], place, k, number)
-            index = (t, k) if series.frame_seconds is not None else (k,)
-            data.DerivationDescription = derivation(origin, index)
-            if series.frame_seconds is not None:
+            data.DerivationDescription = derivation(origin, (t, k) if in_time else (k,))
+            if in_time:
                 _add_time(data, t, len(values), series.frame_seconds, template)
             modules.save(data, new / name, "1.2.840.10008.5.1.4.1.1.4", uid(data.SeriesInstanceUID, t, k))
         if folder.exists():
@@ -123,9 +123,11 @@ def _frame(shared: Dataset, pixels: np.ndarray, geometry: Geometry, k: int, numb
     return data
 
 
-def _add_time(data: Dataset, t: int, frames: int, seconds: float, template: Template | None) -> None:
+def _add_time(data: Dataset, t: int, frames: int, seconds: float | None, template: Template | None) -> None:
     data.AcquisitionNumber = data.TemporalPositionIdentifier = t + 1
     data.NumberOfTemporalPositions = frames
+    if seconds is None:
+        return
     data.TemporalResolution = decimal(1000 * seconds)
     date, time = clock(template, t * seconds)
     data.AcquisitionTime = time

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from molrecon.io.dicom import modules
-from molrecon.io.dicom.layout import check_image, quantise, turned
+from molrecon.io.dicom.layout import Stored, check_image, quantise, turned
 from molrecon.io.dicom.origin import Origin, Series, comments, derivation, uid
 from molrecon.io.dicom.template import Template
 from molrecon.io.geometry import Geometry
@@ -43,16 +43,18 @@ def write_enhanced_dicom(
         ValueError, TypeError, OSError, ModuleNotFoundError: as `write_dicom`.
     """
     series, path = series or Series(), Path(path)
-    values, place = check_image("write_enhanced_dicom", image, geometry, series.frame_seconds is not None)
+    values, place = check_image("write_enhanced_dicom", image, geometry)
+    in_time = np.ndim(image) == 4
     values, place = turned(values, place)
     stored = quantise(values)
     data = modules.common(origin, series, template, "enhanced")
     instance = uid(data.SeriesInstanceUID, "enhanced")
     _add_image(data, origin)
-    _add_dimensions(data, uid(data.SeriesInstanceUID, "dimensions"), series.frame_seconds is not None)
+    _add_dimensions(data, uid(data.SeriesInstanceUID, "dimensions"), in_time)
     data.SharedFunctionalGroupsSequence = [_shared_groups(place, stored, modules.window_of(values), series)]
     data.PerFrameFunctionalGroupsSequence = [
-        _frame_groups(place, t, k, origin, series) for t, k in np.ndindex(values.shape[:2])
+        _frame_groups(place, (t, k) if in_time else (k,), origin, series.frame_seconds)
+        for t, k in np.ndindex(values.shape[:2])
     ]
     data.NumberOfFrames = values.shape[0] * values.shape[1]
     data.InstanceNumber = 1
@@ -95,7 +97,7 @@ def _add_dimensions(data: Dataset, organisation: str, series: bool) -> None:
         data.DimensionIndexSequence.append(index)
 
 
-def _shared_groups(place: Geometry, stored: modules.Stored, window: tuple[float, float], series: Series) -> Dataset:
+def _shared_groups(place: Geometry, stored: Stored, window: tuple[float, float], series: Series) -> Dataset:
     from pydicom import Dataset
 
     groups, measures, plane, values, frame_type = (Dataset() for _ in range(5))
@@ -127,20 +129,22 @@ def _anatomy() -> Dataset:
     return anatomy
 
 
-def _frame_groups(place: Geometry, t: int, k: int, origin: Origin, series: Series) -> Dataset:
+def _frame_groups(place: Geometry, index: tuple[int, ...], origin: Origin, frame_seconds: float | None) -> Dataset:
+    """Return what is said of frame (time, slice), or of a slice of a single volume."""
     from pydicom import Dataset
 
     groups, content, position = Dataset(), Dataset(), Dataset()
+    k = index[-1]
     content.StackID, content.InStackPositionNumber = "1", k + 1
     content.DimensionIndexValues = [1, k + 1]
-    index: tuple[int, ...] = (k,)
-    if series.frame_seconds is not None:
-        index = (t, k)
+    if len(index) == 2:
+        t = index[0]
         content.TemporalPositionIndex = t + 1
         content.DimensionIndexValues = [1, t + 1, k + 1]
-        offset = Dataset()
-        offset.TemporalPositionTimeOffset = t * series.frame_seconds
-        groups.TemporalPositionSequence = [offset]
+        if frame_seconds is not None:
+            offset = Dataset()
+            offset.TemporalPositionTimeOffset = t * frame_seconds
+            groups.TemporalPositionSequence = [offset]
     content.FrameComments = derivation(origin, index)
     position.ImagePositionPatient = modules.position(place, k)
     groups.FrameContentSequence, groups.PlanePositionSequence = [content], [position]

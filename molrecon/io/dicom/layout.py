@@ -35,7 +35,7 @@ class Stored:
     intercept: str
 
 
-def check_image(who: str, image: np.ndarray, geometry: Geometry | None, series: bool) -> tuple[np.ndarray, Geometry]:
+def check_image(who: str, image: np.ndarray, geometry: Geometry | None) -> tuple[np.ndarray, Geometry]:
     """Return the image as float64 (time, slices, rows, cols), and the geometry.
 
     Raises:
@@ -50,8 +50,8 @@ def check_image(who: str, image: np.ndarray, geometry: Geometry | None, series: 
     image = np.asarray(image)
     if image.dtype.kind not in "biuf":
         raise TypeError(f"{who}: image of dtype {image.dtype}, expected real (take the magnitude first)")
-    if image.ndim != 3 + series or image.size == 0 or not np.isfinite(image).all():
-        axes = "(time, slices, rows, cols)" if series else "(slices, rows, cols)"
+    if image.ndim not in (3, 4) or image.size == 0 or not np.isfinite(image).all():
+        axes = "(slices, rows, cols) or (time, slices, rows, cols)"
         raise ValueError(f"{who}: image {image.shape}, expected {axes}, finite and not empty")
     if max(image.shape[-2:]) > LARGEST:
         raise ValueError(f"{who}: image {image.shape}, expected at most {LARGEST} rows and columns")
@@ -59,7 +59,7 @@ def check_image(who: str, image: np.ndarray, geometry: Geometry | None, series: 
     skewed = max(abs(float(units[i] @ units[j])) for i, j in ((0, 1), (0, 2), (1, 2)))
     if skewed > RIGHT_ANGLE:
         raise ValueError(f"{who}: the axes' cosines reach {skewed:.3g}, expected right angles between them")
-    return image.astype(np.float64)[(None,) * (not series)], geometry
+    return image.astype(np.float64)[(None,) * (4 - image.ndim)], geometry
 
 
 def turned(image: np.ndarray, geometry: Geometry) -> tuple[np.ndarray, Geometry]:

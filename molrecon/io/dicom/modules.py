@@ -39,7 +39,7 @@ def common(origin: Origin, series: Series, template: Template | None, form: str)
     else:
         template.copy(data, (*PATIENT, *STUDY, *FRAME, *FIELD))
     data.Modality = "MR"
-    data.SeriesInstanceUID = series_uid(origin, series, form)
+    data.SeriesInstanceUID = series_uid(origin, series, data.StudyInstanceUID, form)
     data.SeriesNumber = series.number
     data.SeriesDescription = f"{series.description[:48].rstrip()} RESEARCH ONLY"
     if "PatientPosition" not in data:

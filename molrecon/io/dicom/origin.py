@@ -56,7 +56,8 @@ class Series:
         description: a few words, to which RESEARCH ONLY is added.
         number: of the series; those of the scanner are far below the default.
         contrast: counted from 0; becomes the echo number. Each contrast is a series of its own.
-        frame_seconds: time from frame to frame of an image (time, slices, rows, cols); None for a single volume.
+        frame_seconds: time from frame to frame of an image (time, slices, rows, cols); None for a single volume, and
+            where it is unknown.
         sequence: parameters of the pulse sequence, as far as they are known.
     """
 
@@ -80,13 +81,14 @@ def uid(*parts: object) -> str:
     return f"2.25.{int.from_bytes(digest[:16], 'big') >> 1}"
 
 
-def series_uid(origin: Origin, series: Series, form: str) -> str:
+def series_uid(origin: Origin, series: Series, study: str, form: str) -> str:
     """Return the UID of a series, the same when the same scan is reconstructed again in the same way.
 
-    `form` is "classic" or "enhanced": the two are different objects, and an archive may be given both.
+    `study` is the study's UID: an object belongs to one study. `form` is "classic" or "enhanced": the two are different
+    objects, and an archive may be given both.
     """
     facts = (origin.input_sha256, origin.model, origin.weights_sha256, origin.settings_sha256, origin.version)
-    return uid(*facts, form, series.contrast)
+    return uid(*facts, study, form, series.description, series.number, series.contrast)
 
 
 def derivation(origin: Origin, index: tuple[int, ...] | None) -> str:

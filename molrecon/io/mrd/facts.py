@@ -6,9 +6,8 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
-from xml.etree import ElementTree
 
-from molrecon.io.volume import reading
+from molrecon.io.header import header_root
 
 TICK = 2.5e-3  # seconds, of time stamps as scanners and their converters write them; the format leaves it open
 
@@ -36,17 +35,16 @@ class Facts:
 
 def parse_facts(path: Path, xml: str) -> Facts:
     """Read an ISMRMRD header that `parse_header` accepted. Raises UnreadableInput."""
-    with reading(path, "an ISMRMRD XML header"):
-        root = ElementTree.fromstring(xml)
-        system = "{*}acquisitionSystemInformation/{*}"
-        bandwidth = _positive(root.findtext(system + "relativeReceiverNoiseBandwidth", ""))
-        milliseconds = _positive(root.findtext("{*}sequenceParameters/{*}TR", ""))
-        return Facts(
-            vendor=root.findtext(system + "systemVendor", "").strip(),
-            relative_noise_bandwidth=1.0 if bandwidth is None else bandwidth,
-            repetition_time=None if milliseconds is None else milliseconds / 1000,
-            encodings=len(root.findall("{*}encoding")),
-        )
+    root = header_root(path, xml)
+    system = "{*}acquisitionSystemInformation/{*}"
+    bandwidth = _positive(root.findtext(system + "relativeReceiverNoiseBandwidth", ""))
+    milliseconds = _positive(root.findtext("{*}sequenceParameters/{*}TR", ""))
+    return Facts(
+        vendor=root.findtext(system + "systemVendor", "").strip(),
+        relative_noise_bandwidth=1.0 if bandwidth is None else bandwidth,
+        repetition_time=None if milliseconds is None else milliseconds / 1000,
+        encodings=len(root.findall("{*}encoding")),
+    )
 
 
 def _positive(text: str) -> float | None:

@@ -15,11 +15,12 @@ from molrecon.io.volume import left_out_text
 from molrecon.reconstructors.base import Reconstructor
 from molrecon.scans.cohort.without_folders import WithoutFolders
 from molrecon.scans.data_warnings import DataWarning
+from molrecon.scans.exports import NO_EXPORTS, Exports
 from molrecon.scans.manifest import FAILED, UNREADABLE, Entry, now, status_of, write_record
 from molrecon.scans.outputs import output_paths, written_paths
 from molrecon.scans.reconstruction import Reconstruction
 from molrecon.scans.scan import read_scan
-from molrecon.scans.scan_reconstruction import reconstruct_scan, write_scan
+from molrecon.scans.scan_reconstruction import SeriesReconstruction, reconstruct_scan, write_scan
 from molrecon.scans.series import joined
 from molrecon.scans.settings import Settings
 from molrecon.scans.sidecar import ModelSource, versions
@@ -48,6 +49,7 @@ class Recipe:
         out: the folder, which is there; None: nothing is written.
         resume: see `reconstruct_cohort`.
         folders: False: nothing that is written names a folder, see `WithoutFolders`.
+        exports: what is written beside the ordinary outputs.
     """
 
     source: ModelSource
@@ -56,6 +58,11 @@ class Recipe:
     out: Path | None
     resume: bool = False
     folders: bool = True
+    exports: Exports = NO_EXPORTS
+
+    def outputs_sha256(self, item: Item) -> str:
+        """Return the hash of all but input and weights that the outputs of an item depend on."""
+        return self.exports.settings_sha256(item.name, self.settings_sha256)
 
     @property
     def shown_source(self) -> ModelSource:
@@ -92,7 +99,8 @@ def carry_out(item: Item, model: Reconstructor, recipe: Recipe) -> Outcome:
 def conclude(item: Item, recipe: Recipe, entry: Entry) -> Outcome:
     """Write the record of an item; a disk that takes none does not stop the run, and the manifest may tell of it."""
     if not recipe.folders:
-        entry = WithoutFolders.around(item.path, recipe.source.name, recipe.out).entry(entry)
+        around = WithoutFolders.around(item.path, recipe.source.name, *recipe.exports.outside(), folder=recipe.out)
+        entry = around.entry(entry)
     if recipe.out is None:
         return Outcome(item.name, entry, None)
     same = {
@@ -118,14 +126,44 @@ def reconstruct_one(item: Item, model: Reconstructor, recipe: Recipe) -> Reconst
     scan = read_scan(item.path)
     if not recipe.folders:
         scan = scan.renamed(Path(item.path.name))
+    if recipe.out is not None:
+        recipe.exports.check(item.name, scan.frames[0].volume)
     found = reconstruct_scan(scan, model, recipe.settings)
     if recipe.out is not None:
-        write_scan(recipe.out, item.name, found, recipe.shown_source, recipe.settings_sha256)
+        _export(item, recipe, found)  # first: where the sidecar is, everything else is there too
+        write_scan(recipe.out, item.name, found, recipe.shown_source, recipe.outputs_sha256(item))
     return joined([one.result for one in found])
 
 
+def _export(item: Item, recipe: Recipe, found: Sequence[SeriesReconstruction]) -> None:
+    if recipe.out is None or recipe.exports.none:
+        return
+    output_paths(recipe.out, item.name)[-1].unlink(missing_ok=True)
+    for one in found:
+        recipe.exports.write(
+            recipe.out,
+            item.name,
+            one.first.volume,
+            one.result,
+            recipe.shown_source,
+            recipe.settings_sha256,
+            entities=one.series.entities,
+            contrast=one.series.frames[0].contrast,
+        )
+
+
+def _all_paths(item: Item, recipe: Recipe) -> list[Path]:
+    """Return what an earlier run wrote for an item, the sidecar last."""
+    if recipe.out is None:
+        return []
+    images = _sidecar(item, recipe).get("image")
+    entities = [str(one.get("entities", "")) for one in images] if isinstance(images, list) else [""]
+    exported = [path for one in entities for path in recipe.exports.paths(recipe.out, item.name, one)]
+    return [*exported, *written_paths(recipe.out, item.name)]
+
+
 def _attempt(item: Item, model: Reconstructor, recipe: Recipe) -> Entry:
-    path, out = item.path, recipe.out
+    path = item.path
     earlier = _input(_sidecar(item, recipe))
     older = f"; {item.name}.* in the folder are older, of {earlier.get('path')}" if earlier else ""
     try:
@@ -135,7 +173,7 @@ def _attempt(item: Item, model: Reconstructor, recipe: Recipe) -> Entry:
     except Exception as error:  # whatever it is, the other volumes go on, and the manifest and exit code tell of it
         log.info("%s failed", path, exc_info=True)
         return Entry(str(path), FAILED, f"{type(error).__name__}: {error}{older}", [])
-    outputs = [] if out is None else [str(output) for output in written_paths(out, item.name)]
+    outputs = [str(output) for output in _all_paths(item, recipe)]
     message, left_out = _message(result), dict(result.left_out)
     if earlier.get("sha256") not in (None, _input(_sidecar(item, recipe)).get("sha256")):
         message += f"; replaced the outputs of {earlier.get('path')}"
@@ -168,15 +206,15 @@ def _kept(item: Item, recipe: Recipe) -> Entry | None:
     """Return the entry of an input whose outputs are there and would come out the same, None for any other."""
     if recipe.out is None:
         return None
-    outputs, sidecar = written_paths(recipe.out, item.name), _sidecar(item, recipe)
-    if not sidecar or not all(output.is_file() for output in outputs):
+    outputs, sidecar = _all_paths(item, recipe), _sidecar(item, recipe)
+    if not sidecar or not all(output.exists() for output in outputs):
         return None
     try:
         converged = bool(sidecar["summary"]["converged"])
         left_out = {str(words): int(count) for words, count in sidecar["input"]["left_out"].items()}
         warnings = [DataWarning(**warning) for warning in sidecar["warnings"]]
         found = sidecar["model"]["weights_sha256"], sidecar.get("settings_sha256")
-        same = found == (recipe.source.weights_sha256, recipe.settings_sha256)
+        same = found == (recipe.source.weights_sha256, recipe.outputs_sha256(item))
         same = same and sidecar["input"]["sha256"] == input_sha256(item.path)  # last: it reads the whole input
     except (KeyError, TypeError, ValueError, AttributeError):  # a sidecar of something else, or no such input
         return None

@@ -9,6 +9,7 @@ from molrecon.reconstructors.base import Reconstructor
 from molrecon.reconstructors.defaults import DEFAULT_MODEL
 from molrecon.scans.cohort.one_volume import Execute, Item, Outcome, Recipe, in_this_process, reconstruct_one
 from molrecon.scans.cohort.worklist import WHOLE, Shard
+from molrecon.scans.exports import NO_EXPORTS, Exports
 from molrecon.scans.manifest import MANIFEST, Entry, missing, write_list, write_manifest
 from molrecon.scans.methods import load_method
 from molrecon.scans.outputs import check_replacement, output_names, output_paths
@@ -61,6 +62,7 @@ def reconstruct_cohort(
     folders: bool = True,
     shard: Shard = WHOLE,
     execute: Execute = in_this_process,
+    exports: Exports = NO_EXPORTS,
     report: Callable[[Entry], None] | None = None,
 ) -> list[Entry]:
     """Reconstruct the inputs into a folder, with a record of each and a manifest at the end (`manifest`).
@@ -78,6 +80,7 @@ def reconstruct_cohort(
         shard: the part of the inputs that is done here. All parts need the same list of inputs, from which the names
             come; the part that finds a record of every one writes the manifest.
         execute: who does the work: this process, or `parallel.InWorkers`.
+        exports: what is written beside the ordinary outputs.
         report: called with every entry as soon as it is known.
 
     Returns:
@@ -88,11 +91,12 @@ def reconstruct_cohort(
         OSError: the folder cannot be made or the manifest not written.
     """
     names = check_outputs(inputs, out, folders=folders)
+    check_replacement((path for name in names for path in exports.paths(out, name)), inputs)
     out.mkdir(parents=True, exist_ok=True)
     items = [Item(path, name) for path, name in zip(inputs, names, strict=True)]
     write_list(out, {item.name: str(item.path) if folders else item.path.name for item in items})
     mine = shard.take(items)
-    recipe = Recipe(source, settings, settings.sha256(model), out, resume, folders)
+    recipe = Recipe(source, settings, settings.sha256(model), out, resume, folders, exports)
     outcomes: dict[str, Outcome] = {}
     try:
         for outcome in execute(model, recipe, mine):

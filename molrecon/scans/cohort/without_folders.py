@@ -37,10 +37,11 @@ class WithoutFolders:
         return cls(re.compile(rf"(?<![\w./-])(?:{inside}(/+)|{alone}(?![\w.-]))"))
 
     @classmethod
-    def around(cls, *files: str | Path | None) -> WithoutFolders:
-        """Return what takes out the folders in which these files, or folders, lie, and folders themselves."""
-        named = [Path(file) for file in files if file is not None]
-        return cls.of([path for path in named if path.is_dir()] + [path.parent for path in named])
+    def around(cls, *files: str | Path, folder: Path | None = None) -> WithoutFolders:
+        """Return what takes out the folders in which these files lie, and one more."""
+        named = [Path(file) for file in files]
+        inside = [path for path in named if path.is_dir()]
+        return cls.of([*inside, *(path.parent for path in named), *([] if folder is None else [folder])])
 
     def __call__(self, text: str) -> str:
         """Return the text without them."""

@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from molrecon.__main__ import main
 from molrecon.command.compare import METHODS
+from molrecon.command.parser import main
 from molrecon.networks import ResidualNetwork
 from molrecon.reconstructors.base import Reconstructor
 from molrecon.reconstructors.mol import MOL

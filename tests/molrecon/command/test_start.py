@@ -67,7 +67,7 @@ WRONG_ARGUMENTS = (
 def test_help_and_wrong_arguments_wait_for_nothing() -> None:
     lines = ("--version", "--help", *(f"{name} --help" for name in COMMANDS), *WRONG_ARGUMENTS)
     code = f"""
-from molrecon.__main__ import main
+from molrecon.command.parser import main
 for line in {lines!r}:
     try:
         main(line.split())

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from molrecon.__main__ import main
 from molrecon.command import _train_plan
+from molrecon.command.parser import main
 from molrecon.reconstructors.base import Reconstructor
 from molrecon.reconstructors.post_processing import PostProcessing
 from molrecon.reconstructors.varnet import VarNet

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from molrecon.__main__ import main
+from molrecon.command.parser import main
 from molrecon.guarantees.certify import CertifiedScan, certify, sample_problem, volume_problem
 from molrecon.guarantees.certify_report import as_dict, describe
 from molrecon.io import read_volume

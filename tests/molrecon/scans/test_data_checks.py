@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from molrecon.__main__ import main
+from molrecon.command.parser import main
 from molrecon.io import RawVolume, read_npy, read_volume
 from molrecon.reconstructors.base import Reconstructor
 from molrecon.reconstructors.classical import CGSense, ZeroFilled

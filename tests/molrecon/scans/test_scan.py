@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import h5py
 import nibabel
@@ -87,6 +88,7 @@ def test_calibration_is_the_mean_of_what_was_measured() -> None:
     scan = Scan.from_arrays(kspace, mask).calibrated()
     expected = np.concatenate([kspace[0, ..., :8], kspace[..., 8:12].mean(axis=0), kspace[1, ..., 12:]], axis=-1)
     for frame in scan.frames:
+        assert frame.volume.calibration is not None
         np.testing.assert_allclose(frame.volume.calibration, expected, rtol=1e-5, atol=1e-6)
     own = np.ones_like(kspace[0])
     given = Scan.from_arrays(kspace, mask, calibration=own).calibrated()
@@ -158,7 +160,12 @@ def test_interleaved_repetitions_share_maps_that_none_of_them_could_give(tmp_pat
 def test_frames_of_one_scan_share_maps_and_become_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     estimated = []
     estimate = preparation._estimate_maps
-    monkeypatch.setattr(preparation, "_estimate_maps", lambda *args: estimated.append(1) or estimate(*args))
+
+    def counted(*args: Any) -> Any:
+        estimated.append(1)
+        return estimate(*args)
+
+    monkeypatch.setattr(preparation, "_estimate_maps", counted)
     kspace, _ = noisy(tmp_path, np.eye(COILS), 1e-3)
     scan = Scan.from_arrays(np.stack([kspace, 1.5 * kspace]), time_step=0.5, voxel_size=(2.0, 2.0, 5.0))
     (found,) = reconstruct_scan(scan, CGSense(1e-3))
@@ -167,7 +174,7 @@ def test_frames_of_one_scan_share_maps_and_become_files(tmp_path: Path, monkeypa
     np.testing.assert_array_equal(frame_of(found.result, 1).image, image[1])
     assert frame_of(found.result, 1).converged.shape == (1,)
     write_scan(tmp_path, "one", [found], ModelSource("cg-sense", None), "hash")
-    nifti = nibabel.load(tmp_path / "one.nii.gz")
+    nifti: Any = nibabel.load(tmp_path / "one.nii.gz")
     assert nifti.shape == (*image.shape[:0:-1], 2) and nifti.header.get_zooms()[3] == 0.5
     sidecar = json.loads((tmp_path / "one.json").read_text())
     assert [frame["repetition"] for frame in sidecar["frames"]] == [0, 1] and len(sidecar["slices"]) == 2

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from molrecon.__main__ import main
+from molrecon.command.parser import main
 from molrecon.guarantees.robustness import _noise, take_slices
 from molrecon.io import RawVolume, read_volume
 from molrecon.networks import ResidualNetwork

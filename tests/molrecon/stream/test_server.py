@@ -23,7 +23,7 @@ from molrecon.stream.server import StreamServer
 from molrecon.stream.session import StreamSettings
 from molrecon.stream.wire import Limits, socket_reader
 
-from .conftest import PLANTED, header, null_session
+from .conftest import PLANTED, header, null_session, write_scan
 
 
 def exchange(port: int, content: bytes) -> bytes:
@@ -58,10 +58,19 @@ def test_images_say_where_they_are_and_what_they_are(port, scan):
         np.testing.assert_array_equal(head["slice_dir"], (0, 0, -1))
         np.testing.assert_allclose(head["field_of_view"], (192, 192, 4))
         assert head["acquisition_time_stamp"] == 1000 * number + 32  # of the central readout
-        assert (head["slice"], head["image_index"], head["image_series_index"]) == (number, number + 1, 1)
+        assert [int(head[name]) for name in ("slice", "image_index", "image_series_index")] == [number, number + 1, 1]
         assert image.meta["DataRole"] == ["Image"] and "RESEARCH ONLY" in image.meta["ImageComments"][0]
         assert [float(value) for value in image.meta["ImageRowDir"]] == [0, 1, 0]
     assert first.head["image_type"] == 1
+
+
+def test_slices_are_sent_as_they_lie_with_their_own_numbers(port, tmp_path):
+    path = write_scan(tmp_path / "interleaved.h5", rows=32, cols=32, slices=4, order=(0, 2, 1, 3))
+    answer = stream_file(path, port=port)
+    np.testing.assert_array_equal(answer.volume(), reconstruct_file(path, model="cg-sense").image)
+    assert [int(image.head["slice"]) for image in answer.images] == [3, 1, 2, 0]  # along slice_dir
+    assert [float(image.head["position"][2]) for image in answer.images] == [15, 10, 5, 0]
+    assert [int(image.head["acquisition_time_stamp"]) for image in answer.images] == [3016, 1016, 2016, 16]
 
 
 def test_pixels_may_be_whole_numbers(port, scan):
@@ -76,12 +85,17 @@ def test_pixels_may_be_whole_numbers(port, scan):
 
 
 @pytest.mark.parametrize(
-    "options", [("-a", "2", "-w", "16", "-C"), ("-r", "2"), ("-a", "3", "-r", "2", "-w", "18")], ids=str
+    ("options", "repetitions"),
+    [(("-a", "2", "-w", "16", "-C"), 2), (("-r", "2"), 2), (("-a", "3", "-r", "2", "-w", "18"), 6)],
+    ids=str,
 )
-def test_scans_of_the_reference_generator(port, generated, options):
+def test_scans_of_the_reference_generator(port, generated, options, repetitions):
     path = generated(*options)
     answer = stream_file(path, port=port)
-    np.testing.assert_array_equal(answer.volume(), reconstruct_file(path, model="cg-sense").image)
+    expected = reconstruct_file(path, model="cg-sense").image
+    np.testing.assert_array_equal(answer.volume(), expected.reshape(repetitions, *expected.shape[-2:]))
+    assert [int(image.head["repetition"]) for image in answer.images] == list(range(repetitions))
+    assert [int(image.head["image_index"]) for image in answer.images] == list(range(1, 1 + repetitions))
     with h5py.File(path, "r") as file:
         truth = np.abs(file["dataset/phantom"][0]["real"] + 1j * file["dataset/phantom"][0]["imag"])
     found = answer.images[0].pixels[0, 0]
@@ -223,4 +237,4 @@ def test_nobody_is_named(port, scan, caplog):
     said = [caplog.text, *answer.texts, *(str(image.meta) for image in answer.images)]
     assert not any(PLANTED in text or "1911" in text for text in said)
     with h5py.File(scan, "r") as file:
-        assert PLANTED in ElementTree.fromstring(file["dataset/xml"][0]).find(".//{*}patientName").text
+        assert PLANTED in ElementTree.fromstring(file["dataset/xml"][0]).findtext(".//{*}patientName", "")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from molrecon.__main__ import main
+from molrecon.command.parser import main
 from molrecon.networks import ResidualNetwork
 from molrecon.reconstructors.mol import MOL
 from molrecon.weights import available_models, load, load_card, save

@@ -53,13 +53,13 @@ def test_what_else_is_refused(tmp_path: Path, image: np.ndarray, origin: Origin)
         write_dicom(tmp_path / "out", image, replace(place, slice_step=(1.0, 0.0, 4.0)), origin)
     with pytest.raises(TypeError, match="complex64, expected real"):
         write_dicom(tmp_path / "out", image.astype(np.complex64), place, origin)
-    with pytest.raises(ValueError, match=r"expected \(time, slices, rows, cols\)"):
-        write_dicom(tmp_path / "out", image, place, origin, series=Series(frame_seconds=1.0))
+    with pytest.raises(ValueError, match=r"expected \(slices, rows, cols\) or \(time, slices, rows, cols\)"):
+        write_dicom(tmp_path / "out", image[0], place, origin)
     with pytest.raises(ValueError, match="finite"):
         write_dicom(tmp_path / "out", image * np.nan, place, origin)
     for wrong in ({"frame_seconds": 0.0}, {"contrast": -1}, {"number": -1}):
         with pytest.raises(ValueError, match="Series"):
-            Series(**wrong)  # type: ignore[arg-type]
+            Series(**wrong)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -134,7 +134,7 @@ def test_the_same_again_is_the_same_object(tmp_path: Path, image: np.ndarray, or
 
 def test_every_object_has_its_own_identifier(tmp_path: Path, image: np.ndarray, origin: Origin) -> None:
     place = GEOMETRIES["axial"]
-    origins = [origin, *(replace(origin, **{name: "00" * 32}) for name in ("weights_sha256", "settings_sha256"))]
+    origins = [origin, replace(origin, weights_sha256="00" * 32), replace(origin, settings_sha256="00" * 32)]
     paths = [write_dicom(tmp_path / f"{k}", image, place, one) for k, one in enumerate(origins)]
     paths.append(write_dicom(tmp_path / "contrast", image, place, origin, series=Series(contrast=1)))
     paths.append([write_enhanced_dicom(tmp_path / "e.dcm", image, place, origin)])
@@ -147,6 +147,17 @@ def test_every_object_has_its_own_identifier(tmp_path: Path, image: np.ndarray, 
     assert len({(data.StudyInstanceUID, data.FrameOfReferenceUID) for series in found for data in series}) == 1
     other = write_dicom(tmp_path / "other", image, place, replace(origin, input_sha256="00" * 32))
     assert pydicom.dcmread(other[0]).StudyInstanceUID != found[0][0].StudyInstanceUID
+
+
+def test_another_study_gets_other_objects(tmp_path: Path, image: np.ndarray, origin: Origin) -> None:
+    template = read_template(template_file(tmp_path / "t.dcm"))
+    paths = [
+        write_dicom(tmp_path / name, image, GEOMETRIES["axial"], origin, template=one)[0]
+        for name, one in (("a", None), ("b", template))
+    ]
+    first, second = (pydicom.dcmread(path) for path in paths)
+    assert first.SOPInstanceUID != second.SOPInstanceUID
+    assert first.SeriesInstanceUID != second.SeriesInstanceUID
 
 
 def test_without_a_template_there_is_no_identity(tmp_path: Path, image: np.ndarray, origin: Origin) -> None:

@@ -77,24 +77,32 @@ def test_a_single_slice(form: str, tmp_path: Path, image: np.ndarray, geometry: 
 
 
 @pytest.mark.parametrize("form", ["classic", "enhanced"])
+@pytest.mark.parametrize("seconds", [2.5, None])
 def test_a_series_in_time(
-    form: str, tmp_path: Path, image: np.ndarray, geometry: Geometry, origin: Origin, errors: Errors
+    seconds: float | None,
+    form: str,
+    tmp_path: Path,
+    image: np.ndarray,
+    geometry: Geometry,
+    origin: Origin,
+    errors: Errors,
 ) -> None:
     frames = np.stack([image, image[:, ::-1], 0.5 * image, image[..., ::-1]])
     bound = np.full((4, 3), 1e-4)
     origin = Origin("ab" * 32, "mol-2d", None, "ef" * 32, "0.2.0", "certified", bound)
-    paths = write(form, tmp_path / "out", frames, geometry, origin, Series(frame_seconds=2.5))
+    paths = write(form, tmp_path / "out", frames, geometry, origin, Series(frame_seconds=seconds))
     assert errors(paths[-1]) == []
     found = converted(tmp_path / "out", tmp_path / "nifti")
     assert found.shape[3] == 4
     assert_same_voxels(found, frames, geometry)
     data = pydicom.dcmread(paths[-1])
     if form == "classic":
-        assert found.header.get_zooms()[3] == 2.5
-        assert len({pydicom.dcmread(path).AcquisitionTime for path in paths}) == 4
         assert (data.TemporalPositionIdentifier, data.NumberOfTemporalPositions) == (4, 4)
-        assert data.TemporalResolution == 2500
-    else:
+        if seconds is not None:
+            assert found.header.get_zooms()[3] == 2.5
+            assert len({pydicom.dcmread(path).AcquisitionTime for path in paths}) == 4
+            assert data.TemporalResolution == 2500
+    elif seconds is not None:
         last = data.PerFrameFunctionalGroupsSequence[-1]
         assert last.TemporalPositionSequence[0].TemporalPositionTimeOffset == 7.5
 

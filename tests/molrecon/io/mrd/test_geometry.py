@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import ismrmrd
 import nibabel
@@ -31,7 +32,7 @@ def double_oblique() -> tuple[np.ndarray, np.ndarray]:
 
 
 def text(encoded: tuple[int, int], recon: tuple[int, int], partitions: int = 1) -> str:
-    def space(name: str, matrix: tuple[int, int], field_of_view: tuple[float, float]) -> str:
+    def space(name: str, matrix: tuple[int, int], field_of_view: tuple[float, ...]) -> str:
         (x, y), (a, b), z = matrix, field_of_view, partitions
         return (
             f"<{name}><matrixSize><x>{x}</x><y>{y}</y><z>{z}</z></matrixSize>"
@@ -52,7 +53,7 @@ def write_points(
     path: Path,
     points: np.ndarray,
     centres: dict[int, np.ndarray],
-    frame: tuple[np.ndarray, np.ndarray],
+    frame: tuple[Any, Any],
     encoded: tuple[int, int],
     recon: tuple[int, int],
 ) -> None:
@@ -76,12 +77,12 @@ def write_points(
                 dataset.append_acquisition(line)
 
 
-def found(path: Path, tmp_path: Path) -> tuple[np.ndarray, nibabel.Nifti1Image]:
+def found(path: Path, tmp_path: Path) -> tuple[np.ndarray, Any]:
     """Return the places (points, 3) in LPS mm of the bright voxels of the reconstructed volume."""
     result = reconstruct_volume(read_mrd(path), ZeroFilled(), noise_level=1e-3)
     assert result.geometry is not None
     write_nifti(tmp_path / "image.nii", result.image, result.voxel_size, geometry=result.geometry)
-    image = nibabel.load(tmp_path / "image.nii")
+    image: Any = nibabel.load(tmp_path / "image.nii")
     voxels = np.argwhere(image.get_fdata() > 0.5 * image.get_fdata().max())
     return nibabel.affines.apply_affine(image.affine, voxels) * [-1, -1, 1], image
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -45,8 +46,9 @@ def test_the_same_image_as_in_one_process(tmp_path: Path, monkeypatch: pytest.Mo
         [bad, scan], tmp_path / "there", model, source, Settings(device="cuda"), execute=InWorkers(2, ["cpu"])
     )
     assert [entry.status for entry in there] == [entry.status for entry in here] == ["unreadable", "ok"]
-    images = [np.asanyarray(nib.load(tmp_path / out / "scan.nii.gz").dataobj) for out in ("here", "there")]
-    np.testing.assert_allclose(*images, rtol=1e-4, atol=1e-4 * images[0].max())
+    files: list[Any] = [nib.load(tmp_path / out / "scan.nii.gz") for out in ("here", "there")]
+    images = [np.asanyarray(one.dataobj) for one in files]
+    np.testing.assert_allclose(images[0], images[1], rtol=1e-4, atol=1e-4 * images[0].max())
     kept = reconstruct_cohort([scan], tmp_path / "there", model, source, Settings(), resume=True)
     assert [entry.skipped for entry in kept] == [True]
 
