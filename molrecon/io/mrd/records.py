@@ -108,21 +108,22 @@ def _check_lengths(path: Path, dataset: h5py.Dataset) -> None:
 
 def _stored(path: Path, dataset: h5py.Dataset) -> Iterator[bytes]:
     """Yield the bytes of the records as they lie in the file: one piece, or chunk by chunk, deflated or not."""
+    kind = dataset.id.get_type().get_size()
     if dataset.chunks is None:
-        offset = dataset.id.get_offset()
-        if offset is not None:
-            with path.open("rb") as file:
-                file.seek(offset)
-                yield file.read(dataset.size * dataset.id.get_type().get_size())
-        return
-    filters = dataset.id.get_create_plist()
-    codes = [filters.get_filter(k)[0] for k in range(filters.get_nfilters())]
+        pieces, codes, whole = [(dataset.id.get_offset(), dataset.size * kind)], [], dataset.size * kind
+    else:
+        filters = dataset.id.get_create_plist()
+        codes = [filters.get_filter(k)[0] for k in range(filters.get_nfilters())]
+        chunks = [dataset.id.get_chunk_info(k) for k in range(dataset.id.get_num_chunks())]
+        pieces, whole = [(chunk.byte_offset, chunk.size) for chunk in chunks], dataset.chunks[0] * kind
     if codes not in ([], [h5py.h5z.FILTER_DEFLATE]):
         raise UnreadableInput(path, f"records with the HDF5 filters {codes}", "none, or deflate")
-    whole = dataset.id.get_type().get_size() * dataset.chunks[0]
-    for k in range(dataset.id.get_num_chunks()):
-        _, raw = dataset.id.read_direct_chunk(dataset.id.get_chunk_info(k).chunk_offset)
-        yield zlib.decompressobj().decompress(raw, whole) if codes else raw
+    with path.open("rb") as file:
+        for offset, size in pieces:
+            if offset is not None:  # nothing was stored of it
+                file.seek(offset)
+                raw = file.read(size)
+                yield zlib.decompressobj().decompress(raw, whole) if codes else raw
 
 
 def sound(dtype: np.dtype) -> bool:
