@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from molrecon.io.dicom import modules
-from molrecon.io.dicom.layout import check_image, quantise, turned
+from molrecon.io.dicom.layout import Stored, check_image, quantise, turned
 from molrecon.io.dicom.origin import Origin, Series, comments, derivation, uid
 from molrecon.io.dicom.template import Template
 from molrecon.io.geometry import Geometry
@@ -97,7 +97,7 @@ def _add_dimensions(data: Dataset, organisation: str, series: bool) -> None:
         data.DimensionIndexSequence.append(index)
 
 
-def _shared_groups(place: Geometry, stored: modules.Stored, window: tuple[float, float], series: Series) -> Dataset:
+def _shared_groups(place: Geometry, stored: Stored, window: tuple[float, float], series: Series) -> Dataset:
     from pydicom import Dataset
 
     groups, measures, plane, values, frame_type = (Dataset() for _ in range(5))

@@ -47,7 +47,7 @@ def test_names() -> None:
         ({"subject": "1", "entities": (("task", "rest"),)}, "entity 'task'"),
     ):
         with pytest.raises(ValueError, match=words):
-            BidsName(**wrong)  # type: ignore[arg-type]
+            BidsName(**wrong)
 
 
 def test_a_data_set_without_errors(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def test_what_else_is_refused(tmp_path: Path, image: np.ndarray, origin: Origin)
         write_dicom(tmp_path / "out", image * np.nan, place, origin)
     for wrong in ({"frame_seconds": 0.0}, {"contrast": -1}, {"number": -1}):
         with pytest.raises(ValueError, match="Series"):
-            Series(**wrong)  # type: ignore[arg-type]
+            Series(**wrong)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -134,7 +134,7 @@ def test_the_same_again_is_the_same_object(tmp_path: Path, image: np.ndarray, or
 
 def test_every_object_has_its_own_identifier(tmp_path: Path, image: np.ndarray, origin: Origin) -> None:
     place = GEOMETRIES["axial"]
-    origins = [origin, *(replace(origin, **{name: "00" * 32}) for name in ("weights_sha256", "settings_sha256"))]
+    origins = [origin, replace(origin, weights_sha256="00" * 32), replace(origin, settings_sha256="00" * 32)]
     paths = [write_dicom(tmp_path / f"{k}", image, place, one) for k, one in enumerate(origins)]
     paths.append(write_dicom(tmp_path / "contrast", image, place, origin, series=Series(contrast=1)))
     paths.append([write_enhanced_dicom(tmp_path / "e.dcm", image, place, origin)])
