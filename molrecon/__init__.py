@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from molrecon.stream import process
     from molrecon.weights import available_models, load
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "MOL",

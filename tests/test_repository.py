@@ -28,6 +28,7 @@ TOP_LEVEL = {
     "examples",
     "tests",
     "data_scripts",
+    "docs",
 }
 WEIGHTS_LIMIT = 2_000_000  # bytes of one packaged model
 SOURCES = [

@@ -116,32 +116,32 @@ def _certify(model: MOL, problem: CertifiedScan, seed: int) -> Findings:
     begin = time.perf_counter()
     device = next(model.parameters()).device
     kspace, operator = problem.kspace.to(device), problem.operator.on(device)
-    known = model.condition(kspace, operator, problem.noise_level)
-    ndim = known.phase.ndim - (1 if operator.sets is None else 2)
+    conditioning = model.condition(kspace, operator, problem.noise_level)
+    ndim = conditioning.phase.ndim - (1 if operator.sets is None else 2)
     if ndim != model.network.ndim:
         raise ValueError(f"certify: a scan with {ndim} spatial axes, expected {model.network.ndim} as the network has")
     with torch.no_grad():
-        image = model(kspace, operator, conditioning=known).value
-    perturbations = check_data_perturbations(model, kspace, operator, known, seed=seed)
+        image = model(kspace, operator, conditioning=conditioning).value
+    perturbations = check_data_perturbations(model, kspace, operator, conditioning, seed=seed)
     if isinstance(operator, (Sense, SoftSense)):
         kind, mask, fourier_ndim = type(operator), operator.sampling_mask, operator.encoding.fourier_ndim
         perturbations += check_map_perturbations(
             model,
             kspace,
             operator,
-            known,
+            conditioning,
             maps=operator.sensitivity_maps,
             rebuild=lambda maps: kind(maps, mask, fourier_ndim),
             seed=seed,
         )
-    stretch, monotone = check_locally(model, image, known, seed=seed)
+    stretch, monotone = check_locally(model, image, conditioning, seed=seed)
     return Findings(
         certificate=model.certificate(),
         problem=problem.name,
-        noise_level=float(known.noise_level),
-        data_weight=float(model.data_weight(known.noise_level).detach()),
-        equilibrium=check_equilibrium(model, kspace, operator, known, seed=seed),
-        decrease=check_decrease(model, kspace, operator, known, seed=seed),
+        noise_level=float(conditioning.noise_level),
+        data_weight=float(model.data_weight(conditioning.noise_level).detach()),
+        equilibrium=check_equilibrium(model, kspace, operator, conditioning, seed=seed),
+        decrease=check_decrease(model, kspace, operator, conditioning, seed=seed),
         perturbations=tuple(perturbations),
         stretch=stretch,
         monotone=monotone,

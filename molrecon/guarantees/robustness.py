@@ -100,14 +100,14 @@ def evaluate(
     prepared = prepared.first_set()
     with ExitStack() as modes:
         runs = {
-            name: _Run(modes.enter_context(evaluating(on_device(model, device))), prepared, reference, device)
+            name: _MethodOnScan(modes.enter_context(evaluating(on_device(model, device))), prepared, reference, device)
             for name, model in methods.items()
         }
         return _evaluate(runs, prepared, reference, tuple(levels), draws, steps, seed, progress)
 
 
 def _evaluate(
-    runs: Mapping[str, _Run],
+    runs: Mapping[str, _MethodOnScan],
     prepared: PreparedVolume,
     reference: np.ndarray,
     levels: tuple[float, ...],
@@ -178,7 +178,7 @@ class HeldFixed:
 
 
 @final
-class _Run:
+class _MethodOnScan:
     """One method on one scan, slice by slice."""
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What a learned reconstructor is told about a scan before it starts: intensity, noise level, smooth phase, lambda."""
+"""What a learned reconstructor reads off a scan before it starts: intensity, noise level, smooth phase, lambda."""
 
 from __future__ import annotations
 

@@ -140,9 +140,8 @@ def _chosen(samples: Tensor, value: Tensor, other: Tensor) -> Tensor:
 class _Memory:
     """The last differences of updates and of iterates; the least squares of type-II Anderson on them, per sample.
 
-    The Gram matrix of the differences grows by one row a step. A QR factorisation of all of them in every step took
-    a third of the network's own time at ten differences, and with the ridge bounding the condition and the safeguard
-    behind it needed no fewer steps. Differences are kept in the precision of the updates.
+    The Gram matrix of the differences grows by one row a step, which is cheaper than a QR factorisation of all of them
+    in every step; the ridge bounds its condition. Differences are kept in the precision of the updates.
     """
 
     def __init__(self, window: int) -> None:

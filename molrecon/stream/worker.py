@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import logging
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
 
-from molrecon.io import Frame, UnreadableInput
+from molrecon.io import UnreadableInput
 from molrecon.io.volume import image_data_left_out, left_out_text
 from molrecon.reconstructors.base import Reconstructor
 from molrecon.scans.methods import load_method
-from molrecon.scans.preparation import PreparedVolume, prepare
-from molrecon.scans.reconstruction import Reconstruction, reconstruct_prepared
-from molrecon.scans.scan import Scan, read_scan
+from molrecon.scans.reconstruction import Reconstruction
+from molrecon.scans.scan import read_scan
+from molrecon.scans.scan_reconstruction import reconstruct_scan
+from molrecon.scans.series import frame_of
+from molrecon.scans.settings import Settings
 from molrecon.scans.sidecar import ModelSource
 from molrecon.solvers.solver_settings import SolverSettings
 from molrecon.stream.config import CG_SENSE, Request
@@ -69,28 +71,17 @@ def reconstruct_job(job: Job, send: Callable[[bytes], None]) -> None:
     shown = ModelSource(Path(source.name).name, source.weights_sha256)
     send(log_line(INFO, f"reconstructing {slices} slices{frames} with {shown.name}{digest}"))
     maker, count = ImageMaker(job.request.pixels, shown, read_heads(path)), 0
-    for frame, result in _reconstructed(scan, model, _solver(model, job.request), device):
-        for warning in result.warnings:
+    settings = Settings(solver=_solver(model, job.request), device=device)
+    for one in reconstruct_scan(scan, model, settings):
+        for warning in one.result.warnings:
             send(log_line(WARNING, str(warning)))
-        send(log_line(INFO if result.converged.all() else WARNING, _summary(result)))
-        for image in maker.images(frame, result, 1 + count):
-            send(encode_image(image))
-        count += len(result.image)
+        send(log_line(INFO if one.result.converged.all() else WARNING, _summary(one.result)))
+        for k, frame in enumerate(one.series.frames):
+            result = one.result if len(one.series.frames) == 1 else frame_of(one.result, k)
+            for image in maker.images(frame, result, 1 + count):
+                send(encode_image(image))
+            count += len(result.image)
     send(log_line(INFO, f"{count} images sent"))
-
-
-def _reconstructed(
-    scan: Scan, model: Reconstructor, solver: SolverSettings | None, device: torch.device
-) -> Iterator[tuple[Frame, Reconstruction]]:
-    """Yield the frames one by one, so that images are sent while the next ones are made; see `reconstruct_scan`."""
-    shared: dict[int, PreparedVolume] = {}
-    for frame in scan.calibrated().frames:
-        like = shared.get(frame.encoding_space)
-        if like is not None and like.volume.kspace.shape != frame.volume.kspace.shape:
-            like = None
-        prepared = prepare(frame.volume, device=device, shared=like)
-        shared.setdefault(frame.encoding_space, prepared)
-        yield frame, reconstruct_prepared(prepared, model, solver=solver, device=device)
 
 
 def failure(error: Exception, job: Job) -> str:

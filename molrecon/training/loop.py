@@ -172,10 +172,10 @@ def train(
             " positive, and a validation"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    return _steps(_Run(task, settings, folder / CHECKPOINT_FILE, validate, facts or {}), folder, tensorboard)
+    return _steps(_Training(task, settings, folder / CHECKPOINT_FILE, validate, facts or {}), folder, tensorboard)
 
 
-def _steps(run: _Run[M], folder: Path, tensorboard: bool) -> Iterator[int]:
+def _steps(run: _Training[M], folder: Path, tensorboard: bool) -> Iterator[int]:
     log = TrainingLog(folder, run.step, tensorboard) if rank() == 0 else None
     losses: list[float] = []
     started = time.perf_counter()
@@ -205,7 +205,7 @@ def _steps(run: _Run[M], folder: Path, tensorboard: bool) -> Iterator[int]:
 
 
 @final
-class _Run(Generic[M]):
+class _Training(Generic[M]):
     """A training between two steps: all that a checkpoint holds."""
 
     def __init__(

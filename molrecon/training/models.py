@@ -18,7 +18,7 @@ Trainable = LearnedReconstructor
 
 PLAIN_FEATURES = 39  # of the plain network: as many parameters as the strict one
 MONOTONICITY = 0.01
-PROXIMAL_MONOTONICITY = 0.05  # of DE-PROX: with 0.01 its iteration, H alone where nothing is measured, broke down
+PROXIMAL_MONOTONICITY = 0.05  # of DE-PROX: its iteration is H alone where nothing is measured
 
 
 def build(name: str, *, seed: int = 0, channels: int = 8, features: int = 32, levels: int = 5) -> Trainable:

@@ -35,7 +35,8 @@ def scans(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 def reconstruct(out: Path, *arguments: object) -> int:
-    return main(["reconstruct", "--out", str(out), "--model", "zero-filled", "--device", "cpu", *map(str, arguments)])
+    fixed = ("--model", "zero-filled", "--device", "cpu", "--noise-level", "0.01")
+    return main(["reconstruct", "--out", str(out), *fixed, *map(str, arguments)])
 
 
 def test_shards_of_a_list_and_their_status(

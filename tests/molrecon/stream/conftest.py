@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import ismrmrd
@@ -57,8 +57,11 @@ def multicoil_kspace(slices: int, rows: int, cols: int) -> np.ndarray:
     return (kspace + 0.003 * noise).astype(np.complex64)
 
 
-def write_scan(path: Path, rows: int = 96, cols: int = 64, slices: int = 2) -> Path:
-    """Write a twice accelerated scan with 20 central lines, through the reference library."""
+def write_scan(path: Path, rows: int = 96, cols: int = 64, slices: int = 2, order: Sequence[int] | None = None) -> Path:
+    """Write a twice accelerated scan with 20 central lines, through the reference library.
+
+    Slice number n lies at the n-th place of `order`; None: where its number says.
+    """
     with ismrmrd.Dataset(str(path), "dataset", create_if_needed=True) as dataset:
         dataset.write_xml_header(header(rows, cols, (2.0 * rows, 3.0 * cols, 4.0)).encode())
         for number, one in enumerate(multicoil_kspace(slices, rows, cols)):
@@ -68,7 +71,7 @@ def write_scan(path: Path, rows: int = 96, cols: int = 64, slices: int = 2) -> P
                 readout = ismrmrd.Acquisition.from_array(np.ascontiguousarray(one[:, :, column]))
                 readout.center_sample = rows // 2
                 readout.idx.kspace_encode_step_1, readout.idx.slice = column, number
-                readout.position = (1.0, 2.0, 5.0 * number)
+                readout.position = (1.0, 2.0, 5.0 * (number if order is None else order[number]))
                 readout.read_dir, readout.phase_dir, readout.slice_dir = (0, 1, 0), (1, 0, 0), (0, 0, -1)
                 readout.acquisition_time_stamp = 1000 * number + column
                 dataset.append_acquisition(readout)
