@@ -72,6 +72,10 @@ def reconstruct(*arguments: object) -> int:
     return main(["reconstruct", *map(str, arguments), "--model", "zero-filled", "--device", "cpu"])
 
 
+def load(path: Path) -> nibabel.Nifti1Image:
+    return nibabel.Nifti1Image.from_filename(path)
+
+
 def values_by_place(image: nibabel.Nifti1Image) -> tuple[np.ndarray, np.ndarray]:
     """Return places (voxels, 3) in mm, sorted, and the values there."""
     data = image.get_fdata()
@@ -93,8 +97,8 @@ def test_dicom_and_nifti_agree_on_every_voxel(tmp_path: Path, form: str) -> None
     (tmp_path / "nifti").mkdir()
     command = [dcm2niix.bin, "-b", "n", "-z", "n", "-f", "x", "-o", tmp_path / "nifti", folder]
     subprocess.run(command, check=True, capture_output=True)
-    ours = nibabel.Nifti1Image.from_filename(tmp_path / "out" / "scan.nii.gz")
-    (theirs,) = map(nibabel.Nifti1Image.from_filename, (tmp_path / "nifti").iterdir())
+    ours = load(tmp_path / "out" / "scan.nii.gz")
+    (theirs,) = map(load, (tmp_path / "nifti").iterdir())
     (our_places, our_values), (places, values) = values_by_place(ours), values_by_place(theirs)
     np.testing.assert_allclose(places, our_places, atol=0.011)
     np.testing.assert_allclose(values, our_values, atol=our_values.max() / 65535)
@@ -173,8 +177,8 @@ def test_a_bids_data_set_from_a_table(tmp_path: Path) -> None:
         (raw,) = (name for name in sidecar["prov"]["entity"] if name.startswith("mr:sha256/"))
         assert raw.endswith(sidecar["molrecon"]["input_sha256"])
         np.testing.assert_array_equal(
-            nibabel.Nifti1Image.from_filename(bids / f"{stem}.nii.gz").get_fdata(),
-            nibabel.Nifti1Image.from_filename(out / f"{scan.stem}.nii.gz").get_fdata(),
+            load(bids / f"{stem}.nii.gz").get_fdata(),
+            load(out / f"{scan.stem}.nii.gz").get_fdata(),
         )
     for path in (*bids.rglob("*.json"), *out.rglob("*.json")):
         assert not [words for words in (*IDENTITY, "DOE_JANE") if words in path.read_text()]
