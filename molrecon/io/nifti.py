@@ -59,10 +59,9 @@ def write_nifti(
     if image.ndim != 3 + series or image.size == 0 or not np.isfinite(image).all():
         axes = "(time, slices, rows, cols)" if series else "(slices, rows, cols)"
         raise ValueError(f"write_nifti: image {image.shape}, expected {axes}, finite in float32, not empty")
+    seconds, time_unit = frame_seconds, "sec"
     if frame_seconds is not None and np.isnan(frame_seconds):
         seconds, time_unit = 0.0, "unknown"
-    else:
-        seconds, time_unit = frame_seconds, "sec"
     if seconds is not None and time_unit == "sec" and not 0 < seconds < np.inf:
         raise ValueError(f"write_nifti: frame_seconds is {frame_seconds}, expected a positive number")
     if voxel_size is not None and not (len(voxel_size) == 3 and all(0 < size < np.inf for size in voxel_size)):

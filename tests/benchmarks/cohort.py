@@ -84,7 +84,7 @@ def run_shard(folder: Path, shard: Shard, workers: int) -> None:
     )
 
 
-def _here(model: Reconstructor, recipe: Recipe, items: Sequence[Item]):  # type: ignore[no-untyped-def]
+def _here(model: Reconstructor, recipe: Recipe, items: Sequence[Item]):
     return (null(item, model, recipe) for item in items)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from molrecon.io.geometry import Geometry
+from molrecon.io.geometry import Geometry, Vector
 
 # Directions in headers are single precision, and some converters round them to four digits.
 ANGLE_TOLERANCE = 5e-3
@@ -95,8 +95,12 @@ def mrd_geometry(
     row_step, column_step = row_mm * read, column_mm * phase
     centres = [_centre(full, kept) for full, kept in zip(kspace_shape, recon_shape, strict=True)]
     origin = first - centres[0] * row_step - centres[1] * column_step
-    vectors = [tuple(float(value) for value in vector) for vector in (origin, step, row_step, column_step)]
-    return Geometry(*vectors, slice_thickness=float(thickness)), None  # type: ignore[arg-type]
+    return Geometry(_vector(origin), _vector(step), _vector(row_step), _vector(column_step), float(thickness)), None
+
+
+def _vector(values: np.ndarray) -> Vector:
+    x, y, z = (float(value) for value in values)
+    return x, y, z
 
 
 def _by_slice(heads: np.ndarray, from_centre: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

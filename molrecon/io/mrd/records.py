@@ -53,7 +53,7 @@ def read_records(path: Path) -> Records:
         group = file[names[0]]
         records = _records(path, group["data"])
         heads, samples, xml = records["head"], records["data"], read_text(path, group["xml"])
-        trajectory = records["traj"] if "traj" in records.dtype.names else np.empty(len(records), object)
+        trajectory = records["traj"] if "traj" in (records.dtype.names or ()) else np.empty(len(records), object)
         return Records(path, heads, samples, trajectory, xml, len(names) - 1)
 
 

@@ -99,8 +99,8 @@ def carry_out(item: Item, model: Reconstructor, recipe: Recipe) -> Outcome:
 def conclude(item: Item, recipe: Recipe, entry: Entry) -> Outcome:
     """Write the record of an item; a disk that takes none does not stop the run, and the manifest may tell of it."""
     if not recipe.folders:
-        outside = recipe.exports.outside()
-        entry = WithoutFolders.around(item.path, recipe.source.name, *outside, folder=recipe.out).entry(entry)
+        around = WithoutFolders.around(item.path, recipe.source.name, *recipe.exports.outside(), folder=recipe.out)
+        entry = around.entry(entry)
     if recipe.out is None:
         return Outcome(item.name, entry, None)
     same = {

@@ -156,7 +156,7 @@ class _ToParent(QueueHandler):
     """Sends log records to the process that prints them."""
 
     def enqueue(self, record: logging.LogRecord) -> None:
-        self.queue.send(("log", record))  # type: ignore[union-attr]
+        self.queue.send(("log", record))  # type: ignore[attr-defined, unused-ignore]
 
 
 def _work(connection: Connection, start: Callable[[int], Callable[[Any], Any]], number: int, level: int) -> None:

@@ -126,8 +126,19 @@ def test_no_identity_in_what_is_written_and_said(
     out = tmp_path / "out"
     with caplog.at_level(logging.DEBUG, "molrecon"):
         code = main(
-            ["reconstruct", *map(str, scans), "--out", str(out), "--model", "zero-filled", "--device", "cpu"]
-            + ["--noise-level", "0.01", "--verbose"]
+            [
+                "reconstruct",
+                *map(str, scans),
+                "--out",
+                str(out),
+                "--model",
+                "zero-filled",
+                "--device",
+                "cpu",
+                "--noise-level",
+                "0.01",
+                "--verbose",
+            ]
         )
         assert code in (0, 5)
         assert main(["status", str(out), "--json", str(tmp_path / "status.json")]) in (0, 5)

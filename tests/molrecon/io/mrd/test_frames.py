@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import ismrmrd
 import numpy as np
@@ -19,7 +21,7 @@ def random(*shape: int, seed: int = 3) -> np.ndarray:
     return (rng.normal(size=shape) + 1j * rng.normal(size=shape)).astype(np.complex64)
 
 
-def line(samples: np.ndarray, column: int, *, flags: tuple[int, ...] = (), space: int = 0, stamp: int = 0, **idx: int):
+def line(samples: np.ndarray, column: int, *, flags: Sequence[int] = (), space: int = 0, stamp: int = 0, **idx: int):
     acquisition = ismrmrd.Acquisition.from_array(np.ascontiguousarray(samples))
     acquisition.center_sample = samples.shape[1] // 2
     acquisition.idx.kspace_encode_step_1 = column
@@ -31,7 +33,7 @@ def line(samples: np.ndarray, column: int, *, flags: tuple[int, ...] = (), space
     return acquisition
 
 
-def lines(kspace: np.ndarray, **idx: int) -> list[ismrmrd.Acquisition]:
+def lines(kspace: np.ndarray, **idx: Any) -> list[ismrmrd.Acquisition]:
     """All readouts of kspace (slices, coils, rows, cols)."""
     return [line(one[:, :, n], n, slice=k, **idx) for k, one in enumerate(kspace) for n in range(kspace.shape[-1])]
 
@@ -99,7 +101,8 @@ def test_frames_keep_their_own_masks_and_averages_are_combined(tmp_path):
         expected[..., r::2] = data[r].mean(axis=0)[..., r::2]
         np.testing.assert_allclose(frame.volume.kspace, expected, rtol=1e-6)
         np.testing.assert_array_equal(np.flatnonzero(frame.volume.sampling_mask), np.arange(r, COLS, 2))
-    assert frames[1].seconds - frames[0].seconds == pytest.approx(1.0)  # 400 ticks of 2.5 ms
+    first, second = (frame.seconds for frame in frames[:2])
+    assert first is not None and second is not None and second - first == pytest.approx(1.0)  # 400 ticks of 2.5 ms
 
 
 def test_encoding_spaces_have_headers_of_their_own(tmp_path):
@@ -162,9 +165,11 @@ def test_noise_is_scaled_to_the_sampling_of_the_image(tmp_path):
         one.sample_time_us = 5.0
     expected = factor @ factor.conj().T / 5.0 / 2  # dwell time, two averages
     volume = read_mrd(write(tmp_path / "raw.h5", [scan, *image]))
+    assert volume.noise_covariance is not None
     np.testing.assert_allclose(volume.noise_covariance, expected, atol=0.01)
     system = "<relativeReceiverNoiseBandwidth>0.8</relativeReceiverNoiseBandwidth>"
     filtered = read_mrd(write(tmp_path / "filtered.h5", [scan, *image], system=system))
+    assert filtered.noise_covariance is not None
     np.testing.assert_allclose(filtered.noise_covariance, volume.noise_covariance / 0.8, rtol=1e-6)
     assert read_mrd(write(tmp_path / "none.h5", image)).noise_covariance is None
 

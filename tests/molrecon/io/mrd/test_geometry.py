@@ -32,7 +32,7 @@ def double_oblique() -> tuple[np.ndarray, np.ndarray]:
 
 
 def text(encoded: tuple[int, int], recon: tuple[int, int], partitions: int = 1) -> str:
-    def space(name: str, matrix: tuple[int, int], field_of_view: tuple[float, float]) -> str:
+    def space(name: str, matrix: tuple[int, int], field_of_view: tuple[float, ...]) -> str:
         (x, y), (a, b), z = matrix, field_of_view, partitions
         return (
             f"<{name}><matrixSize><x>{x}</x><y>{y}</y><z>{z}</z></matrixSize>"
@@ -53,7 +53,7 @@ def write_points(
     path: Path,
     points: np.ndarray,
     centres: dict[int, np.ndarray],
-    frame: tuple[np.ndarray, np.ndarray],
+    frame: tuple[Any, Any],
     encoded: tuple[int, int],
     recon: tuple[int, int],
 ) -> None:
