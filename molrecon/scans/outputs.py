@@ -1,4 +1,4 @@
-"""The four files of a reconstruction, names for them that no two inputs share, and what they may not replace."""
+"""The five files of a reconstruction, names for them that no two inputs share, and what they may not replace."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from molrecon.io import write_nifti, write_submission
+from molrecon.io import write_atomically, write_nifti, write_submission
+from molrecon.scans.page.volume import volume_page
 from molrecon.scans.preparation import PreparedVolume
 from molrecon.scans.quality_page import make_preview, quality_page, write_png
 from molrecon.scans.reconstruction import Reconstruction
 from molrecon.scans.sidecar import ModelSource, describe, write_json
 
-SUFFIXES = (".nii.gz", ".h5", ".png", ".json")
+SUFFIXES = (".nii.gz", ".h5", ".png", ".html", ".json")
 
 
 def write_outputs(
@@ -26,11 +27,11 @@ def write_outputs(
     source: ModelSource,
     settings_sha256: str,
 ) -> list[Path]:
-    """Write NAME.nii.gz, NAME.h5 (fastMRI submission), NAME.png (quality page) and NAME.json (sidecar); return them.
+    """Write NAME.nii.gz, NAME.h5 (fastMRI submission), NAME.png, NAME.html (pages to look at), NAME.json (sidecar).
 
-    All four are written to a hidden folder first, and older ones are replaced only when all are complete: an error
-    leaves the older ones as they were. The sidecar is the first to be removed and the last to come: where it is, the
-    other three belong to it.
+    Returns their paths. All five are written to a hidden folder first, and older ones are replaced only when all are
+    complete: an error leaves the older ones as they were. The sidecar is the first to be removed and the last to come:
+    where it is, the other four belong to it.
 
     Args:
         folder: is there.
@@ -43,11 +44,13 @@ def write_outputs(
     """
     paths = output_paths(folder, name)
     with tempfile.TemporaryDirectory(prefix=".", dir=folder) as temporary:
-        new = image, submission, page, sidecar = output_paths(temporary, name)
+        new = image, submission, preview, page, sidecar = output_paths(temporary, name)
         write_nifti(image, result.image, result.voxel_size)
         write_submission(submission, result.image)
-        write_png(page, quality_page(make_preview(prepared, result), prepared, result, name))
-        write_json(sidecar, {**describe(prepared, result, source), "settings_sha256": settings_sha256})
+        write_png(preview, quality_page(make_preview(prepared, result), prepared, result, name))
+        described = {**describe(prepared, result, source), "settings_sha256": settings_sha256}
+        write_atomically(page, volume_page(name, prepared, result, described).encode())
+        write_json(sidecar, described)
         paths[-1].unlink(missing_ok=True)
         for path, complete in zip(paths, new, strict=True):
             os.replace(complete, path)
