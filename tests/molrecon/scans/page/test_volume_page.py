@@ -119,7 +119,7 @@ def test_twenty_slices_of_320_stay_below_two_megabytes(solved: Any) -> None:
         volume=volume,
         kspace=torch.from_numpy(kspace),
         sampling_mask=torch.ones(1, 1, 320, dtype=torch.bool),
-        sensitivity_maps=torch.ones(size, dtype=torch.complex64),
+        sensitivity_maps=torch.ones((slices, 1, *size[1:]), dtype=torch.complex64),
         empty=np.zeros(slices, bool),
     )
     result = replace(
@@ -158,6 +158,12 @@ def test_views_of_a_scan_with_and_without_a_reference(solved: Any) -> None:
     assert keys == ["image", "zero-filled", "difference", "reference", "error", "maps"]
     bare = replace(solved.prepared, volume=replace(solved.prepared.volume, reference=None))
     assert [view.key for view in make_views(bare, solved.result)] == ["image", "zero-filled", "difference", "maps"]
+
+
+def test_maps_of_every_set_are_shown(solved: Any) -> None:
+    maps = solved.prepared.sensitivity_maps
+    two = replace(solved.prepared, sensitivity_maps=torch.cat([maps, maps.flip(-1)], dim=1))
+    assert make_views(two, solved.result)[-1].note.startswith("magnitude of 8 sensitivity maps")
 
 
 def test_a_grid_of_images() -> None:
