@@ -47,7 +47,7 @@ def test_demo(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     for word in ("zero-filled", "cg-sense", "mol", "PSNR", "SSIM", "certified", "sample.nii.gz", "sample.png"):
         assert word in output
     names = sorted(path.name for path in (tmp_path / "demo").iterdir())
-    assert names == ["input", "sample.h5", "sample.json", "sample.nii.gz", "sample.png"]
+    assert names == ["input", "sample.h5", "sample.html", "sample.json", "sample.nii.gz", "sample.png"]
     sidecar = json.loads((tmp_path / "demo" / "sample.json").read_text())
     assert 2.5 < sidecar["sampling"]["acceleration"] < 6
 
