@@ -32,7 +32,7 @@ def noise_covariance(records: Records, noise: np.ndarray, imaging: np.ndarray, f
     """
     chosen = np.flatnonzero(noise)
     coils = np.unique(records.heads["active_channels"][noise | imaging])
-    if not len(chosen) or len(coils) != 1:
+    if not len(chosen) or not imaging.any() or len(coils) != 1:
         return None
     samples = np.concatenate([readout(records, int(k), int(coils[0])) for k in chosen], 1).astype(np.complex128)
     if not np.isfinite(samples).all() or samples.shape[1] < FEWEST_SAMPLES * len(samples):

@@ -22,7 +22,7 @@ from molrecon.io.mrd.placing import refuse_echo_planar
 from molrecon.io.mrd.purposes import COUNTERS, Purposes, first_frame, purposes
 from molrecon.io.mrd.records import EXPECTED, Records, read_records
 from molrecon.io.mrd.volume import Shared, make_volume
-from molrecon.io.volume import RawVolume, UnreadableInput, file_sha256, left_out_text
+from molrecon.io.volume import RawVolume, UnreadableInput, file_sha256, left_out_text, reading
 
 __all__ = ["read_mrd", "read_mrd_frames"]
 
@@ -56,9 +56,11 @@ def read_mrd(path: str | Path, *, conjugate: bool | None = None) -> RawVolume:
 
     Raises UnreadableInput, also for other trajectories, EPI, and 3D scans with partial echoes.
     """
-    scan = _open(Path(path), conjugate)
-    keep, others = first_frame(scan.records, scan.purposes.imaging, tuple(COUNTERS))
-    volume = make_volume(scan.records, keep, scan.header, scan.shared, scan.left_out(others))
+    path = Path(path)
+    with reading(path, EXPECTED):  # damaged records may lack any field, or hold any number
+        scan = _open(path, conjugate)
+        keep, others = first_frame(scan.records, scan.purposes.imaging, tuple(COUNTERS))
+        volume = make_volume(scan.records, keep, scan.header, scan.shared, scan.left_out(others))
     _tell(volume.path, volume.left_out, volume.incomplete)
     return volume
 
@@ -72,7 +74,12 @@ def read_mrd_frames(path: str | Path, *, conjugate: bool | None = None) -> list[
 
     Raises UnreadableInput, as `read_mrd`.
     """
-    scan = _open(Path(path), conjugate)
+    path = Path(path)
+    with reading(path, EXPECTED):
+        return _all_frames(_open(path, conjugate))
+
+
+def _all_frames(scan: _Scan) -> list[Frame]:
     heads, imaging = scan.records.heads, scan.purposes.imaging
     spaces = [int(space) for space in np.unique(heads["encoding_space_ref"][imaging])]
     frames: list[Frame] = []
@@ -134,9 +141,9 @@ def _check_encoding(path: Path, header: Header) -> None:
 
 
 def _noise_attributes(samples: np.ndarray) -> dict[str, str | float | int]:
-    if not len(samples):
+    values = np.concatenate([np.zeros(0), *samples]).astype(np.float64)
+    if not values.size:
         return {}
-    values = np.concatenate(list(samples)).astype(np.float64)
     return {"noise_readouts": len(samples), "noise_scan_level": float(np.sqrt(2 * np.mean(values**2)))}
 
 
