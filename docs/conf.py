@@ -13,7 +13,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "docs")]
 os.environ["PYTHONPATH"] = str(ROOT)
 os.environ["MPLBACKEND"] = "agg"
 
-from api_pages import write_api_pages  # noqa: E402
+from api_pages import write_api_pages  # type: ignore[import-not-found]  # noqa: E402
 
 import molrecon  # noqa: E402
 

@@ -19,8 +19,7 @@ import torch
 
 import molrecon
 from molrecon import available_models
-from molrecon.__main__ import __doc__ as description
-from molrecon.command.arguments import build_parser
+from molrecon.command.parser import build_parser
 from molrecon.reconstructors.classical import CGSense
 from molrecon.simulation.phantom import coil_maps, phantom_volume
 from operators import Sense, random_mask
@@ -133,7 +132,7 @@ def test_commands_parse(page: Path) -> None:
         message = io.StringIO()
         try:
             with contextlib.redirect_stderr(message), contextlib.redirect_stdout(message):
-                build_parser(description or "").parse_args(arguments)
+                build_parser().parse_args(arguments)
         except SystemExit as stop:
             if stop.code:
                 refused.append(f"molrecon {shlex.join(arguments)}: {message.getvalue().splitlines()[-1]}")

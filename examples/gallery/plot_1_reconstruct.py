@@ -12,7 +12,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 
-from molrecon import load, read_volume, reconstruct_volume
+from molrecon import MOL, load, read_volume, reconstruct_volume
 from molrecon.scans.comparison import root_sum_of_squares, undersample
 from molrecon.scans.metrics import psnr
 from molrecon.simulation.sample import write_sample
@@ -30,7 +30,8 @@ scan = undersample(full, mask, noise_level=0.0, seed=[0])
 # %%
 # Coil maps, noise level, intensity scale and phase come from the data; there is nothing to tune.
 
-result = reconstruct_volume(scan, load("mol-guided-2d"))
+model = load("mol-guided-2d", MOL)
+result = reconstruct_volume(scan, model)
 reference = root_sum_of_squares(full)
 print(f"PSNR {psnr(reference, result.image):.1f} dB")
 print(f"within {result.error_bound[0]:.1e} of the equilibrium after {result.n_steps[0]} iterations ({result.kind})")
@@ -46,6 +47,6 @@ for axes, image, title in ((left, reference, "fully sampled"), (middle, result.i
     axes.imshow(image[0], cmap="gray", vmin=0, vmax=0.9 * reference.max())
     axes.set(title=title, xticks=[], yticks=[])
 right.semilogy(result.residuals[0])
-right.axhline(result.solver.tol, color="gray", linestyle=":")
+right.axhline(model.solver.tol, color="gray", linestyle=":")
 right.set(xlabel="iteration", title="error bound")
 plt.show()

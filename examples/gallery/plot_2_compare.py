@@ -13,7 +13,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 
-from molrecon import load, read_volume
+from molrecon import Reconstructor, load, read_volume
 from molrecon.reconstructors.classical import CGSense, ZeroFilled
 from molrecon.scans.comparison import Comparison, undersample
 from molrecon.scans.preparation import prepare
@@ -35,8 +35,8 @@ comparison = Comparison(prepared, full)
 methods = {
     "zero-filled": ZeroFilled(),
     "CG-SENSE": CGSense(0.01),
-    "ADMM-Net, unrolled": load("admm-net-brain-2d"),
-    "MOL, certified": load("mol-guided-2d"),
+    "ADMM-Net, unrolled": load("admm-net-brain-2d", Reconstructor),
+    "MOL, certified": load("mol-guided-2d", Reconstructor),
 }
 outcomes = {name: comparison.score(name, method) for name, method in methods.items()}
 for name, outcome in outcomes.items():

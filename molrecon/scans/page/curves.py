@@ -74,7 +74,7 @@ def draw_curves(residuals: Sequence[np.ndarray], tol: float, *, bounded: bool) -
 
     lines = []
     for one in histories:
-        chosen = np.unique(np.linspace(0, max(0, len(one) - 1), MAX_POINTS).round().astype(int)) if len(one) else []
+        chosen = np.unique(np.linspace(0, len(one) - 1, MAX_POINTS if len(one) else 0).round().astype(int))
         points = [(x(k), y(float(one[k]))) for k in chosen if np.isfinite(one[k])]
         lines.append(" ".join(f"{a:.1f},{b:.1f}" for a, b in points))
     what = "relative error bound" if bounded else "relative residual (no bound)"

@@ -40,7 +40,7 @@ def volume_page(name: str, prepared: PreparedVolume, result: Reconstruction, sid
     views = make_views(prepared, result)
     rows, cols = result.image.shape[1:]
     spacing = result.voxel_size or (1.0, 1.0, 1.0)
-    content = {
+    content: dict[str, Any] = {
         "title": name,
         "verdict": verdict(result),
         "views": views,
