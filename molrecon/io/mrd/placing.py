@@ -86,7 +86,8 @@ def place(records: Records, chosen: np.ndarray, header: Header, slices: int) -> 
         if start + pre < 0 or start + length - post > rows or pre + post >= length:
             found = f"a readout of {length} samples centred at {head['center_sample']}"
             raise UnreadableInput(path, found, f"2 x {shape[1]} coils x samples inside {rows} rows")
-        kspace[s, :, p, start + pre : start + length - post, c] += samples[:, pre : length - post]
+        with np.errstate(invalid="ignore"):  # what is not finite is refused later, with its slice
+            kspace[s, :, p, start + pre : start + length - post, c] += samples[:, pre : length - post]
         measured[start + pre : start + length - post] = True
         count[s, p, c] += 1
     kspace /= np.maximum(count, 1)[:, None, :, None, :]

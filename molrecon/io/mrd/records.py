@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
@@ -80,7 +82,47 @@ def _records(path: Path, dataset: h5py.Dataset) -> np.ndarray:
     if not isinstance(dataset, h5py.Dataset) or not sound(dataset.dtype):
         raise UnreadableInput(path, f"{dataset!r}", EXPECTED)
     check_size(path, dataset)
+    _check_lengths(path, dataset)
     return np.asarray(dataset[()])
+
+
+def _check_lengths(path: Path, dataset: h5py.Dataset) -> None:
+    """Raise UnreadableInput where the arrays of the records claim more bytes than the file has.
+
+    A record holds the length of each array (4 bytes), the address of a heap collection and an index in it; heaps are
+    never compressed. The library would allocate any length before it looks at the heap.
+    """
+    kind, size = dataset.id.get_type(), path.stat().st_size
+    fields = [k for k in range(kind.get_nmembers()) if isinstance(kind.get_member_type(k), h5py.h5t.TypeVlenID)]
+    total = 0
+    for raw in _stored(path, dataset):
+        records = np.frombuffer(raw[: len(raw) // kind.get_size() * kind.get_size()], np.uint8)
+        records = records.reshape(-1, kind.get_size())
+        for k in fields:
+            start, element = kind.get_member_offset(k), kind.get_member_type(k).get_super().get_size()
+            lengths = np.ascontiguousarray(records[:, start : start + 4]).view("<u4")
+            total += int(lengths.sum(dtype=np.int64)) * element
+    if total > size:
+        raise UnreadableInput(path, f"records with arrays of {total} bytes in a file of {size} bytes", EXPECTED)
+
+
+def _stored(path: Path, dataset: h5py.Dataset) -> Iterator[bytes]:
+    """Yield the bytes of the records as they lie in the file: one piece, or chunk by chunk, deflated or not."""
+    if dataset.chunks is None:
+        offset = dataset.id.get_offset()
+        if offset is not None:
+            with path.open("rb") as file:
+                file.seek(offset)
+                yield file.read(dataset.size * dataset.id.get_type().get_size())
+        return
+    filters = dataset.id.get_create_plist()
+    codes = [filters.get_filter(k)[0] for k in range(filters.get_nfilters())]
+    if codes not in ([], [h5py.h5z.FILTER_DEFLATE]):
+        raise UnreadableInput(path, f"records with the HDF5 filters {codes}", "none, or deflate")
+    whole = dataset.id.get_type().get_size() * dataset.chunks[0]
+    for k in range(dataset.id.get_num_chunks()):
+        _, raw = dataset.id.read_direct_chunk(dataset.id.get_chunk_info(k).chunk_offset)
+        yield zlib.decompressobj().decompress(raw, whole) if codes else raw
 
 
 def sound(dtype: np.dtype) -> bool:
