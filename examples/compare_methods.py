@@ -97,9 +97,10 @@ def brain_problem(data: Path, seed: int) -> Problem:
     full = read_npy(data / BRAIN)
     cols = full.kspace.shape[-1]
     scan = prepare(undersample(full, random_mask(cols, 4, 24 / cols, seed), 0.0, [seed]))
-    everything = Sense(scan.sensitivity_maps, torch.ones(1, 1, 1, dtype=torch.bool))
+    operator = Sense(scan.sensitivity_maps[:, 0], scan.sampling_mask)
+    everything = Sense(scan.sensitivity_maps[:, 0], torch.ones(1, 1, 1, dtype=torch.bool))
     reference = everything.adjoint(torch.from_numpy(full.kspace))
-    return Problem(scan.kspace, scan.operator(slice(None)), reference, torch.tensor([scan.noise_level]))
+    return Problem(scan.kspace, operator, reference, torch.tensor([scan.noise_level]))
 
 
 def learned(model: Reconstructor) -> Method:

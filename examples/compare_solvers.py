@@ -40,7 +40,8 @@ from torchdeq.solver import get_solver
 
 from molrecon.io import read_npy
 from molrecon.networks import Denoiser
-from molrecon.reconstructors.conditioning import Conditioning, from_channels, to_channels
+from molrecon.networks.denoiser import from_channels, to_channels
+from molrecon.reconstructors.conditioning import Conditioning
 from molrecon.reconstructors.mol import MOL
 from molrecon.solvers.batched import norm
 from molrecon.solvers.conjugate_gradient import conjugate_gradient
@@ -252,7 +253,7 @@ METHODS: dict[str, Callable[[SolverCase, MOL, LinearOperator], None]] = {
 def brain(data: Path, rows: int | None) -> tuple[Tensor, Sense, float]:
     """Return k-space, operator and noise level of the brain, mask 0, complex128; of the middle rows only if asked."""
     scan = undersampled_brain(read_npy(data / BRAIN), 0)
-    kspace, maps = scan.kspace.to(torch.complex128), scan.sensitivity_maps.to(torch.complex128)
+    kspace, maps = scan.kspace.to(torch.complex128), scan.sensitivity_maps[:, 0].to(torch.complex128)
     if rows is not None and rows < maps.shape[-2]:
         kspace = crop_readout(kspace, rows)
         first = maps.shape[-2] // 2 - rows // 2

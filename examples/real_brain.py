@@ -97,8 +97,8 @@ def main() -> None:
     with torch.no_grad():
         for seed in range(arguments.seeds):
             scan = undersampled_brain(full, seed)
-            operator = scan.operator(slice(None))
-            everything = Sense(scan.sensitivity_maps, torch.ones(1, 1, 1, dtype=torch.bool))
+            operator = Sense(scan.sensitivity_maps[:, 0], scan.sampling_mask)
+            everything = Sense(scan.sensitivity_maps[:, 0], torch.ones(1, 1, 1, dtype=torch.bool))
             reference = everything.adjoint(torch.from_numpy(full.kspace)).abs().numpy()
             if seed == 0:
                 pictures.append(("reference", reference[0]))
@@ -122,7 +122,7 @@ def main() -> None:
                 f" bound {float(solution.error_bound[0]):.1e}, converged {bool(solution.converged[0])}"
             )
         prospective = prepare(read_npy(folder / "brain_prospective_8ch_230x180_ksp_c64.npy"))
-        operator = prospective.operator(slice(None))
+        operator = Sense(prospective.sensitivity_maps[:, 0], prospective.sampling_mask)
         for name, choices in candidates(model, prospective.noise_level, solutions).items():
             image = choices[len(choices) // 2](prospective.kspace, operator).abs().numpy()
             pictures.append((f"prospective: {name}", image[0]))

@@ -35,9 +35,10 @@ from molrecon.simulation.noise import NOISE_RANGE
 from molrecon.simulation.problem import Problem
 from molrecon.simulation.stream import ProblemStream
 from molrecon.training.checkpoints import log_to
+from molrecon.training.defaults import DESCRIPTIONS
 from molrecon.training.log import finish
 from molrecon.training.loop import TrainSettings, train
-from molrecon.training.models import DESCRIPTIONS, Trainable, build
+from molrecon.training.models import Trainable, build
 from molrecon.training.reconstruction_task import ReconstructionSettings, ReconstructionTask, mean_psnr
 from molrecon.weights import load, save, weights_hash
 

@@ -2,8 +2,9 @@
 
     MOLRECON_DATA=DATA python examples/validate.py --models A B [--json FILE] [--families NAME ...]
 
-A and B are packaged models or safetensors files. Ten families: two real multi-coil brains, which only measure, five of
-images with their own phase, three of magnitudes with a simulated one (`molrecon.simulation.families`). Maps, noise
+A and B are packaged models or safetensors files. Eleven families: two real multi-coil brains, which only measure, and
+one of them folded into half of its field of view (two sets of maps, BART's as well), which only measures too; five of
+images with their own phase, three of magnitudes with a simulated one (`examples._families`). Maps, noise
 level and scale come from the undersampled data, as in `molrecon recon`. CG-SENSE and BART's `pics -S -l1 -i100` have
 the same maps, and the weight of a grid that is best for the slice, which favours them; their scores are kept in
 --baselines and computed again where the data have changed. The table shows the mean PSNR of a family in dB, and what
@@ -18,6 +19,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -34,9 +36,12 @@ from molrecon.reconstructors.classical import CGSense
 from molrecon.scans.comparison import reference_image, undersample
 from molrecon.scans.metrics import psnr, ssim
 from molrecon.scans.preparation import PreparedVolume, prepare
-from molrecon.simulation.families import Case, families
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # to run from a checkout that is not installed
+
+from examples._families import Case, families
 from molrecon.weights import load
-from operators import Sense
+from operators import Sense, SoftSense
 
 BASELINES = Path(__file__).parent / "results" / "validation_baselines.json"
 CG_GRID = tuple(10 ** (k / 4) for k in range(-12, 2))
@@ -46,15 +51,17 @@ TOL = 1e-3  # of an equilibrium's error bound
 Scores = dict[str, float]
 
 
-def bart_l1(kspace: Tensor, operator: Sense, weight: float) -> Tensor:
-    """Return `bart pics -S -l1 -i100` with the given maps, (1, rows, cols)."""
+def bart_l1(kspace: Tensor, operator: Sense | SoftSense, weight: float) -> Tensor:
+    """Return `bart pics -S -l1 -i100` with the given maps, (1, rows, cols) or (1, set, rows, cols)."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_cfl(folder / "k", kspace[0].permute(1, 2, 0)[:, :, None].numpy())
-        write_cfl(folder / "s", operator.sensitivity_maps[0].permute(1, 2, 0)[:, :, None].numpy())
+        maps = operator.sensitivity_maps if operator.sets is not None else operator.sensitivity_maps[:, None]
+        write_cfl(folder / "s", maps[0].permute(2, 3, 1, 0)[:, :, None].numpy())  # rows, cols, 1, coil, set
         command = ["bart", "pics", "-S", "-l1", f"-r{weight}", "-i100", "k", "s", "x"]
         subprocess.run(command, cwd=folder, check=True, capture_output=True)
-        return torch.from_numpy(read_cfl(folder / "x").reshape(kspace.shape[-2:]))[None]
+        image = torch.from_numpy(read_cfl(folder / "x").reshape(*kspace.shape[-2:], maps.shape[1])).movedim(-1, 0)
+        return image[None] if operator.sets is not None else image
 
 
 def best_of(score: Callable[[float], float], grid: Sequence[float]) -> tuple[float, float]:
@@ -80,7 +87,7 @@ class Judge:
         self.operator = self.prepared.operator(slice(None))
         self.reference = reference_image(case.full, self.prepared)
         # Of the maps only what rounding does not change.
-        energy = self.prepared.sensitivity_maps.abs().square().mean((0, 2, 3)).numpy()
+        energy = self.prepared.sensitivity_maps.abs().square().mean((0, 1, 3, 4)).numpy()
         digest = hashlib.sha256(self.prepared.kspace.numpy().tobytes())
         digest.update(energy.round(2).tobytes())
         self.digest = digest.hexdigest()[:16]

@@ -22,13 +22,15 @@ if TYPE_CHECKING:
     from molrecon.reconstructors.base import Reconstructor
     from molrecon.reconstructors.certificate import Certificate
     from molrecon.reconstructors.mol import MOL
-    from molrecon.scans.cohort import Settings, reconstruct_file
+    from molrecon.scans.cohort.run import reconstruct_file
     from molrecon.scans.reconstruction import Reconstruction, reconstruct_volume
+    from molrecon.scans.settings import Settings
     from molrecon.solvers.solution import Solution
     from molrecon.solvers.solver_settings import SolverSettings
+    from molrecon.stream import process
     from molrecon.weights import available_models, load
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "MOL",
@@ -42,6 +44,7 @@ __all__ = [
     "UnreadableInput",
     "available_models",
     "load",
+    "process",
     "read_volume",
     "reconstruct_file",
     "reconstruct_volume",
@@ -50,18 +53,19 @@ __all__ = [
 # Where each name is defined; a test holds this against the imports above, which type checkers and editors read.
 _HOMES = {
     "MOL": "molrecon.reconstructors.mol",
-    "Certificate": "molrecon.networks.lipschitz",
+    "Certificate": "molrecon.reconstructors.certificate",
     "RawVolume": "molrecon.io",
     "Reconstruction": "molrecon.scans.reconstruction",
     "Reconstructor": "molrecon.reconstructors.base",
-    "Settings": "molrecon.scans.cohort",
+    "Settings": "molrecon.scans.settings",
     "Solution": "molrecon.solvers.solution",
     "SolverSettings": "molrecon.solvers.solver_settings",
     "UnreadableInput": "molrecon.io",
     "available_models": "molrecon.weights",
     "load": "molrecon.weights",
+    "process": "molrecon.stream",
     "read_volume": "molrecon.io",
-    "reconstruct_file": "molrecon.scans.cohort",
+    "reconstruct_file": "molrecon.scans.cohort.run",
     "reconstruct_volume": "molrecon.scans.reconstruction",
 }
 

@@ -1,4 +1,26 @@
-"""Linear physics of imaging: operators with exact adjoints, and what is needed to set them up."""
+"""Linear physics of imaging: operators with exact adjoints, and what is needed to set them up.
+
+    y, x, n = A(x), A.adjoint(y), A.normal(x)       A x, A^H y, A^H A x; the batch is the first axis
+    A.H, A @ B, A + B,  A - B,  2 * A,  A / 2,  -A    operators again, with exact adjoints
+    VerticalStack([A, B], [m, n]),  Identity()      A on top of B, with m and n entries along axis 1; I
+    A.on(device, dtype)                             a copy elsewhere; A stays as it is
+
+Masks come as NumPy or torch, bool or 0/1, (cols,) or with more axes, see `Sampling`.
+
+linear, stacked                     the base class and its algebra
+sense, soft_sense, noncartesian     multi-coil MRI: Cartesian, with several sets of maps, along trajectories
+fourier, sampled_fourier, nufft, toeplitz, hybrid    Fourier transforms
+sampling, masked                    masks as operators, inpainting, partial Fourier of one coil
+masks, density_masks, poisson_disc, radial_masks     which samples are measured?
+trajectories, density, density_weighted              trajectories, and weights for their density
+sensitivity, espirit, walsh, map_sets, calibration, model_error    coil maps: applied, estimated, checked
+compression, prewhitening, noise    coils: fewer, white, and how noisy
+off_resonance                       off-resonance during the readout
+compressive, hadamard, blocks       sensing matrices, and images in blocks
+adapters                            to and from sigpy and deepinv
+checks                              is an adjoint exact?
+conversion                          what `.to(dtype)` means for complex tensors
+"""
 
 from operators.adapters import from_sigpy, to_deepinv, to_sigpy
 from operators.blocks import Blocks, Flatten

@@ -111,7 +111,8 @@ def to_deepinv(operator: LinearOperator, *, is_complex: bool = True) -> LinearPh
     `is_complex=False` images (batch, *spatial) have one channel and measurements are passed as they are, as in
     `deepinv.physics.CompressedSensing`.
 
-    `A_adjoint_A` is the operator's own `normal`, and the operator is a submodule: `.to(device)` moves it. Noise and
+    `A_adjoint_A` is the operator's own `normal`. The physics holds a copy of the operator, which shares its maps and
+    masks: `.to(device)` moves the copy, and the operator stays where it is. Noise and
     solvers are deepinv's defaults; set `physics.noise_model` for noise. Parameters that deepinv hands to each call are
     for its noise model and do not reach the operator. deepinv's `adjointness_test` takes one
     sample of a batch, which an operator with maps or masks of several samples refuses.
@@ -137,10 +138,12 @@ def to_deepinv(operator: LinearOperator, *, is_complex: bool = True) -> LinearPh
     to_image, from_image = (_to_complex, _from_complex) if is_complex else (_drop_channel, _add_channel)
     to_data, from_data = (_to_complex, _from_complex) if is_complex else (_same, _same)
 
+    own = operator.on()  # deepinv moves what it is given in place
+
     class OperatorPhysics(LinearPhysics):
         def __init__(self) -> None:
             super().__init__()
-            self.operator = operator
+            self.operator = own
 
         def A(self, x: Tensor, **_: Any) -> Tensor:  # noqa: N802
             return from_data(self.operator(to_image(x)))

@@ -79,8 +79,8 @@ def as_mask(sampling_mask: Tensor | np.ndarray, ndim: int | None = None, device:
     if isinstance(mask, np.ndarray):
         # a copy: the operator must not change with the caller's array
         mask = torch.from_numpy(np.array(mask, order="C"))
-    known = ndim if ndim is not None else max(mask.ndim - 1, 2 if mask.ndim == 1 else 1)
-    if not 1 <= mask.ndim <= known + 1:
+    axes = ndim if ndim is not None else max(mask.ndim - 1, 2 if mask.ndim == 1 else 1)
+    if not 1 <= mask.ndim <= axes + 1:
         spatial = "*spatial" if ndim is None else f"{ndim} spatial axes"
         raise ValueError(
             f"sampling mask: shape {tuple(mask.shape)}, expected (batch or 1, {spatial}), or fewer axes: (cols,)"
@@ -89,7 +89,7 @@ def as_mask(sampling_mask: Tensor | np.ndarray, ndim: int | None = None, device:
         if not bool(((mask == 0) | (mask == 1)).all()):
             raise ValueError("sampling mask: holds values other than 0 and 1")
         mask = mask != 0
-    return mask.reshape(*[1] * (known + 1 - mask.ndim), *mask.shape).to(device)
+    return mask.reshape(*[1] * (axes + 1 - mask.ndim), *mask.shape).to(device)
 
 
 def mask_repr(mask: Tensor) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +23,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("molrecon.weights",),
     ("molrecon.scans",),
     ("molrecon.simulation",),
-    ("molrecon.guarantees", "molrecon.training"),
+    ("molrecon.guarantees", "molrecon.training", "molrecon.stream"),
     ("molrecon.sensing",),
     ("molrecon.descent",),
     ("molrecon",),
@@ -105,6 +106,12 @@ def test_imports_flow_one_way(module: str) -> None:
             elif backward(module, name):
                 found.append(f"{where}, which lies in a later layer")
     assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_every_module_can_be_imported(module: str) -> None:
+    if module != "molrecon.__main__":
+        importlib.import_module(module)
 
 
 @pytest.mark.parametrize("module", [module for module in SOURCES if unit_of(module) == "operators"])

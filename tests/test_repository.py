@@ -128,7 +128,7 @@ def test_the_lowest_versions(tmp_path: Path) -> None:
 
 def test_packaged_weights_are_small_and_described() -> None:
     weights = sorted((ROOT / "molrecon").rglob("*.safetensors"))
-    assert all(path.parent == ROOT / "molrecon" / "weights" for path in weights)
+    assert all(path.parents[1] == ROOT / "molrecon" / "weights" for path in weights)
     assert not [path.name for path in weights if path.stat().st_size >= WEIGHTS_LIMIT]
     assert not [path.name for path in weights if not path.with_suffix(".json").exists()]
 

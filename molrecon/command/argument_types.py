@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import torch
+DEVICES = ("cpu", "cuda", "mps", "xpu")
 
 
 def number(text: str) -> float:
@@ -31,6 +29,11 @@ def positive(text: str) -> float:
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text}, expected a positive number")
     return value
+
+
+def positive_or_best(text: str) -> float | None:
+    """Return a finite positive number, or None for the word best."""
+    return None if text == "best" else positive(text)
 
 
 def at_least_one(text: str) -> float:
@@ -63,13 +66,37 @@ def seed(text: str) -> int:
     return int(text)
 
 
-def device(text: str) -> torch.device:
-    """Return a torch device that can be used here."""
-    import torch
+def port(text: str) -> int:
+    """Return the number of a port, 0 to 65535."""
+    if not (text.isdecimal() and int(text) < 2**16):
+        raise argparse.ArgumentTypeError(f"{text}, expected a whole number from 0 to 65535")
+    return int(text)
 
-    try:
-        device = torch.device(text)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:  # torch without CUDA raises AssertionError
-        raise argparse.ArgumentTypeError(f"{text!r} cannot be used here ({str(error).splitlines()[0]})") from None
-    return device
+
+def device(text: str) -> str:
+    """Return the name of a device; whether it can be used here is for torch to say, once the command runs."""
+    kind, colon, index = text.partition(":")
+    if kind not in DEVICES or (colon and not index.isdecimal()):
+        raise argparse.ArgumentTypeError(f"{text!r}, expected {', '.join(DEVICES)}, or one of them with its number")
+    return text
+
+
+def whole_numbers(text: str) -> list[int]:
+    """Return whole numbers from a list with commas."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() for part in parts):
+        raise argparse.ArgumentTypeError(f"{text!r}, expected whole numbers, comma-separated")
+    return [int(part) for part in parts]
+
+
+def sizes(text: str) -> list[float]:
+    """Return numbers that are not negative from a list with commas."""
+    return [not_negative(part) for part in text.split(",")]
+
+
+def methods(text: str) -> list[str]:
+    """Return names from a list with commas, each of them once."""
+    names = list(dict.fromkeys(name.strip() for name in text.split(",")))
+    if "" in names:
+        raise argparse.ArgumentTypeError(f"{text!r}, expected methods, comma-separated")
+    return names

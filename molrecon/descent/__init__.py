@@ -1,1 +1,13 @@
-"""Sparse codes, inpainting, and networks whose layers descend, with their training."""
+"""Sparse codes, inpainting, and networks whose layers descend, with their training.
+
+sparse               ISTA, FISTA and the error of codes
+lista                learned ISTA
+sparse_problems, sparse_training     what LISTA is trained on, and how
+inpainting           inpainting without training, and its scores
+glow_prox            inpainting by unrolled proximal flows
+inpainting_problems, inpainting_training     what it is trained on, and how
+training             how are layers constrained to descend?
+multipliers          the multipliers of those constraints
+problems             what is a descent training given?
+descent_checks       do the layers of a network descend?
+"""

@@ -167,8 +167,8 @@ class ScanProblem(DescentProblem[UnrolledReconstructor, Problem]):
     def layers(self, batch: Problem, disturb: Disturb | None) -> tuple[Tensor, Sequence[Tensor]]:
         """Return the zero-filled image, and the images of all stages; the scale is 1, the noise level the true one."""
         phase = reference_phase(self.model, batch)
-        known = Conditioning(torch.ones_like(batch.noise_level), batch.noise_level, phase)
-        stages = self.model.stages(batch.kspace, batch.operator, conditioning=known, disturb=disturb)
+        conditioning = Conditioning(torch.ones_like(batch.noise_level), batch.noise_level, phase)
+        stages = self.model.stages(batch.kspace, batch.operator, conditioning=conditioning, disturb=disturb)
         return batch.operator.adjoint(batch.kspace), list(stages)
 
     def final_loss(self, last: Tensor, batch: Problem) -> Tensor:

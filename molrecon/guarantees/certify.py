@@ -25,7 +25,7 @@ from molrecon.reconstructors.mol import MOL
 from molrecon.scans.comparison import undersample
 from molrecon.scans.preparation import prepare
 from molrecon.simulation.phantom import coil_maps, phantom_volume
-from operators import LinearOperator, Sense, file_seed, poisson_disc_mask, random_mask
+from operators import LinearOperator, Sense, SoftSense, file_seed, poisson_disc_mask, random_mask
 
 # Slices, rows and columns: small, so that all checks take less than a minute.
 SAMPLE_SHAPES = {2: (1, 72, 64), 3: (10, 32, 28)}
@@ -116,32 +116,32 @@ def _certify(model: MOL, problem: CertifiedScan, seed: int) -> Findings:
     begin = time.perf_counter()
     device = next(model.parameters()).device
     kspace, operator = problem.kspace.to(device), problem.operator.on(device)
-    known = model.condition(kspace, operator, problem.noise_level)
-    ndim = known.phase.ndim - 1
+    conditioning = model.condition(kspace, operator, problem.noise_level)
+    ndim = conditioning.phase.ndim - (1 if operator.sets is None else 2)
     if ndim != model.network.ndim:
         raise ValueError(f"certify: a scan with {ndim} spatial axes, expected {model.network.ndim} as the network has")
     with torch.no_grad():
-        image = model(kspace, operator, conditioning=known).value
-    perturbations = check_data_perturbations(model, kspace, operator, known, seed=seed)
-    if isinstance(operator, Sense):
-        mask, fourier_ndim = operator.sampling_mask, operator.encoding.fourier_ndim
+        image = model(kspace, operator, conditioning=conditioning).value
+    perturbations = check_data_perturbations(model, kspace, operator, conditioning, seed=seed)
+    if isinstance(operator, (Sense, SoftSense)):
+        kind, mask, fourier_ndim = type(operator), operator.sampling_mask, operator.encoding.fourier_ndim
         perturbations += check_map_perturbations(
             model,
             kspace,
             operator,
-            known,
+            conditioning,
             maps=operator.sensitivity_maps,
-            rebuild=lambda maps: Sense(maps, mask, fourier_ndim),
+            rebuild=lambda maps: kind(maps, mask, fourier_ndim),
             seed=seed,
         )
-    stretch, monotone = check_locally(model, image, known, seed=seed)
+    stretch, monotone = check_locally(model, image, conditioning, seed=seed)
     return Findings(
         certificate=model.certificate(),
         problem=problem.name,
-        noise_level=float(known.noise_level),
-        data_weight=float(model.data_weight(known.noise_level).detach()),
-        equilibrium=check_equilibrium(model, kspace, operator, known, seed=seed),
-        decrease=check_decrease(model, kspace, operator, known, seed=seed),
+        noise_level=float(conditioning.noise_level),
+        data_weight=float(model.data_weight(conditioning.noise_level).detach()),
+        equilibrium=check_equilibrium(model, kspace, operator, conditioning, seed=seed),
+        decrease=check_decrease(model, kspace, operator, conditioning, seed=seed),
         perturbations=tuple(perturbations),
         stretch=stretch,
         monotone=monotone,

@@ -68,23 +68,27 @@ class DecreaseCheck:
         return self.worst > self.promised * (1 + ROUNDING) + 2 * ROUNDING
 
 
-def double_precision(model: MOL, known: Conditioning) -> tuple[MOL, Conditioning]:
+def double_precision(model: MOL, conditioning: Conditioning) -> tuple[MOL, Conditioning]:
     """Return copies in double precision, the model in evaluation mode, for comparisons without rounding."""
-    phase = known.phase.to(torch.complex128)
-    guide = None if known.guide is None else known.guide.double()
-    exact = Conditioning(known.scale.double(), known.noise_level.double(), phase / phase.abs(), guide=guide)
+    phase = conditioning.phase.to(torch.complex128)
+    guide = None if conditioning.guide is None else conditioning.guide.double()
+    exact = Conditioning(
+        conditioning.scale.double(), conditioning.noise_level.double(), phase / phase.abs(), guide=guide
+    )
     return copy.deepcopy(model).double().eval(), exact
 
 
 @torch.no_grad()
-def starting_images(kspace: Tensor, operator: LinearOperator, known: Conditioning, seed: int) -> dict[str, Tensor]:
+def starting_images(
+    kspace: Tensor, operator: LinearOperator, conditioning: Conditioning, seed: int
+) -> dict[str, Tensor]:
     """Return first iterates as different as possible, by name, each (batch, *spatial): zero, the CG-SENSE image, noise,
     another image (CG-SENSE upside down), and noise a thousand times as large as the image.
     """
     sense = CGSense()(kspace, operator, solver=SolverSettings(max_steps=30)).value
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(sense.shape, dtype=sense.dtype, generator=generator).to(sense.device)
-    noise = per_sample(known.scale, sense) * noise
+    noise = per_sample(conditioning.scale, sense) * noise
     return {
         "zero": torch.zeros_like(sense),
         "CG-SENSE": sense,
@@ -96,15 +100,17 @@ def starting_images(kspace: Tensor, operator: LinearOperator, known: Conditionin
 
 @torch.no_grad()
 def check_equilibrium(
-    model: MOL, kspace: Tensor, operator: LinearOperator, known: Conditioning, *, seed: int = 0
+    model: MOL, kspace: Tensor, operator: LinearOperator, conditioning: Conditioning, *, seed: int = 0
 ) -> EquilibriumCheck:
     """Solve from each of `starting_images` to the model's tolerance and compare every pair of results.
 
     Starts far away are given four times the model's iterations.
     """
     patient = replace(model.solver, max_steps=4 * model.solver.max_steps)
-    starts = starting_images(kspace, operator, known, seed)
-    solutions = [model(kspace, operator, conditioning=known, start=start, solver=patient) for start in starts.values()]
+    starts = starting_images(kspace, operator, conditioning, seed)
+    solutions = [
+        model(kspace, operator, conditioning=conditioning, start=start, solver=patient) for start in starts.values()
+    ]
     distances, excesses = [], []
     for one, other in combinations(solutions, 2):
         distance = norm(one.value - other.value)
@@ -123,7 +129,13 @@ def check_equilibrium(
 
 @torch.no_grad()
 def check_decrease(
-    model: MOL, kspace: Tensor, operator: LinearOperator, known: Conditioning, *, n_steps: int = 10, seed: int = 0
+    model: MOL,
+    kspace: Tensor,
+    operator: LinearOperator,
+    conditioning: Conditioning,
+    *,
+    n_steps: int = 10,
+    seed: int = 0,
 ) -> DecreaseCheck:
     """Run the plain iteration with nearly exact inner solves, from the zero-filled image and from noise.
 
@@ -131,10 +143,10 @@ def check_decrease(
     q = Lip(H) a step. This is computed here afresh, in double precision, by none of the solver's code.
     """
     promised = model.certificate().contraction
-    model, known = double_precision(model, known)
-    denoise = known.denoiser(model.network)
-    scale = per_sample(known.scale, known.phase)
-    weight = per_sample(model.data_weight(known.noise_level), known.phase)
+    model, conditioning = double_precision(model, conditioning)
+    denoise = conditioning.denoiser(model.network)
+    scale = per_sample(conditioning.scale, conditioning.phase)
+    weight = per_sample(model.data_weight(conditioning.noise_level), conditioning.phase)
     right_side = weight * operator.adjoint(kspace.to(torch.complex128)) / scale
 
     def regularised(x: Tensor) -> Tensor:
@@ -159,7 +171,7 @@ def check_decrease(
 def check_locally(
     model: MOL,
     image: Tensor,
-    known: Conditioning,
+    conditioning: Conditioning,
     *,
     power_steps: int = 30,
     ascent_steps: int = 2,
@@ -173,10 +185,10 @@ def check_locally(
         image: (1, *spatial), in the units of the data, such as the equilibrium.
         power_steps, ascent_steps, lanczos_steps, seed: see `local_lipschitz` and `local_monotonicity`.
     """
-    model, known = double_precision(model, known)
-    denoise = known.denoiser(model.network)
-    x = image.to(torch.complex128) / per_sample(known.scale, known.phase)
+    model, conditioning = double_precision(model, conditioning)
+    x = image.to(torch.complex128) / per_sample(conditioning.scale, conditioning.phase)
     points = torch.cat([neighbours(x, 1, 0.02, seed), neighbours(x, 1, 0.2, seed + 1)[1:]])
+    denoise = conditioning.repeated(len(points)).denoiser(model.network)
     radii = (1e-2, 1e-1)
     stretch = local_lipschitz(
         denoise, points, power_steps=power_steps, ascent_steps=ascent_steps, radii=radii, seed=seed

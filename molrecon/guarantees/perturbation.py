@@ -18,7 +18,7 @@ from molrecon.reconstructors.robustness_bounds import data_robustness_bound, ope
 from molrecon.solvers.batched import norm, per_sample
 from molrecon.solvers.solution import Solution
 from molrecon.solvers.solver_settings import SolverSettings
-from operators import LinearOperator, Sense
+from operators import LinearOperator, Sense, SoftSense
 
 # Of the reconstructions inside an attack and of their gradients; what it finds is evaluated at the model's own.
 ATTACK_TOL = 1e-2
@@ -54,7 +54,7 @@ def check_data_perturbations(
     model: MOL,
     kspace: Tensor,
     operator: LinearOperator,
-    known: Conditioning,
+    conditioning: Conditioning,
     *,
     sizes: tuple[float, ...] = (0.05,),
     attack_steps: int = 10,
@@ -67,10 +67,10 @@ def check_data_perturbations(
         attack_steps: of projected gradient ascent, see `worst_case_kspace`.
     """
     generator = torch.Generator(kspace.device).manual_seed(seed)
-    project = operator.sampling if isinstance(operator, Sense) else None
+    project = operator.sampling if isinstance(operator, (Sense, SoftSense)) else None
     rough = coarser(model.solver, ATTACK_TOL, ATTACK_TOL)
 
-    base, ratio = _solved(model, kspace, operator, known), model.weight_ratio(known)
+    base, ratio = _solved(model, kspace, operator, conditioning), model.weight_ratio(conditioning)
     found = []
     for size in sizes:
         radius = size * norm(kspace)
@@ -79,7 +79,8 @@ def check_data_perturbations(
         noise = per_sample(radius / norm(noise), noise) * noise
         attack = worst_case_kspace(
             warm_started(
-                lambda b, start: model(b, operator, conditioning=known, start=start, solver=rough).value, base.value
+                lambda b, start: model(b, operator, conditioning=conditioning, start=start, solver=rough).value,
+                base.value,
             ),
             kspace,
             radius,
@@ -90,7 +91,7 @@ def check_data_perturbations(
         )
         for kind, change in (("Gaussian", noise), ("worst case", attack.perturbation)):
             with torch.no_grad():
-                moved = model(kspace + change, operator, conditioning=known, start=base.value)
+                moved = model(kspace + change, operator, conditioning=conditioning, start=base.value)
             bound = data_robustness_bound(ratio, operator, change)
             found.append(_perturbation("k-space", kind, size, base, moved, bound))
     return found
@@ -100,7 +101,7 @@ def check_map_perturbations(
     model: MOL,
     kspace: Tensor,
     operator: LinearOperator,
-    known: Conditioning,
+    conditioning: Conditioning,
     *,
     maps: Tensor,
     rebuild: Callable[[Tensor], LinearOperator],
@@ -117,14 +118,15 @@ def check_map_perturbations(
     The change is compared with `operator_robustness_bound`, for which the equilibrium's own error is allowed.
     """
     generator = torch.Generator(kspace.device).manual_seed(seed)
-    base, ratio = _solved(model, kspace, operator, known), model.weight_ratio(known)
+    base, ratio = _solved(model, kspace, operator, conditioning), model.weight_ratio(conditioning)
     radius = size * norm(maps)
     noise = torch.randn(maps.shape, dtype=maps.dtype, device=maps.device, generator=generator)
     noise = per_sample(radius / norm(noise), noise) * noise
     rough = coarser(model.solver, ATTACK_TOL, ATTACK_TOL)
     attack = worst_case_kspace(
         warm_started(
-            lambda s, start: model(kspace, rebuild(s), conditioning=known, start=start, solver=rough).value, base.value
+            lambda s, start: model(kspace, rebuild(s), conditioning=conditioning, start=start, solver=rough).value,
+            base.value,
         ),
         maps,
         radius,
@@ -136,7 +138,7 @@ def check_map_perturbations(
     for kind, change in (("Gaussian", noise), ("worst case", attack.perturbation)):
         changed = rebuild(maps + change)
         with torch.no_grad():
-            moved = model(kspace, changed, conditioning=known, start=base.value)
+            moved = model(kspace, changed, conditioning=conditioning, start=base.value)
             bound = operator_robustness_bound(ratio, operator, changed, kspace, base.value)
         found.append(_perturbation("maps", kind, size, base, moved, bound))
     return found
@@ -152,8 +154,8 @@ def _perturbation(
 
 
 @torch.no_grad()
-def _solved(model: MOL, kspace: Tensor, operator: LinearOperator, known: Conditioning) -> Solution:
-    return model(kspace, operator, conditioning=known)
+def _solved(model: MOL, kspace: Tensor, operator: LinearOperator, conditioning: Conditioning) -> Solution:
+    return model(kspace, operator, conditioning=conditioning)
 
 
 def warm_started(solve: Callable[[Tensor, Tensor], Tensor], start: Tensor) -> Callable[[Tensor], Tensor]:

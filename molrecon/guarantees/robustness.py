@@ -75,7 +75,8 @@ def evaluate(
     at the worst case of the level below, at the first level from noise. Both kinds of d are scored twice, see `Trial`.
 
     Args:
-        prepared: the undersampled scan; its k-space as cropped there is b. No slice without data.
+        prepared: the undersampled scan; its k-space as cropped there is b. No slice without data. Of several sets of
+            coil maps the first is used, for all methods alike.
         reference: (slices, *recon_shape), from `compare.reference_image`; it is not perturbed.
         methods: by name. They are evaluated in evaluation mode, and left where and as they are.
         levels: `|d| / |b|`; 0 is always there.
@@ -96,16 +97,17 @@ def evaluate(
             f"evaluate: got levels {levels}, {draws} draws, {steps} steps and {int(prepared.empty.sum())} slices"
             " without data; expected levels that are not negative, at least one draw and step, and no such slices"
         )
+    prepared = prepared.first_set()
     with ExitStack() as modes:
         runs = {
-            name: _Run(modes.enter_context(evaluating(on_device(model, device))), prepared, reference, device)
+            name: _MethodOnScan(modes.enter_context(evaluating(on_device(model, device))), prepared, reference, device)
             for name, model in methods.items()
         }
         return _evaluate(runs, prepared, reference, tuple(levels), draws, steps, seed, progress)
 
 
 def _evaluate(
-    runs: Mapping[str, _Run],
+    runs: Mapping[str, _MethodOnScan],
     prepared: PreparedVolume,
     reference: np.ndarray,
     levels: tuple[float, ...],
@@ -176,7 +178,7 @@ class HeldFixed:
 
 
 @final
-class _Run:
+class _MethodOnScan:
     """One method on one scan, slice by slice."""
 
     def __init__(
@@ -245,7 +247,7 @@ class _Run:
 
         Outside what is delivered both are zero.
         """
-        maps, shape = self.prepared.sensitivity_maps, self.prepared.volume.recon_shape
+        maps, shape = self.prepared.sensitivity_maps[:, 0], self.prepared.volume.recon_shape
         inside = np.zeros(maps.shape[-2:], np.float32)
         target = np.zeros((len(maps), *inside.shape), np.float32)
         center_crop(inside, shape)[...] = 1
@@ -318,4 +320,4 @@ def _prepared_again(prepared: PreparedVolume, change: Tensor) -> PreparedVolume:
         replace(volume, kspace=volume.kspace + measured.numpy()),
         prepared.sensitivity_maps.numpy() if given else None,
         None if prepared.noise_estimated else prepared.noise_level,
-    )
+    ).first_set()

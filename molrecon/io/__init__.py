@@ -1,6 +1,8 @@
 """Reading scans and writing images.
 
 read_volume     any supported input -> RawVolume, by what the file is
+read_frames     any supported input -> all its volumes, each a Frame
+READERS         what is supported; a Reader of your own joins by READERS.insert(0, Reader(...))
 expand_inputs   files and folders -> the volumes they stand for
 input_sha256    the hash of an input, without reading it as a volume
 read_fastmri    fastMRI HDF5                     read_npy    NumPy array
@@ -13,8 +15,10 @@ UnreadableInput what every reader raises
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import final
 
 import h5py
 
@@ -22,13 +26,19 @@ from molrecon.io.arrays import bart_pair, read_bart, read_cfl, read_npy, write_c
 from molrecon.io.atomic import atomic_path, write_atomically
 from molrecon.io.crop import center_crop
 from molrecon.io.fastmri import read_fastmri
-from molrecon.io.mrd import is_mrd, read_mrd
+from molrecon.io.frame import Frame
+from molrecon.io.geometry import Geometry
+from molrecon.io.mrd import is_mrd, read_mrd, read_mrd_frames
 from molrecon.io.nifti import write_nifti
 from molrecon.io.submission import write_submission
 from molrecon.io.volume import RawVolume, UnreadableInput, file_sha256, reading
 
 __all__ = [
+    "READERS",
+    "Frame",
+    "Geometry",
     "RawVolume",
+    "Reader",
     "UnreadableInput",
     "atomic_path",
     "center_crop",
@@ -37,7 +47,9 @@ __all__ = [
     "read_bart",
     "read_cfl",
     "read_fastmri",
+    "read_frames",
     "read_mrd",
+    "read_mrd_frames",
     "read_npy",
     "read_volume",
     "write_atomically",
@@ -46,32 +58,80 @@ __all__ = [
     "write_submission",
 ]
 
-SUFFIXES = (".h5", ".hdf5", ".mrd", ".npy", ".cfl")
 FORMATS = "fastMRI or ISMRMRD HDF5, .npy, or a BART .cfl/.hdr pair"
 
 
+@final
+@dataclass(frozen=True)
+class Reader:
+    """How one kind of file is recognised and read.
+
+    Attributes:
+        suffixes: of such files, by which a folder is searched.
+        recognises: whether a path is of this kind; asked in the order of READERS, the first to say yes reads it.
+        read: path -> RawVolume, the first image volume.
+        read_all: path -> [Frame], every image volume; None where there is but one.
+    """
+
+    suffixes: tuple[str, ...]
+    recognises: Callable[[Path], bool]
+    read: Callable[[Path], RawVolume]
+    read_all: Callable[[Path], list[Frame]] | None = None
+
+
+def _is_bart(path: Path) -> bool:
+    return path.suffix in (".cfl", ".hdr") or (not path.exists() and bart_pair(path)[1].exists())
+
+
+def _is_npy(path: Path) -> bool:
+    with reading(path, FORMATS), path.open("rb") as file:
+        return file.read(6) == b"\x93NUMPY"
+
+
+def _is_hdf5(path: Path) -> bool:
+    with reading(path, FORMATS):
+        return bool(h5py.is_hdf5(path))
+
+
+READERS = [
+    Reader((".cfl",), _is_bart, read_bart),
+    Reader((".npy",), _is_npy, read_npy),
+    Reader((".h5", ".hdf5", ".mrd"), lambda path: _is_hdf5(path) and is_mrd(path), read_mrd, read_mrd_frames),
+    Reader((".h5", ".hdf5"), _is_hdf5, read_fastmri),
+]
+
+
 def read_volume(path: str | Path) -> RawVolume:
-    """Read one scan. The first bytes decide between HDF5 and .npy, not the suffix; HDF5 with the datasets of raw
-    ISMRMRD data is read as such, any other as fastMRI. BART files have no signature and go by name: .cfl, .hdr, or
-    a name without suffix beside which `name.hdr` lies.
+    """Read the first image volume of a scan. The first bytes decide between HDF5 and .npy, not the suffix; HDF5 with
+    the datasets of raw ISMRMRD data is read as such, any other as fastMRI. BART files have no signature and go by name:
+    .cfl, .hdr, or a name without suffix beside which `name.hdr` lies.
 
     Raises UnreadableInput: the message names the file, what was found and what was expected.
     """
     path = Path(path)
-    if _is_bart(path):
-        return read_bart(path)
+    return _reader(path).read(path)
+
+
+def read_frames(path: str | Path) -> list[Frame]:
+    """Read every image volume of a scan, in the order of contrasts, sets, phases and repetitions.
+
+    Raises UnreadableInput, as `read_volume`.
+    """
+    path = Path(path)
+    reader = _reader(path)
+    return [Frame(reader.read(path))] if reader.read_all is None else reader.read_all(path)
+
+
+def _reader(path: Path) -> Reader:
+    for reader in READERS:
+        # A path that is no file is nothing that a reader could open; a BART pair may go by a name without suffix.
+        if (path.is_file() or reader.recognises is _is_bart) and reader.recognises(path):
+            return reader
     if not path.is_file():
         raise UnreadableInput(path, "a folder" if path.is_dir() else "no such file", FORMATS)
     with reading(path, FORMATS), path.open("rb") as file:
         start = file.read(8)
-    if start.startswith(b"\x93NUMPY"):
-        return read_npy(path)
-    with reading(path, FORMATS):
-        hdf5 = h5py.is_hdf5(path)
-    if not hdf5:
-        found = "an empty file" if not start else f"a file that starts with {start!r}"
-        raise UnreadableInput(path, found, FORMATS)
-    return read_mrd(path) if is_mrd(path) else read_fastmri(path)
+    raise UnreadableInput(path, f"a file that starts with {start!r}" if start else "an empty file", FORMATS)
 
 
 def input_sha256(path: str | Path) -> str:
@@ -81,27 +141,24 @@ def input_sha256(path: str | Path) -> str:
     return file_sha256(header, data) if _is_bart(path) else file_sha256(path)
 
 
-def _is_bart(path: Path) -> bool:
-    return path.suffix in (".cfl", ".hdr") or (not path.exists() and bart_pair(path)[1].exists())
-
-
 def expand_inputs(paths: Iterable[str | Path]) -> list[Path]:
     """The volumes that `paths` stand for, in order and without repetition; a BART pair counts once, as its .cfl.
 
-    A folder gives the files directly inside it (not in its sub-folders, not hidden) ending in .h5, .hdf5, .mrd, .npy
-    or .cfl, sorted by name. A path that is no folder is kept, whether it exists or not: `read_volume` says what is
+    A folder gives the files directly inside it (not in its sub-folders, not hidden) with a suffix of READERS, sorted by
+    name. A path that is no folder is kept, whether it exists or not: `read_volume` says what is
     wrong with it, and the other volumes go on. Raises UnreadableInput for a folder without any volume.
     """
     volumes: dict[Path, None] = {}
+    suffixes = sorted({suffix for reader in READERS for suffix in reader.suffixes})
     for path in map(Path, paths):
         inside = [path]
         if path.is_dir():
             inside = sorted(
-                item for item in path.iterdir() if item.suffix in SUFFIXES and not item.name.startswith(".")
+                item for item in path.iterdir() if item.suffix in suffixes and not item.name.startswith(".")
             )
             if not inside:
                 raise UnreadableInput(
-                    path, "a folder without volumes (sub-folders are not searched)", " ".join(SUFFIXES)
+                    path, "a folder without volumes (sub-folders are not searched)", " ".join(suffixes)
                 )
         volumes |= {bart_pair(item)[0] if item.suffix == ".hdr" else item: None for item in inside}
     return list(volumes)

@@ -10,19 +10,22 @@ from xml.etree import ElementTree
 import numpy as np
 
 from molrecon.io.volume import UnreadableInput, reading
+from molrecon.io.xml_text import parse_xml
 
-__all__ = ["Header", "padding", "padding_attributes", "parse_header", "voxel_size"]
+__all__ = ["Header", "header_root", "padding", "padding_attributes", "parse_header", "voxel_size"]
 
 EXPECTED = "an ISMRMRD XML header"
 LIMITS = ("minimum", "maximum", "center")
+TRAJECTORIES = ("cartesian", "epi", "radial", "goldenangle", "spiral", "other")  # of the ISMRMRD schema
 
 
 @dataclass(frozen=True)
 class Header:
-    """First encoding of an ISMRMRD header; x is the readout (rows), y the phase encode (cols), z the slice.
+    """One encoding of an ISMRMRD header; x is the readout (rows), y the phase encode (cols), z the slice.
 
     encoded_matrix, recon_matrix: samples (x, y, z); encoded_fov, recon_fov: mm (x, y, z), None when absent or not
-    positive; phase_limits: (minimum, maximum, center) of kspace_encoding_step_1, None when absent.
+    positive; phase_limits, partition_limits: (minimum, maximum, center) of kspace_encoding_step_1 and _2, None when
+    absent.
     """
 
     encoded_matrix: tuple[int, int, int]
@@ -32,25 +35,42 @@ class Header:
     phase_limits: tuple[int, int, int] | None
     trajectory: str
     calibration_mode: str
+    partition_limits: tuple[int, int, int] | None = None
 
 
-def parse_header(path: Path, xml: str) -> Header:
-    """Read the first encoding of the ISMRMRD header `xml`; `path` is only named in errors. Raises UnreadableInput."""
-    with reading(path, EXPECTED):
-        root = ElementTree.fromstring(xml)
-        encoding = root.find("{*}encoding")
-        if encoding is None:
-            raise UnreadableInput(path, f"a header <{root.tag}> without an encoding", EXPECTED)
-        limits = [encoding.findtext(_path("encodingLimits", "kspace_encoding_step_1", name), "") for name in LIMITS]
+def parse_header(path: Path, xml: str, number: int = 0) -> Header:
+    """Read one encoding of the ISMRMRD header `xml`, the first if not said otherwise; `path` is only named in errors.
+
+    A header with a document type is refused before it is parsed. Errors quote none of the header's text, which may
+    identify the subject.
+
+    Raises UnreadableInput.
+    """
+    root = header_root(path, xml)
+    with reading(path, EXPECTED, quote=False):
+        encodings = root.findall("{*}encoding")
+        if number >= len(encodings):
+            which = f" {number}" if number else ""
+            raise UnreadableInput(path, f"a header without an encoding{which}", EXPECTED)
+        encoding = encodings[number]
         return Header(
             encoded_matrix=_matrix(path, encoding, "encodedSpace"),
             recon_matrix=_matrix(path, encoding, "reconSpace"),
             encoded_fov=_field_of_view(encoding, "encodedSpace"),
             recon_fov=_field_of_view(encoding, "reconSpace"),
-            phase_limits=(int(limits[0]), int(limits[1]), int(limits[2])) if all(limits) else None,
-            trajectory=encoding.findtext("{*}trajectory", "cartesian").strip(),
+            phase_limits=_limits(encoding, "kspace_encoding_step_1"),
+            trajectory=_trajectory(encoding),
             calibration_mode=encoding.findtext(_path("parallelImaging", "calibrationMode"), "").strip(),
+            partition_limits=_limits(encoding, "kspace_encoding_step_2"),
         )
+
+
+def header_root(path: Path, xml: str) -> ElementTree.Element:
+    """Return the root element of an ISMRMRD header. Raises UnreadableInput."""
+    try:
+        return parse_xml(xml)
+    except ValueError as error:
+        raise UnreadableInput(path, f"a header that is {error}", EXPECTED) from None
 
 
 def padding(header: Header, cols: int) -> tuple[int, int]:
@@ -97,6 +117,16 @@ def voxel_size(header: Header, rows: int, cols: int) -> tuple[float, float, floa
 
 def _path(*tags: str) -> str:
     return "/".join("{*}" + tag for tag in tags)
+
+
+def _trajectory(encoding: ElementTree.Element) -> str:
+    name = encoding.findtext("{*}trajectory", "cartesian").strip()
+    return name if name.lower() in TRAJECTORIES else "unknown"
+
+
+def _limits(encoding: ElementTree.Element, counter: str) -> tuple[int, int, int] | None:
+    limits = [encoding.findtext(_path("encodingLimits", counter, name), "") for name in LIMITS]
+    return (int(limits[0]), int(limits[1]), int(limits[2])) if all(limits) else None
 
 
 def _matrix(path: Path, encoding: ElementTree.Element, space: str) -> tuple[int, int, int]:

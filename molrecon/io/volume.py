@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from molrecon.io.geometry import Geometry
 from molrecon.io.masks import canonical_mask
 
 __all__ = [
@@ -64,10 +65,14 @@ class RawVolume:
     recon_shape    (rows, cols) of the image to deliver; never larger than kspace or the reference, so that
                    `center_crop(image, recon_shape)` has exactly this shape.
     voxel_size     mm, (row, column, slice) spacing of the delivered image; None when unknown.
+    geometry       where the voxels of the delivered image (slices, *recon_shape) are in the patient; None when unknown.
     reference      (slices, *recon_shape) float32 magnitude, or None.
     reference_kind "rss" (root sum of squares), "esc" (emulated single coil), or None.
     attributes     scalars from the file: acquisition, patient_id, max, norm, acceleration, num_low_frequency, ...
     header         ISMRMRD XML, or None.
+    noise_covariance  (coils, coils) complex128, `E n_i conj(n_j)` of a sample of kspace as the scanner measured it in a
+                   noise scan, or None.
+    calibration    (slices, coils, rows, cols) complex64 measured for the coil maps alone, zero where it was not; None.
     left_out       what the file holds and `kspace` does not, in plain words, with its number: {"repetitions": 2}.
     remarks        sentences about the file that its user should read.
     sha256         hexadecimal digest of the input file (of .hdr followed by .cfl for a BART pair).
@@ -87,6 +92,9 @@ class RawVolume:
     header: str | None = None
     left_out: Mapping[str, int] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
+    geometry: Geometry | None = None
+    noise_covariance: np.ndarray | None = None
+    calibration: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         """Bring the mask to its one shape."""
@@ -121,13 +129,18 @@ def left_out_text(left_out: Mapping[str, int]) -> str:
 
 
 @contextmanager
-def reading(path: Path, expected: str) -> Iterator[None]:
-    """Turn whatever a format library raises inside the block into UnreadableInput."""
+def reading(path: Path, expected: str, *, quote: bool = True) -> Iterator[None]:
+    """Turn whatever a format library raises inside the block into UnreadableInput.
+
+    Without `quote`, the message and the traceback hold the kind of error only, not its text, which quotes the input.
+    """
     try:
         yield
     except UnreadableInput:
         raise
     except Exception as error:  # on damaged bytes the libraries raise nearly everything, to the user it is one thing
+        if not quote:
+            raise UnreadableInput(path, type(error).__name__, expected) from None
         raise UnreadableInput(path, f"{type(error).__name__} ({error})", expected) from error
 
 

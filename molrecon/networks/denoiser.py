@@ -60,6 +60,34 @@ class Denoiser(nn.Module, ABC):
         """Tell whether all parameters are finite numbers."""
         return all(bool(parameter.isfinite().all()) for parameter in self.parameters())
 
+    @staticmethod
+    def from_module(
+        module: nn.Module, *, lipschitz: float | None = None, monotonicity: float | None = None, ndim: int = 2
+    ) -> ModuleDenoiser:
+        """Return a module of one's own on real images (batch, 2, *spatial) as a denoiser, see `ModuleDenoiser`."""
+        return ModuleDenoiser(module, lipschitz=lipschitz, monotonicity=monotonicity, ndim=ndim)
+
+    def forward(self, image: Tensor, noise_level: float | Tensor, guide: Tensor | None = None) -> Tensor:
+        """Return H of images, of the shape and kind that they have.
+
+        Args:
+            image: complex (batch, *spatial), or its real and imaginary part (batch, 2, *spatial), at unit scale.
+            noise_level: a number or (batch,): standard deviation of the complex noise, relative to the image scale.
+            guide: as of `denoiser`.
+
+        Raises:
+            ValueError: an image with other axes.
+        """
+        channels = to_channels(image) if image.is_complex() else image
+        if channels.ndim != self.ndim + 2 or channels.shape[1] != 2:
+            raise ValueError(
+                f"{type(self).__name__}: image {tuple(image.shape)} of dtype {image.dtype}, expected complex (batch,"
+                f" *spatial) or real (batch, 2, *spatial) with {self.ndim} spatial axes"
+            )
+        level = torch.as_tensor(noise_level, dtype=channels.dtype, device=channels.device).expand(len(channels))
+        denoised = self.denoiser(level, guide)(channels)
+        return from_channels(denoised) if image.is_complex() else denoised
+
     @abstractmethod
     def denoiser(self, noise_level: Tensor, guide: Tensor | None = None) -> Callable[[Tensor], Tensor]:
         """Return H on real images (batch, 2, *spatial); what does not depend on the image is computed here, once.
@@ -111,6 +139,78 @@ class Denoiser(nn.Module, ABC):
         raise TypeError(
             f"{type(self).__name__}: has no receptive_field(), expected one that says how far the network looks"
         )
+
+
+@final
+class ModuleDenoiser(Denoiser):
+    """A module of one's own as the denoiser H. What its owner says of it is believed, so that bounds are "estimated".
+
+    The noise level is not shown to it; a network that needs one, or that knows a bound of itself, is a subclass of
+    `Denoiser`.
+
+    Args:
+        module: real images (batch, 2, *spatial) -> the same shape.
+        lipschitz: the bound of Lip(H) that its owner vouches for; None for `1 - monotonicity`.
+        monotonicity: m, with which equilibria are sought and bounded; None for `1 - lipschitz`.
+        ndim: spatial axes.
+
+    Raises:
+        ValueError: neither number, a negative `lipschitz`, or m outside (0, 1] or above `1 - lipschitz`; when called,
+            a result of another shape.
+    """
+
+    def __init__(
+        self, module: nn.Module, *, lipschitz: float | None = None, monotonicity: float | None = None, ndim: int = 2
+    ) -> None:
+        super().__init__()
+        m = monotonicity if lipschitz is None or monotonicity is not None else 1 - lipschitz
+        bound = lipschitz if m is None or lipschitz is not None else 1 - m
+        if m is None or bound is None or not (0 < m <= 1 and 0 <= bound <= 1 - m + math.ulp(1.0)):
+            raise ValueError(
+                f"Denoiser.from_module: got lipschitz {lipschitz} and monotonicity {monotonicity}, expected one of them"
+                " at least, and 0 < monotonicity <= 1 - lipschitz"
+            )
+        self.module = module
+        self.lipschitz = bound
+        self.monotonicity = m
+        self.ndim = ndim
+
+    def settings(self) -> dict[str, Any]:
+        """Return the constructor's arguments; a module can be saved that has a method `settings` too."""
+        return {
+            "module": self.module,
+            "lipschitz": self.lipschitz,
+            "monotonicity": self.monotonicity,
+            "ndim": self.ndim,
+        }
+
+    def lipschitz_bound(self) -> float:
+        """Return what its owner said."""
+        return self.lipschitz
+
+    def denoiser(self, noise_level: Tensor, guide: Tensor | None = None) -> Callable[[Tensor], Tensor]:
+        """Return the module; `noise_level` (batch,) is ignored."""
+
+        def denoise(image: Tensor) -> Tensor:
+            denoised: Tensor = self.module(image)
+            if denoised.shape != image.shape:
+                raise ValueError(
+                    f"Denoiser.from_module: {type(self.module).__name__} returned {tuple(denoised.shape)}, expected"
+                    f" {tuple(image.shape)} as the image has"
+                )
+            return denoised
+
+        return denoise
+
+
+def to_channels(image: Tensor) -> Tensor:
+    """Return a complex image (batch, *spatial) as real and imaginary channels (batch, 2, *spatial)."""
+    return torch.view_as_real(image.resolve_conj()).movedim(-1, 1)
+
+
+def from_channels(channels: Tensor) -> Tensor:
+    """Return the complex image of real and imaginary channels, the inverse of `to_channels`."""
+    return torch.view_as_complex(channels.movedim(1, -1).contiguous())
 
 
 def largest_below(value: float, dtype: torch.dtype) -> float:

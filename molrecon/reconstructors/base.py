@@ -29,9 +29,11 @@ class Reconstructor(nn.Module, ABC):
 
     Attributes:
         solver: how the method iterates when a call does not say it; None for methods with nothing to iterate.
+        takes_sets: whether the operator may have several sets of coil maps, with an image for each (`SoftSense`).
     """
 
     solver: SolverSettings | None = None
+    takes_sets: bool = False
 
     def forward(
         self,

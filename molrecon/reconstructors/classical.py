@@ -28,6 +28,8 @@ CONVERGED_CHANGE = 1e-3  # relative change of the last FISTA step at which L1-wa
 class ZeroFilled(Reconstructor):
     """`A^H b`: the coil combination with unmeasured samples left at zero."""
 
+    takes_sets = True
+
     def change_bound(
         self, conditioning: Conditioning | None, operator: LinearOperator, change: Tensor
     ) -> Tensor | None:
@@ -62,6 +64,7 @@ class CGSense(Reconstructor):
     Reference: Pruessmann, Weiger, Boernert, Boesiger, Magn Reson Med 46, 2001.
     """
 
+    takes_sets = True
     solver: SolverSettings
 
     def __init__(self, regularisation: float = CG_REGULARISATION, *, solver: SolverSettings = CG_SETTINGS) -> None:
@@ -95,6 +98,8 @@ class CGSense(Reconstructor):
         solver: SolverSettings | None,
     ) -> Solution:
         settings = solver or self.solver
+        if settings.on_step is not None:
+            raise ValueError("CGSense: got on_step, expected None: rows are solved by themselves, each with its steps")
         right_side = operator.adjoint(kspace)
         if not isinstance(operator, Sense) or operator.chunk_axis != 1 or right_side.ndim < 3:
             return self._minimiser(operator, right_side, settings)

@@ -1,4 +1,4 @@
-"""What a learned reconstructor is told about a scan before it starts: intensity, noise level, smooth phase, lambda."""
+"""What a learned reconstructor reads off a scan before it starts: intensity, noise level, smooth phase, lambda."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from molrecon.networks import Denoiser
-from molrecon.networks.denoiser import REFERENCE_NOISE
+from molrecon.networks.denoiser import REFERENCE_NOISE, from_channels, to_channels
 from molrecon.solvers.conjugate_gradient import conjugate_gradient
 from operators import LinearOperator, Sense, SoftSense, estimate_noise_level
 from operators.model_error import coil_model_error
@@ -75,6 +75,14 @@ class Conditioning:
         guide = None if self.guide is None else self.guide.to(real)
         return replace(self, noise_level=self.noise_level.to(real), phase=self.phase.to(dtype), guide=guide)
 
+    def repeated(self, count: int) -> Conditioning:
+        """Return the same for `count` images of the one sample that this is of."""
+        guide = None if self.guide is None else self.guide.expand(count, *self.guide.shape[1:])
+        phase = self.phase.expand(count, *self.phase.shape[1:])
+        return replace(
+            self, noise_level=self.noise_level.expand(count), scale=self.scale.expand(count), phase=phase, guide=guide
+        )
+
     def denoiser(self, network: Denoiser) -> Callable[[Tensor], Tensor]:
         """Return the network's H on complex images of this scan, shaped as `phase` and divided by `scale`."""
         in_sets = self.phase.ndim > network.ndim + 1
@@ -92,16 +100,6 @@ class Conditioning:
             return from_channels(denoised.to(channels.dtype)).reshape(image.shape) * self.phase
 
         return denoise
-
-
-def to_channels(image: Tensor) -> Tensor:
-    """Return a complex image (batch, *spatial) as real and imaginary channels (batch, 2, *spatial)."""
-    return torch.view_as_real(image).movedim(-1, 1)
-
-
-def from_channels(channels: Tensor) -> Tensor:
-    """Return the complex image of real and imaginary channels, the inverse of `to_channels`."""
-    return torch.view_as_complex(channels.movedim(1, -1).contiguous())
 
 
 @torch.no_grad()

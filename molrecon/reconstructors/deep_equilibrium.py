@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, Literal, final
 
-import torch
 from torch import Tensor, nn
 
 from molrecon.networks import Denoiser
-from molrecon.reconstructors.base import Reconstructor
-from molrecon.reconstructors.conditioning import NOISE_COEFFICIENTS, Conditioning, condition, data_weight
+from molrecon.reconstructors.conditioning import Conditioning
+from molrecon.reconstructors.learned import LearnedReconstructor
 from molrecon.solvers.batched import per_sample
 from molrecon.solvers.equilibrium import EquilibriumSolver
-from molrecon.solvers.solution import Solution
+from molrecon.solvers.solution import Solution, in_units
 from molrecon.solvers.solver_settings import SolverSettings
 from operators import LinearOperator
 
@@ -23,7 +21,7 @@ DEFAULT = SolverSettings(max_steps=50, backward_max_steps=30)
 
 
 @final
-class DeepEquilibrium(Reconstructor):
+class DeepEquilibrium(LearnedReconstructor):
     """The fixed point of one stage of an unrolled network, of which nothing is known.
 
     With `R = I - H`, lambda = lambda(sigma) and `eta = 1 / (1 + lambda)` the map is, for `step`
@@ -56,6 +54,7 @@ class DeepEquilibrium(Reconstructor):
     Reference: Gilton, Ongie, Willett, Deep equilibrium architectures for inverse problems in imaging, IEEE TCI 7, 2021.
     """
 
+    log_data_weight: nn.Parameter
     solver: SolverSettings
 
     def __init__(
@@ -67,32 +66,18 @@ class DeepEquilibrium(Reconstructor):
         phase_reference: bool = True,
         solver: SolverSettings = DEFAULT,
     ) -> None:
-        super().__init__()
         if step not in ("gradient", "proximal") or not data_weight > 0:
             raise ValueError(
                 f"DeepEquilibrium: got step {step!r} and data_weight {data_weight}, expected 'gradient' or 'proximal'"
                 " and a positive number"
             )
-        self.network = network
+        super().__init__(network, data_weight=data_weight, phase_reference=phase_reference)
         self.step: Step = step
-        self.phase_reference = phase_reference
-        self.log_data_weight = nn.Parameter(torch.tensor([math.log(data_weight), *NOISE_COEFFICIENTS]))
         self.solver = solver
 
     def settings(self) -> dict[str, Any]:
         """Return the constructor's arguments besides what is learned."""
-        return {
-            "network": self.network,
-            "step": self.step,
-            "phase_reference": self.phase_reference,
-            "solver": self.solver,
-        }
-
-    def condition(
-        self, kspace: Tensor, operator: LinearOperator, noise_level: float | Tensor | None = None
-    ) -> Conditioning:
-        """Return scale, relative noise level and smooth phase of a scan, see `conditioning.condition`."""
-        return condition(kspace, operator, noise_level, phase_reference=self.phase_reference)
+        return {**super().settings(), "step": self.step, "solver": self.solver}
 
     def _solve(
         self,
@@ -103,11 +88,11 @@ class DeepEquilibrium(Reconstructor):
         solver: SolverSettings | None,
     ) -> Solution:
         settings = solver or self.solver
-        narrow = self.log_data_weight.dtype.to_complex()
-        known = (conditioning or self.condition(kspace, operator)).in_precision(narrow)
-        scale = per_sample(known.scale, known.phase).to(narrow.to_real())
-        weight = per_sample(data_weight(self.log_data_weight, known.noise_level), known.phase)
-        denoise = known.denoiser(self.network)
+        narrow = self.precision
+        conditioning = (conditioning or self.condition(kspace, operator)).in_precision(narrow)
+        scale = per_sample(conditioning.scale, conditioning.phase).to(narrow.to_real())
+        weight = per_sample(self.data_weight(conditioning.noise_level), conditioning.phase)
+        denoise = conditioning.denoiser(self.network)
         zero_filled = operator.adjoint(kspace).to(narrow) / scale
         eta = 1 / (1 + weight)
 
@@ -121,5 +106,6 @@ class DeepEquilibrium(Reconstructor):
         solve = EquilibriumSolver(
             settings.tol, settings.max_steps, settings.window, settings.backward_tol, settings.backward_max_steps
         )
-        solution = solve(residual, first, on_backward=settings.on_backward, who="DeepEquilibrium")
+        on_step = in_units(scale, settings.on_step)
+        solution = solve(residual, first, on_backward=settings.on_backward, who="DeepEquilibrium", on_step=on_step)
         return solution.with_value(solution.value * scale)

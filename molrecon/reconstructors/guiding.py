@@ -15,7 +15,7 @@ GUIDE_CHANNELS = 6
 SENSE_WEIGHT, SENSE_TOL, SENSE_STEPS = 0.02, 1e-2, 30  # of the CG-SENSE image
 
 
-def guide_images(kspace: Tensor, operator: LinearOperator, known: Conditioning, first: Tensor) -> Tensor:
+def guide_images(kspace: Tensor, operator: LinearOperator, conditioning: Conditioning, first: Tensor) -> Tensor:
     """Return what a guided network sees besides the iterate, (batch, GUIDE_CHANNELS, *spatial) real.
 
     With several sets of maps it is (batch, set, GUIDE_CHANNELS, *spatial).
@@ -27,10 +27,10 @@ def guide_images(kspace: Tensor, operator: LinearOperator, known: Conditioning, 
     Args:
         kspace: b (batch, coil, *spatial) complex.
         operator: A.
-        known: scale, noise level and phase.
+        conditioning: scale, noise level and phase.
         first: like the phase, complex, in the units of the data.
     """
-    scale, without_phase = per_sample(known.scale, known.phase), known.phase.conj().resolve_conj()
+    scale, without_phase = per_sample(conditioning.scale, conditioning.phase), conditioning.phase.conj().resolve_conj()
     right_side = operator.adjoint(kspace) / scale
     sense = solve_hermitian(
         lambda x: operator.normal(x) + SENSE_WEIGHT * x,
@@ -41,14 +41,14 @@ def guide_images(kspace: Tensor, operator: LinearOperator, known: Conditioning, 
     ).value
     with torch.no_grad():
         energy = operator.normal(torch.ones_like(right_side)).abs()
-        level = per_sample((known.noise_level / REFERENCE_NOISE).log() / 2, energy).expand_as(energy)
+        level = per_sample((conditioning.noise_level / REFERENCE_NOISE).log() / 2, energy).expand_as(energy)
     images = [first / scale * without_phase, sense * without_phase]
     axis = 1 if operator.sets is None else 2
     parts = [torch.view_as_real(image).movedim(-1, axis) for image in images] + [
         energy.unsqueeze(axis),
         level.unsqueeze(axis),
     ]
-    return torch.cat([part.to(known.noise_level.dtype) for part in parts], axis)
+    return torch.cat([part.to(conditioning.noise_level.dtype) for part in parts], axis)
 
 
 def first_of_guide(guide: Tensor, ndim: int) -> Tensor:

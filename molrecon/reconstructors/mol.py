@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, final
 
 import torch
@@ -12,16 +13,16 @@ from torch import Tensor, nn
 
 from molrecon.networks import Denoiser
 from molrecon.networks.full_precision import full_precision
-from molrecon.reconstructors.base import Reconstructor
 from molrecon.reconstructors.certificate import Certificate, certificate
-from molrecon.reconstructors.conditioning import NOISE_COEFFICIENTS, Conditioning, condition, data_weight
+from molrecon.reconstructors.conditioning import Conditioning
 from molrecon.reconstructors.guiding import GUIDE_CHANNELS, first_of_guide, guide_images
+from molrecon.reconstructors.learned import LearnedReconstructor
 from molrecon.reconstructors.robustness_bounds import data_robustness_bound
 from molrecon.solvers.batched import norm, per_sample
 from molrecon.solvers.conjugate_gradient import conjugate_gradient
 from molrecon.solvers.fixed_point import solve_fixed_point
 from molrecon.solvers.implicit import implicit_gradient, report_backward
-from molrecon.solvers.solution import Solution
+from molrecon.solvers.solution import Iterate, Solution, in_units
 from molrecon.solvers.solver_settings import SolverSettings
 from operators import LinearOperator, Sense, SoftSense
 
@@ -30,7 +31,7 @@ INNER_TOL = 0.1  # of the inner CG, relative to the outer residual
 
 
 @final
-class MOL(Reconstructor):
+class MOL(LearnedReconstructor):
     """The equilibrium reconstructor: the x with `F(x) + lambda A^H (A x - b) = 0`.
 
     F = I - H is the score of an m-monotone network, lambda = lambda(sigma) a learned function of the noise level. At
@@ -87,6 +88,9 @@ class MOL(Reconstructor):
     Reference: Pramanik, Zimmerman, Jacob, IEEE TCI 2023, arXiv 2206.04797.
     """
 
+    takes_sets = True
+
+    log_data_weight: nn.Parameter
     solver: SolverSettings
 
     def __init__(
@@ -98,36 +102,22 @@ class MOL(Reconstructor):
         phase_reference: bool = True,
         solver: SolverSettings | None = None,
     ) -> None:
-        super().__init__()
-        if not data_weight > 0:
-            raise ValueError(f"MOL: data_weight is {data_weight}, expected a positive number")
+        super().__init__(network, data_weight=data_weight, phase_reference=phase_reference)
         if network.guide_channels != (0 if first is None else GUIDE_CHANNELS):
             raise ValueError(
                 f"MOL: network with {network.guide_channels} guide channels and {'no' if first is None else 'a'} first"
                 f" model, expected 0 without one and {GUIDE_CHANNELS} with one"
             )
-        self.network = network
         self.first = first
-        self.phase_reference = phase_reference
-        self.log_data_weight = nn.Parameter(torch.tensor([math.log(data_weight), *NOISE_COEFFICIENTS]))
         self.solver = solver or SolverSettings()
 
     def settings(self) -> dict[str, Any]:
         """Return the constructor's arguments besides what is learned."""
-        return {
-            "network": self.network,
-            "first": self.first,
-            "phase_reference": self.phase_reference,
-            "solver": self.solver,
-        }
+        return {**super().settings(), "first": self.first, "solver": self.solver}
 
     def certificate(self) -> Certificate:
         """Return what is guaranteed; "certified" only if the network's Lipschitz bound is a true upper bound."""
         return certificate(self.network.lipschitz_bound(), certified=self.network.certified)
-
-    def data_weight(self, noise_level: Tensor) -> Tensor:
-        """Return lambda of each sample, see `conditioning.data_weight`."""
-        return data_weight(self.log_data_weight, noise_level)
 
     def weight_ratio(self, conditioning: Conditioning) -> Tensor:
         """Return `lambda / m` of the certificate, (batch,); infinite without monotonicity."""
@@ -143,22 +133,38 @@ class MOL(Reconstructor):
             return None
         return data_robustness_bound(self.weight_ratio(conditioning), operator, change)
 
-    def condition(
-        self, kspace: Tensor, operator: LinearOperator, noise_level: float | Tensor | None = None
-    ) -> Conditioning:
-        """Return scale, relative noise level, smooth phase and guide of a scan, see `conditioning.condition`."""
-        known = condition(kspace, operator, noise_level, phase_reference=self.phase_reference)
-        return self.guided(kspace, operator, known)
+    def tolerance(self, residual: float) -> float:
+        """Return the error bound `|r| / (m |x|)` of a relative residual."""
+        return residual / self.network.monotonicity
+
+    def lipschitz_target(self) -> float | None:
+        """Return `1 - m` for a network that is not strict."""
+        return None if self.network.strict else 1 - self.network.monotonicity
 
     @torch.no_grad()
-    def guided(self, kspace: Tensor, operator: LinearOperator, known: Conditioning) -> Conditioning:
+    def guided(self, kspace: Tensor, operator: LinearOperator, conditioning: Conditioning) -> Conditioning:
         """Return a conditioning with the guide of this scan; as it is for a model without a first one."""
-        return known if self.first is None else replace(known, guide=self._guide(self.first, kspace, operator, known))
+        return self._guided(kspace, operator, conditioning)
 
-    def _guide(self, first: MOL, kspace: Tensor, operator: LinearOperator, known: Conditioning) -> Tensor:
-        rough = replace(self.solver, tol=FIRST_TOL, on_backward=None)
-        image = first(kspace, operator, conditioning=replace(known, guide=None), solver=rough).value
-        return guide_images(kspace, operator, known, image)
+    @torch.no_grad()
+    def stages(
+        self,
+        kspace: Tensor,
+        operator: LinearOperator,
+        noise_level: float | Tensor | None = None,
+        *,
+        conditioning: Conditioning | None = None,
+        start: Tensor | None = None,
+        solver: SolverSettings | None = None,
+    ) -> list[Iterate]:
+        """Return every iterate of a call with its error bound, the first iterate included; arguments as of a call.
+
+        All of them are held at once. `SolverSettings.on_step` sees them one at a time.
+        """
+        iterates: list[Iterate] = []
+        watched = replace(solver or self.solver, on_step=iterates.append)
+        self(kspace, operator, noise_level, conditioning=conditioning, start=start, solver=watched)
+        return iterates
 
     def _solve(
         self,
@@ -168,114 +174,162 @@ class MOL(Reconstructor):
         start: Tensor | None,
         solver: SolverSettings | None,
     ) -> Solution:
-        solver = solver or self.solver
-        narrow = self.log_data_weight.dtype.to_complex()
-        known = (conditioning or self.condition(kspace, operator)).in_precision(narrow)
-        if known.phase.ndim != self.network.ndim + (1 if operator.sets is None else 2):
-            raise ValueError(
-                f"MOL: images {tuple(known.phase.shape)} ({'batch' if operator.sets is None else 'batch, set'},"
-                f" *spatial), expected {self.network.ndim} spatial axes,"
-                f" as {type(self.network).__name__} has"
-            )
-        if self.first is not None and known.guide is None:
-            known = replace(known, guide=self._guide(self.first, kspace, operator, known))
-        scale = per_sample(known.scale, known.phase)
-        weight = per_sample(self.data_weight(known.noise_level), known.phase)
-        denoise = known.denoiser(self.network)
-        iteration = _Iteration(operator, weight.detach(), self.network, narrow, solver)
+        solver, narrow = solver or self.solver, self.precision
+        wide = torch.complex128 if solver.refine else narrow
+        conditioning = (conditioning or self.condition(kspace, operator)).in_precision(narrow)
+        self._check_axes(conditioning, operator)
+        if conditioning.guide is None:
+            conditioning = self._guided(kspace, operator, conditioning)
 
-        zero_filled = _adjoint(operator, kspace.detach(), iteration.wide) / scale
-        iteration.allow_for_rounding(zero_filled)
-        first = zero_filled
-        if start is not None:
-            first = start.detach().to(iteration.wide) / scale
-        elif known.guide is not None:
-            image = first_of_guide(known.guide.detach(), self.network.ndim)
-            first = (image * known.phase).to(iteration.wide)
-        right_side = iteration.weight * zero_filled
+        scale = per_sample(conditioning.scale, conditioning.phase)
+        weight = per_sample(self.data_weight(conditioning.noise_level), conditioning.phase)  # lambda
+        denoise = conditioning.denoiser(self.network)  # H
+        zero_filled = _adjoint(operator, kspace.detach(), wide) / scale  # A^H b
+        rounding = _rounding(self.network, operator, weight.detach(), zero_filled, narrow, solver)
+        splitting = _Splitting(operator, weight.detach(), self.network.monotonicity, rounding, narrow, solver.window)
+        right_side = splitting.weight * zero_filled  # lambda A^H b
+        first = self._first_iterate(conditioning, zero_filled) if start is None else start.detach().to(wide) / scale
 
-        def residual(x: Tensor) -> Tensor:
-            return denoise(x.to(narrow)) + right_side - iteration.regularised(x)
+        def source(x: Tensor) -> Tensor:
+            return denoise(x.to(narrow)) + right_side
 
-        solution = iteration.solve(residual, first, solver.tol, solver.max_steps)
+        on_step = in_units(scale, solver.on_step)
+        solution = splitting.solve(source, first, solver.tol, solver.max_steps, on_step)
         solution = solution.with_kind("certified" if self.network.certified else "estimated")
         value = solution.value.to(narrow)
         if not torch.is_grad_enabled():
             return solution.with_value(value * scale)
 
-        root = value.requires_grad_()
-        with full_precision(root.device):
-            denoised = denoise(root)
-        fixed = root.detach()
-        misfit = operator.adjoint(kspace) / scale - operator.normal(fixed)
+        def data_term(x: Tensor) -> Tensor:
+            return weight * (operator.adjoint(kspace) / scale - operator.normal(x))
 
-        def solve_adjoint(grad: Tensor) -> Tensor:
-            def adjoint_residual(w: Tensor) -> Tensor:
-                (pulled,) = torch.autograd.grad(denoised, root, w.to(narrow), retain_graph=True)
-                return grad + pulled - iteration.regularised(w)
+        return solution.with_value(_with_gradient(value, denoise, data_term, splitting, wide, solver) * scale)
 
-            zero = torch.zeros_like(grad, dtype=iteration.wide)
-            answer = iteration.solve(adjoint_residual, zero, solver.backward_tol, solver.backward_max_steps)
-            report_backward(answer, solver.on_backward, "MOL")
-            return answer.value.to(narrow)
+    def _check_axes(self, conditioning: Conditioning, operator: LinearOperator) -> None:
+        shape, sets = tuple(conditioning.phase.shape), operator.sets
+        if len(shape) != self.network.ndim + (1 if sets is None else 2):
+            raise ValueError(
+                f"MOL: images {shape} ({'batch' if sets is None else 'batch, set'}, *spatial), expected"
+                f" {self.network.ndim} spatial axes, as {type(self.network).__name__} has"
+            )
 
-        at_root = denoised + (weight * misfit).to(narrow) - fixed
-        return solution.with_value(implicit_gradient(fixed, at_root, solve_adjoint) * scale)
+    def _guided(self, kspace: Tensor, operator: LinearOperator, conditioning: Conditioning) -> Conditioning:
+        if self.first is None:
+            return conditioning
+        rough = replace(self.solver, tol=FIRST_TOL, on_backward=None, on_step=None)
+        image = self.first(kspace, operator, conditioning=replace(conditioning, guide=None), solver=rough).value
+        return replace(conditioning, guide=guide_images(kspace, operator, conditioning, image))
+
+    def _first_iterate(self, conditioning: Conditioning, zero_filled: Tensor) -> Tensor:
+        """Return the first model's image where there is one, else the zero-filled image, at unit scale."""
+        if conditioning.guide is None:
+            return zero_filled
+        image = first_of_guide(conditioning.guide.detach(), self.network.ndim)
+        return (image * conditioning.phase).to(zero_filled.dtype)
 
 
 @final
-class _Iteration:
-    """`x <- x + (I + lambda A^H A)^-1 r(x)`, for the equilibrium and for its gradient."""
+@dataclass(frozen=True)
+class _Splitting:
+    """Forward-backward splitting for `(I + lambda A^H A) x = s(x)`, with a map s that contracts by `1 - m`.
 
-    def __init__(
+    One step is `x <- x + (I + lambda A^H A)^-1 r(x)` with `r(x) = s(x) - (I + lambda A^H A) x`. The equilibrium has
+    `s(x) = H(x) + lambda A^H b`, its gradient `s(w) = dl/dx + J_H^H w`.
+    """
+
+    operator: LinearOperator
+    weight: Tensor  # lambda (batch, 1, ...)
+    monotonicity: float  # m
+    rounding: Tensor  # (batch,) of a computed residual, relative to |x|
+    narrow: torch.dtype  # of the inner solves
+    window: int
+
+    def solve(
         self,
-        operator: LinearOperator,
-        weight: Tensor,
-        network: Denoiser,
-        narrow: torch.dtype,
-        settings: SolverSettings,
-    ) -> None:
-        self.operator, self.weight, self.narrow = operator, weight, narrow
-        self.monotonicity = monotonicity = network.monotonicity
-        self.window, self.refine = settings.window, settings.refine
-        self.wide = torch.complex128 if settings.refine else narrow
-        self.careful_tol = monotonicity / 4
-        self.contraction = (1 - monotonicity) * (1 + self.careful_tol) + self.careful_tol
-        self.rounding = weight.new_full((len(weight),), network.rounding(narrow.to_real()))
+        source: Callable[[Tensor], Tensor],
+        first: Tensor,
+        tol: float,
+        max_steps: int,
+        on_step: Callable[[Iterate], None] | None = None,
+    ) -> Solution:
+        """Return the solution x, iterated in the precision of `first`."""
+        m = self.monotonicity
+        careful_tol = m / 4
 
-    def allow_for_rounding(self, image: Tensor) -> None:
-        """Without refinement the rounding of `lambda A^H A x` counts too; it is that of an image like this one."""
-        if not self.refine:
-            size = norm(image).clamp_min(torch.finfo(self.narrow).tiny)
-            self.rounding = self.rounding * (1 + 2 * norm(self.weight * self.operator.normal(image)) / size)
+        def residual(x: Tensor) -> Tensor:
+            return source(x) - self.regularised(x)
+
+        with full_precision(first.device):
+            return solve_fixed_point(
+                residual,
+                partial(self.inverse, tol=INNER_TOL),
+                first,
+                tol=tol,
+                max_steps=max_steps,
+                monotonicity=m,
+                contraction=(1 - m) * (1 + careful_tol) + careful_tol,
+                window=self.window,
+                careful=partial(self.inverse, tol=careful_tol),
+                rounding=self.rounding,
+                on_step=on_step,
+            )
 
     def regularised(self, x: Tensor) -> Tensor:
         """Return `(I + lambda A^H A) x` in the precision of x, or of the operator's maps if that is higher."""
         return x + self.weight * self.operator.normal(x)
 
-    def solve(self, residual: Callable[[Tensor], Tensor], first: Tensor, tol: float, max_steps: int) -> Solution:
-        with full_precision(first.device):
-            return solve_fixed_point(
-                residual,
-                self._inverse(INNER_TOL),
-                first,
-                tol=tol,
-                max_steps=max_steps,
-                monotonicity=self.monotonicity,
-                contraction=self.contraction,
-                window=self.window,
-                careful=self._inverse(self.careful_tol),
-                rounding=self.rounding,
-            )
+    def inverse(self, r: Tensor, tol: float) -> Tensor:
+        """Return `(I + lambda A^H A)^-1 r` up to a residual of `tol |r|`."""
+        return conjugate_gradient(
+            lambda x: self.regularised(x).to(self.narrow), r.to(self.narrow), tol=tol, verify=False
+        ).value
 
-    def _inverse(self, tol: float) -> Callable[[Tensor], Tensor]:
-        def apply(r: Tensor) -> Tensor:
-            return conjugate_gradient(self._narrowed, r.to(self.narrow), tol=tol, verify=False).value
 
-        return apply
+def _with_gradient(
+    value: Tensor,
+    denoise: Callable[[Tensor], Tensor],
+    data_term: Callable[[Tensor], Tensor],
+    splitting: _Splitting,
+    wide: torch.dtype,
+    solver: SolverSettings,
+) -> Tensor:
+    """Return the equilibrium x of `H(x) + data_term(x) = x` with the gradient of the implicit function theorem."""
+    root = value.requires_grad_()
+    with full_precision(root.device):
+        denoised = denoise(root)
+    fixed = root.detach()
+    residual = denoised + data_term(fixed).to(splitting.narrow) - fixed
 
-    def _narrowed(self, x: Tensor) -> Tensor:
-        return self.regularised(x).to(self.narrow)
+    def solve_adjoint(grad: Tensor) -> Tensor:
+        def source(w: Tensor) -> Tensor:
+            (pulled,) = torch.autograd.grad(denoised, root, w.to(splitting.narrow), retain_graph=True)
+            return grad + pulled
+
+        zero = torch.zeros_like(grad, dtype=wide)
+        answer = splitting.solve(source, zero, solver.backward_tol, solver.backward_max_steps)
+        report_backward(answer, solver.on_backward, "MOL")
+        return answer.value.to(splitting.narrow)
+
+    return implicit_gradient(fixed, residual, solve_adjoint)
+
+
+def _rounding(
+    network: Denoiser,
+    operator: LinearOperator,
+    weight: Tensor,
+    image: Tensor,
+    narrow: torch.dtype,
+    solver: SolverSettings,
+) -> Tensor:
+    """Return what a computed residual may be off by, relative to |x|, (batch,): the rounding of the network.
+
+    Without refinement that of `lambda A^H A x` counts too; it is that of an image like the one given.
+    """
+    rounding = weight.new_full((len(weight),), network.rounding(narrow.to_real()))
+    if solver.refine:
+        return rounding
+    size = norm(image).clamp_min(torch.finfo(narrow).tiny)
+    return rounding * (1 + 2 * norm(weight * operator.normal(image)) / size)
 
 
 def _adjoint(operator: LinearOperator, kspace: Tensor, dtype: torch.dtype) -> Tensor:

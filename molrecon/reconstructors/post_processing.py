@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, final
+from typing import final
 
 from torch import Tensor
 
 from molrecon.networks import Denoiser
-from molrecon.reconstructors.base import Reconstructor
-from molrecon.reconstructors.conditioning import Conditioning, condition
+from molrecon.reconstructors.conditioning import Conditioning
+from molrecon.reconstructors.learned import LearnedReconstructor
 from molrecon.solvers.batched import per_sample
 from molrecon.solvers.solution import Solution, unbounded_solution
 from molrecon.solvers.solver_settings import SolverSettings
@@ -16,7 +16,7 @@ from operators import LinearOperator
 
 
 @final
-class PostProcessing(Reconstructor):
+class PostProcessing(LearnedReconstructor):
     """The reconstructor `x = H(A^H b)`.
 
     The image need not fit the data, and the noise level reaches it only through H.
@@ -31,19 +31,7 @@ class PostProcessing(Reconstructor):
     """
 
     def __init__(self, network: Denoiser, *, phase_reference: bool = True) -> None:
-        super().__init__()
-        self.network = network
-        self.phase_reference = phase_reference
-
-    def settings(self) -> dict[str, Any]:
-        """Return the constructor's arguments."""
-        return {"network": self.network, "phase_reference": self.phase_reference}
-
-    def condition(
-        self, kspace: Tensor, operator: LinearOperator, noise_level: float | Tensor | None = None
-    ) -> Conditioning:
-        """Return scale, relative noise level and smooth phase of a scan, see `conditioning.condition`."""
-        return condition(kspace, operator, noise_level, phase_reference=self.phase_reference)
+        super().__init__(network, data_weight=None, phase_reference=phase_reference)
 
     def _solve(
         self,
@@ -53,8 +41,8 @@ class PostProcessing(Reconstructor):
         start: Tensor | None,
         solver: SolverSettings | None,
     ) -> Solution:
-        narrow = next(self.network.parameters()).dtype.to_complex()
-        known = (conditioning or self.condition(kspace, operator)).in_precision(narrow)
-        scale = per_sample(known.scale, known.phase).to(narrow.to_real())
+        narrow = self.precision
+        conditioning = (conditioning or self.condition(kspace, operator)).in_precision(narrow)
+        scale = per_sample(conditioning.scale, conditioning.phase).to(narrow.to_real())
         zero_filled = operator.adjoint(kspace).to(narrow) / scale
-        return unbounded_solution(known.denoiser(self.network)(zero_filled) * scale, n_steps=1)
+        return unbounded_solution(conditioning.denoiser(self.network)(zero_filled) * scale, n_steps=1)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from molrecon.networks import Denoiser
-from molrecon.reconstructors.base import Reconstructor
-from molrecon.reconstructors.conditioning import NOISE_COEFFICIENTS, Conditioning, condition, data_weight
+from molrecon.reconstructors.conditioning import Conditioning
+from molrecon.reconstructors.learned import LearnedReconstructor
 from molrecon.solvers.batched import per_sample
 from molrecon.solvers.conjugate_gradient import solve_hermitian
 from molrecon.solvers.solution import Solution, unbounded_solution
@@ -26,7 +24,7 @@ INNER_TOL = 1e-2  # of the conjugate gradients, relative to the residual at the 
 INNER_STEPS = 30
 
 
-class UnrolledReconstructor(Reconstructor):
+class UnrolledReconstructor(LearnedReconstructor):
     """A fixed number K of stages around one network, trained end to end.
 
     Subclasses define `iterate`. The graph of all K stages is held for the gradient. Nothing is guaranteed about the
@@ -47,21 +45,21 @@ class UnrolledReconstructor(Reconstructor):
         ValueError: `n_unrolls` or `data_weight` that is not positive.
     """
 
+    log_data_weight: nn.Parameter
+    n_unrolls: int
+
     def __init__(self, network: Denoiser, *, n_unrolls: int, data_weight: float, phase_reference: bool) -> None:
-        super().__init__()
         if n_unrolls < 1 or data_weight <= 0:
             raise ValueError(
                 f"{type(self).__name__}: got n_unrolls {n_unrolls} and data_weight {data_weight}, expected both to be"
                 " positive"
             )
-        self.network = network
+        super().__init__(network, data_weight=data_weight, phase_reference=phase_reference)
         self.n_unrolls = n_unrolls
-        self.phase_reference = phase_reference
-        self.log_data_weight = nn.Parameter(torch.tensor([math.log(data_weight), *NOISE_COEFFICIENTS]))
 
     def settings(self) -> dict[str, Any]:
         """Return the constructor's arguments besides what is learned."""
-        return {"network": self.network, "n_unrolls": self.n_unrolls, "phase_reference": self.phase_reference}
+        return {**super().settings(), "n_unrolls": self.n_unrolls}
 
     @abstractmethod
     def iterate(
@@ -81,12 +79,6 @@ class UnrolledReconstructor(Reconstructor):
             denoise: H on complex images.
             disturb: (k, x_k) -> the x_k that is yielded and that stage k + 1 starts from.
         """
-
-    def condition(
-        self, kspace: Tensor, operator: LinearOperator, noise_level: float | Tensor | None = None
-    ) -> Conditioning:
-        """Return scale, relative noise level and smooth phase of a scan, see `conditioning.condition`."""
-        return condition(kspace, operator, noise_level, phase_reference=self.phase_reference)
 
     def _solve(
         self,
@@ -115,22 +107,23 @@ class UnrolledReconstructor(Reconstructor):
             disturb: (k, x_k) -> image, for k = 1 .. K - 1; what it returns is what the next stage starts from, and what
                 is yielded.
         """
-        known = self.condition(kspace, operator, noise_level) if conditioning is None else conditioning
-        yield from self._stages(kspace, operator, known, disturb)
+        if conditioning is None:
+            conditioning = self.condition(kspace, operator, noise_level)
+        yield from self._stages(kspace, operator, conditioning, disturb)
 
     def _stages(
-        self, kspace: Tensor, operator: LinearOperator, known: Conditioning, disturb: Disturb | None
+        self, kspace: Tensor, operator: LinearOperator, conditioning: Conditioning, disturb: Disturb | None
     ) -> Iterator[Tensor]:
-        narrow = self.log_data_weight.dtype.to_complex()
-        known = known.in_precision(narrow)
-        scale = per_sample(known.scale, known.phase).to(narrow.to_real())
-        weight = per_sample(data_weight(self.log_data_weight, known.noise_level), known.phase)
+        narrow = self.precision
+        conditioning = conditioning.in_precision(narrow)
+        scale = per_sample(conditioning.scale, conditioning.phase).to(narrow.to_real())
+        weight = per_sample(self.data_weight(conditioning.noise_level), conditioning.phase)
         zero_filled = operator.adjoint(kspace).to(narrow) / scale
 
         def handed_on(stage: int, x: Tensor) -> Tensor:
             return x if disturb is None or stage == self.n_unrolls else disturb(stage, x * scale) / scale
 
-        for x in self.iterate(zero_filled, operator, weight, known.denoiser(self.network), handed_on):
+        for x in self.iterate(zero_filled, operator, weight, conditioning.denoiser(self.network), handed_on):
             yield (x * scale).to(narrow)
 
 

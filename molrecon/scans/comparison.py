@@ -21,7 +21,7 @@ from molrecon.scans.preparation import PreparedVolume
 from molrecon.scans.reconstruction import Reconstruction, on_device, solve_slices
 from molrecon.solvers.solution import Kind, Solution
 from molrecon.solvers.solver_settings import SolverSettings
-from operators import Sense, centred_ifft, crop_readout
+from operators import Sense, SoftSense, centred_ifft, crop_readout
 
 CG_GRID = tuple(10 ** (k / 4) for k in range(-16, 1))  # of weights relative to the largest eigenvalue of A^H A
 L1_GRID = tuple(10 ** (k / 4) for k in range(-16, -3))  # of weights relative to the brightest zero-filled pixel
@@ -111,17 +111,17 @@ def reference_image(volume: RawVolume, prepared: PreparedVolume) -> np.ndarray:
 
     The root sum of squares when the file carries such a reference, as fastMRI's multi-coil files do; otherwise the
     coil-combined image `|sum_c conj(s_c) F^-1 y_c| / sqrt(sum_c |s_c|^2)` with the maps of `prepared`, zero where
-    those are.
+    those are; with several sets of maps the root sum of squares of what lies in their span.
     """
     if volume.reference_kind == "rss":
         return root_sum_of_squares(volume)
     maps = prepared.sensitivity_maps
-    combined = torch.zeros_like(prepared.kspace[:, 0])
+    combined = torch.zeros_like(maps[:, :, 0])
     for k, one in enumerate(torch.from_numpy(volume.kspace)):
         coils = centred_ifft(crop_readout(one[None], maps.shape[-2])[0], (-2, -1))
-        weight = torch.linalg.vector_norm(maps[k], dim=0).square()
-        combined[k] = torch.linalg.vecdot(maps[k], coils, dim=0) / weight.clamp_min(torch.finfo(weight.dtype).tiny)
-    return prepared.magnitude(combined)
+        weight = torch.linalg.vector_norm(maps[k], dim=1).square()
+        combined[k] = torch.linalg.vecdot(maps[k], coils, dim=1) / weight.clamp_min(torch.finfo(weight.dtype).tiny)
+    return prepared.magnitude(combined[:, 0] if prepared.sets == 1 else combined)
 
 
 @final
@@ -165,15 +165,16 @@ class Comparison:
             model: in whatever mode and place; it is left there.
             solver: in place of the model's own.
         """
+        prepared = self.prepared if model.takes_sets else self.prepared.first_set()
         with evaluating(on_device(model, self.device)) as working:
 
-            def method(kspace: Tensor, A: Sense) -> Solution:
-                solution: Solution = working(kspace, A, noise_level=self.prepared.noise_level, solver=solver)
+            def method(kspace: Tensor, A: Sense | SoftSense) -> Solution:
+                solution: Solution = working(kspace, A, noise_level=prepared.noise_level, solver=solver)
                 return solution
 
             slices = solve_slices(
                 method,
-                self.prepared,
+                prepared,
                 device=self.device,
                 batch_size=self.batch_size,
                 progress=self.progress,
@@ -181,7 +182,7 @@ class Comparison:
             )
         iterates = (solver or model.solver) is not None or slices.n_steps.any()
         return self._outcome(
-            self.prepared.magnitude(slices.image),
+            prepared.magnitude(slices.image),
             slices.seconds,
             slices.n_steps,
             None if slices.kind == "none" else slices.error_bound,

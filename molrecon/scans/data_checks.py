@@ -16,13 +16,12 @@ from torch import Tensor
 
 from molrecon.reconstructors.classical import CGSense
 from molrecon.reconstructors.conditioning import SCALE_QUANTILE
+from molrecon.scans.preparation import GRID_STEP, MIN_SETS_WIDTH
 from molrecon.solvers.solver_settings import SolverSettings
-from operators import Sense, espirit_maps
+from operators import Sense, SoftSense, espirit_maps
 from operators.calibration import calibration_region, low_resolution
 from operators.model_error import MIN_WIDTH
 
-MIN_SETS_WIDTH = 8  # with fewer lines the kernels of ESPIRiT are so short that a sound scan seems to need two sets
-GRID_STEP = 8  # the maps that the data ask for are looked at in every eighth pixel along both axes: they are smooth
 OBJECT_LEVEL = 0.1  # of the object's brightness, relative to the SCALE_QUANTILE
 LEAST_SQUARES = SolverSettings(tol=0.05, max_steps=8)  # of CG-SENSE: more steps leave nearly the same residual
 NEIGHBOURS = 3  # measured columns on either side that a column is compared with
@@ -45,6 +44,7 @@ class SliceChecks:
         calibration_shape: rows and columns of the region; (0, 0) where there is none.
         own_share: calibration_share of maps that ESPIRiT finds in these data.
         second_set_energy: share of |c|^2 that a second set of ESPIRiT maps explains, and the first does not.
+        sets: of maps that A has.
         second_set_pixels: share of the object's pixels in which ESPIRiT's second eigenvalue is above its threshold.
         least_squares_sigmas: `|A y - b| / (sigma sqrt(n))` of the CG-SENSE image y, the best that A can do.
         least_squares_share: the same, squared, noise subtracted, over |b|^2.
@@ -63,6 +63,7 @@ class SliceChecks:
     own_share: float = math.nan
     second_set_energy: float = math.nan
     second_set_pixels: float = math.nan
+    sets: int = 1
     least_squares_sigmas: float = math.nan
     least_squares_share: float = math.nan
     line_ratio: float = math.nan
@@ -87,18 +88,19 @@ class _Calibration(TypedDict, total=False):
 
 
 @torch.no_grad()
-def check_slice(kspace: Tensor, operator: Sense, noise_level: float, image: Tensor) -> SliceChecks:
+def check_slice(kspace: Tensor, operator: Sense | SoftSense, noise_level: float, image: Tensor) -> SliceChecks:
     """Return what the data say about the model and the image.
 
     Args:
         kspace: b (1, coil, rows, cols) complex, not zero.
         operator: A, of this slice. noise_level: sigma, in the units of kspace.
-        image: x (1, rows, cols) complex, of any method.
+        image: x (1, rows, cols) complex, of any method; (1, set, rows, cols) with several sets of maps.
     """
     mask = operator.sampling_mask
-    weight = torch.linalg.vector_norm(operator.sensitivity_maps, dim=1)
-    maps = operator.sensitivity_maps / weight.clamp_min(torch.finfo(weight.dtype).tiny)[:, None]
-    operator, image = Sense(maps, mask), image * weight
+    maps = operator.sensitivity_maps if operator.sets is not None else operator.sensitivity_maps[:, None]
+    weight = torch.linalg.vector_norm(maps, dim=2)
+    maps = maps / weight.clamp_min(torch.finfo(weight.dtype).tiny)[:, :, None]
+    operator, image = SoftSense(maps, mask), image.reshape(weight.shape) * weight
     zero_filled = operator.adjoint(kspace)
     n = int(mask.expand(1, *kspace.shape[-2:]).sum()) * kspace.shape[1]
     noise = n * noise_level**2
@@ -106,11 +108,12 @@ def check_slice(kspace: Tensor, operator: Sense, noise_level: float, image: Tens
     fitted = CGSense()(kspace, operator, solver=LEAST_SQUARES).value
     least_squares = operator(fitted) - kspace
     residual, first = _energy(operator(image) - kspace), _energy(operator(zero_filled) - kspace)
-    shown, plain = image.abs().flatten(), zero_filled.abs().flatten()
+    shown, plain = (torch.linalg.vector_norm(one, dim=1).flatten() for one in (image, zero_filled))
     scale = float(plain.kthvalue(max(1, round(SCALE_QUANTILE * len(plain)))).values)
     ratio, column, line_share = _worst_line(least_squares, mask, noise_level, energy)
     return SliceChecks(
         **_calibration(kspace, maps, mask, noise_level),
+        sets=maps.shape[1],
         least_squares_sigmas=_root(_energy(least_squares), noise),
         least_squares_share=_share(_energy(least_squares), noise, energy),
         line_ratio=ratio,
@@ -136,7 +139,7 @@ def _calibration(kspace: Tensor, maps: Tensor, mask: Tensor, noise_level: float)
     sizes = region.shape[-2], region.shape[-1]
     images, window = low_resolution(region, shape)
     unexplained, covered = _unexplained(images, maps)
-    # Where there is a map the projection takes one of the coils' dimensions away; the window takes noise as well.
+    # Where there are maps the projection takes as many of the coils' dimensions away; the window takes noise as well.
     noise = noise_level**2 * window * (coils - covered)
     found: _Calibration = {
         "calibration_sigmas": _root(unexplained, noise),
@@ -146,7 +149,7 @@ def _calibration(kspace: Tensor, maps: Tensor, mask: Tensor, noise_level: float)
     grid = [max(-(-size // GRID_STEP), width) for size, width in zip(shape, sizes, strict=True)]
     sets = espirit_maps(region, grid, noise_level=noise_level, n_maps=2, max_iterations=10, tol=1e-2)
     coarse, coarse_window = low_resolution(region, grid)
-    own, own_covered = _unexplained(coarse, sets[:, 0])
+    own, own_covered = _unexplained(coarse, sets[:, :1])
     found["own_share"] = _share(own, noise_level**2 * coarse_window * (coils - own_covered), _energy(coarse))
     if min(sizes) >= MIN_SETS_WIDTH:
         brightness = coarse.abs().square().sum(1).flatten()
@@ -158,9 +161,14 @@ def _calibration(kspace: Tensor, maps: Tensor, mask: Tensor, noise_level: float)
 
 
 def _unexplained(images: Tensor, maps: Tensor) -> tuple[float, float]:
-    """Return the energy of coil images outside the span of unit maps, and the share of pixels that have a map."""
-    outside = images - maps * (maps.conj() * images).sum(1, keepdim=True)
-    return _energy(outside), float(maps.abs().square().sum(1).mean())
+    """Return the energy of coil images outside the span of unit maps, and how many maps a pixel has on average.
+
+    Args:
+        images: (1, coil, rows, cols).
+        maps: (1, set, coil, rows, cols), the sets orthogonal to each other as those of ESPIRiT are.
+    """
+    outside = images - (maps * (maps.conj() * images[:, None]).sum(2, keepdim=True)).sum(1)
+    return _energy(outside), float(maps.abs().square().sum((1, 2)).mean())
 
 
 def _worst_line(residual: Tensor, mask: Tensor, noise_level: float, energy: float) -> tuple[float, int, float]:

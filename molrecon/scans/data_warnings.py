@@ -30,6 +30,7 @@ RESIDUAL_SIGMAS, RESIDUAL_SHARE = 1.5, 0.004
 ZERO_FILLED_RATIO = 1.1  # sound: 1.02 (fully sampled); U-Net on a brain: 1.8
 BRIGHTNESS = 2.5  # sound: 2.1; broken: 2.7 to 4.5 for folded fields of view and maps upside down
 BRIGHTNESS_GAIN = 1.8  # over zero-filling, which has bright fat and vessels as well; sound: 1.55; broken: 2.3
+NOISE_SCAN_RATIO = 1.2  # of the noise scan to the data; wrong bandwidths are off by factors of 1.26 and more
 NOISE_RATIO = 3.0  # sound: 1.05; broken: 10 for a noise level ten times wrong, 20 for coil images that were filtered
 
 
@@ -92,7 +93,8 @@ def slice_warnings(index: int, checks: SliceChecks, maps_given: bool) -> list[Da
             c.second_set_energy if by_energy else c.second_set_pixels,
             SECOND_SET_ENERGY if by_energy else SECOND_SET_PIXELS,
             "the calibration data hold signal that one set of coil maps cannot explain: the object is larger than the"
-            " field of view, or a central line is corrupted; use two map sets, or a larger field of view",
+            " field of view, or a central line is corrupted; "
+            + ("use two map sets, or a larger field of view" if c.sets == 1 else "two map sets are used"),
         )
     if c.line_ratio > LINE_RATIO and c.line_share > LINE_SHARE:
         warn(
@@ -155,6 +157,14 @@ def noise_warnings(
         return []
     listed = ", ".join(f"{name} {level:.3g}" for name, level in known.items())
     low, high = min(known.values()), max(known.values())
+    if estimated and (scan := known.pop("noise scan", None)) is not None and known:
+        data = known.get("outer readout", min(known.values()))
+        if (apart := _apart(scan, data)) > NOISE_SCAN_RATIO:
+            advice = (
+                f"the noise scan says {scan:.3g} and the data {data:.3g}, which is used: the converter may have written"
+                " a wrong bandwidth or dwell time"
+            )
+            return [DataWarning(None, "noise scan", apart, NOISE_SCAN_RATIO, advice)]
     if estimated:
         centre, edge = known.get("null space", math.nan), known.get("periphery", math.nan)
         readout = known.get("outer readout", math.nan)

@@ -2,14 +2,17 @@
 
 A record is written once its volume is done, in a file of its own, so that the cost of a volume does not grow with the
 number of the others, and processes that share a folder do not meet. The manifest is made from the records at the end of
-a run. Records and entries of other runs stay.
+a run. Records and entries of other runs stay. Before a run starts, it leaves a list of the volumes that it is to do,
+called by its own hash: what is listed and has no record is missing.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -21,8 +24,12 @@ from molrecon.scans.sidecar import versions, write_json
 
 MANIFEST = "manifest.json"
 RECORDS = "records"
+LISTS = "lists"
 OK, NOT_CONVERGED, INCOMPLETE, UNREADABLE, FAILED = "ok", "not converged", "incomplete", "unreadable", "failed"
 STATUSES = (OK, NOT_CONVERGED, INCOMPLETE, UNREADABLE, FAILED)
+PASSES = 5  # over the records, when others keep writing them; who writes the last ones makes the manifest again
+
+log = logging.getLogger(__name__)
 
 
 @final
@@ -68,8 +75,34 @@ def write_record(folder: Path, record: dict[str, Any]) -> None:
     write_json(folder / RECORDS / f"{record['name']}.json", record)
 
 
-def write_manifest(folder: Path, unwritten: Sequence[dict[str, Any]] = ()) -> None:
-    """Write FOLDER/manifest.json from all records, and from entries of an older manifest that have none.
+def write_list(folder: Path, inputs: Mapping[str, str]) -> None:
+    """Write the names of the outputs that a run is to make, with their inputs, to FOLDER/lists/HASH.json.
+
+    All shards of a run have one list; another run's is another file. Raises OSError.
+    """
+    content = {"volumes": dict(sorted(inputs.items()))}
+    path = folder / LISTS / f"{hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]}.json"
+    path.parent.mkdir(exist_ok=True)
+    if _read(path) != content:
+        write_json(path, content)
+
+
+def read_lists(folder: Path) -> dict[str, str]:
+    """Return the inputs of all runs into the folder, by the names of their outputs. Raises OSError."""
+    volumes: dict[str, str] = {}
+    for path in _visible(folder / LISTS):
+        volumes |= (_read(path) or {}).get("volumes", {})
+    return volumes
+
+
+def missing(folder: Path, names: Iterable[str]) -> list[str]:
+    """Return those of the names of which there is no record."""
+    recorded = {path.stem for path in _visible(folder / RECORDS)}
+    return [name for name in names if name not in recorded]
+
+
+def write_manifest(folder: Path, unwritten: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
+    """Write FOLDER/manifest.json from all records, and from entries of an older manifest that have none; return it.
 
     Processes that do so at the same time lose nothing: each looks at the records again once its manifest is in place,
     and writes another one if there were new ones, so that the last manifest has them all. No lock is needed, which
@@ -82,7 +115,8 @@ def write_manifest(folder: Path, unwritten: Sequence[dict[str, Any]] = ()) -> No
     Raises:
         OSError: a record cannot be read, or the manifest not written.
     """
-    while True:
+    content: dict[str, Any] = {}
+    for _ in range(PASSES):
         seen = _state(folder)
         volumes = _older(folder)
         volumes |= {path.stem: record for path in sorted(seen) if (record := _read(path)) is not None}
@@ -91,22 +125,26 @@ def write_manifest(folder: Path, unwritten: Sequence[dict[str, Any]] = ()) -> No
         content = {
             "inputs": len(volumes),
             "counts": {status: counts[status] for status in STATUSES},
+            "missing": sorted(read_lists(folder).keys() - volumes.keys()),
             "volumes": [volumes[name] for name in sorted(volumes)],
             "versions": versions(),
             "written": now(),
         }
         write_json(folder / MANIFEST, content)
         if _state(folder) == seen:
-            return
+            return content
+    log.info("%s: records keep coming; `molrecon status` lists all of them once they are done", folder / MANIFEST)
+    return content
 
 
 def _state(folder: Path) -> dict[Path, tuple[int, int]]:
     """Return every record's path with what changes when it is replaced."""
-    records = folder / RECORDS
-    if not records.is_dir():
-        return {}
-    found = [path for path in records.glob("*.json") if not path.name.startswith(".")]
-    return {path: (status.st_ino, status.st_mtime_ns) for path in found if (status := path.stat())}
+    return {path: (status.st_ino, status.st_mtime_ns) for path in _visible(folder / RECORDS) if (status := path.stat())}
+
+
+def _visible(folder: Path) -> list[Path]:
+    """Return the JSON files of a folder that are complete: those that are being written are hidden."""
+    return sorted(path for path in folder.glob("*.json") if not path.name.startswith("."))
 
 
 def _older(folder: Path) -> dict[str, dict[str, Any]]:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import math
 import os
+import socket
 import tempfile
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from molrecon.io import write_nifti, write_submission
 from molrecon.scans.preparation import PreparedVolume
 from molrecon.scans.quality_page import make_preview, quality_page, write_png
 from molrecon.scans.reconstruction import Reconstruction
+from molrecon.scans.series import frame_of
 from molrecon.scans.sidecar import ModelSource, describe, write_json
 
 SUFFIXES = (".nii.gz", ".h5", ".png", ".json")
@@ -25,6 +31,7 @@ def write_outputs(
     result: Reconstruction,
     source: ModelSource,
     settings_sha256: str,
+    facts: Mapping[str, Any] | None = None,
 ) -> list[Path]:
     """Write NAME.nii.gz, NAME.h5 (fastMRI submission), NAME.png (quality page) and NAME.json (sidecar); return them.
 
@@ -35,28 +42,49 @@ def write_outputs(
     Args:
         folder: is there.
         name: of the files.
-        prepared, result, source: what is described.
+        prepared, result, source: what is described; of a series `prepared` is its first frame, which the page shows.
         settings_sha256: of everything else that shapes the image, see `cohort.Settings`; goes into the sidecar.
+        facts: more for the sidecar.
 
     Raises:
         OSError: a file cannot be written.
     """
     paths = output_paths(folder, name)
-    with tempfile.TemporaryDirectory(prefix=".", dir=folder) as temporary:
+    prefix = temporary_prefix(socket.gethostname(), os.getpid())
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=folder) as temporary:
         new = image, submission, page, sidecar = output_paths(temporary, name)
-        write_nifti(image, result.image, result.voxel_size)
+        time = (math.nan if result.time_step is None else result.time_step) if result.image.ndim == 4 else None
+        write_nifti(image, result.image, result.voxel_size, time, result.geometry)
         write_submission(submission, result.image)
-        write_png(page, quality_page(make_preview(prepared, result), prepared, result, name))
-        write_json(sidecar, {**describe(prepared, result, source), "settings_sha256": settings_sha256})
+        first = result if result.image.ndim == 3 else frame_of(result, 0)
+        write_png(page, quality_page(make_preview(prepared, first), prepared, first, name))
+        described = {**describe(prepared, result, source), **(facts or {}), "settings_sha256": settings_sha256}
+        write_json(sidecar, described)
         paths[-1].unlink(missing_ok=True)
         for path, complete in zip(paths, new, strict=True):
             os.replace(complete, path)
     return paths
 
 
+def temporary_prefix(host: str, process: int) -> str:
+    """Return how the hidden folders of a process begin: what one that was killed left behind can be told."""
+    return f".{host}-{process}-"
+
+
 def output_paths(folder: str | Path, name: str) -> list[Path]:
     """Return the paths that `write_outputs` writes, the sidecar last."""
     return [Path(folder) / f"{name}{suffix}" for suffix in SUFFIXES]
+
+
+def written_paths(folder: str | Path, name: str) -> list[Path]:
+    """Return the paths that an earlier run wrote for an input: those that its sidecar lists, else `output_paths`."""
+    paths = output_paths(folder, name)
+    try:
+        listed = json.loads(paths[-1].read_text(encoding="utf-8"))["outputs"]
+        names = [Path(str(one)).name for one in listed]
+    except (OSError, ValueError, KeyError, TypeError):  # no such file, or one of a single series
+        return paths
+    return [*(Path(folder) / one for one in names), paths[-1]]
 
 
 def check_replacement(outputs: Iterable[str | Path], inputs: Iterable[str | Path]) -> None:
@@ -80,7 +108,7 @@ def _identity(path: Path) -> Path | tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def output_names(inputs: Sequence[Path]) -> list[str]:
+def output_names(inputs: Sequence[Path], *, folders: bool = True) -> list[str]:
     """Return one output name per input, all different: the file name without suffix where that is enough.
 
     Inputs of one name in different folders get as many parent folders in front as tell them apart
@@ -88,6 +116,11 @@ def output_names(inputs: Sequence[Path]) -> list[str]:
     Those that parents do not tell apart (`b_c` and `b/c`) get a number. Names that differ in case alone, or in how an
     accent is encoded, count as the same, since some file systems do not tell them apart. The time is proportional to
     the number of inputs.
+
+    Args:
+        inputs: the files.
+        folders: False: eight digits of the path's sha256 take the place of the parent folders, which may be named
+            after patients (`1f0c22ab_scan`).
 
     Raises:
         ValueError: the same file twice.
@@ -97,12 +130,13 @@ def output_names(inputs: Sequence[Path]) -> list[str]:
             raise ValueError(f"output_names: {path} is listed {count} times, expected every input once")
     # Not resolved: a link is called as its user called it. The root is no name.
     absolute = [Path(os.path.abspath(path)) for path in inputs]
-    short = [(*path.parts[1:-1], path.stem) for path in absolute]
+    parents = [path.parts[1:-1] if folders else (_path_hash(path),) for path in absolute]
+    short = [(*above, path.stem) for path, above in zip(absolute, parents, strict=True)]
     folded = [tuple(map(_folded, parts)) for parts in short]
     alike = Counter(folded)
     paths = [
-        (*path.parts[1:-1], path.name.replace(".", "_")) if alike[key] > 1 else parts
-        for path, parts, key in zip(absolute, short, folded, strict=True)
+        (*above, path.name.replace(".", "_")) if alike[key] > 1 else parts
+        for path, above, parts, key in zip(absolute, parents, short, folded, strict=True)
     ]
     depth = [1] * len(paths)
     names = [parts[-1] for parts in paths]
@@ -111,6 +145,10 @@ def output_names(inputs: Sequence[Path]) -> list[str]:
             depth[k] += 1
             names[k] = "_".join(paths[k][-depth[k] :])
     return _numbered(names)
+
+
+def _path_hash(path: Path) -> str:
+    return hashlib.sha256(os.fsencode(path)).hexdigest()[:8]
 
 
 def _folded(name: str) -> str:

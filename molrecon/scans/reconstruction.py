@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from molrecon.io import RawVolume
+from molrecon.io.geometry import Geometry
 from molrecon.reconstructors.base import Reconstructor, evaluating
 from molrecon.reconstructors.certificate import Certificate
 from molrecon.reconstructors.defaults import DEFAULT_BATCH_SIZE
@@ -29,9 +30,9 @@ from molrecon.scans.preparation import PreparedVolume, prepare
 from molrecon.scans.progress import progress_bar
 from molrecon.solvers.solution import Kind, Solution
 from molrecon.solvers.solver_settings import SolverSettings
-from operators import Sense
+from operators import Sense, SoftSense
 
-Method = Callable[[Tensor, Sense], Solution]
+Method = Callable[[Tensor, Sense | SoftSense], Solution]
 
 
 @final
@@ -40,7 +41,8 @@ class SliceSolutions:
     """What a method returned on every slice of a volume.
 
     Attributes:
-        image: (slices, rows, cols) complex64, not cropped to the recon matrix along the columns yet.
+        image: (slices, rows, cols) complex64, not cropped to the recon matrix along the columns yet; (slices, set,
+            rows, cols) with several sets of maps.
         error_bound: (slices,), as in `Solution`.
         residuals: as in `Solution`, one array per slice; empty for a slice without data.
         converged: (slices,) bool. n_steps: (slices,) int.
@@ -62,7 +64,10 @@ class SliceSolutions:
 @final
 @dataclass(frozen=True, eq=False)
 class Reconstruction:
-    """A reconstructed volume.
+    """A reconstructed volume, or a series of volumes (`joined`).
+
+    Of a series the image is (time, slices, rows, cols), and what is (slices,) holds the slices of all frames one after
+    another.
 
     Attributes:
         image: (slices, rows, cols) float32, magnitude in the units of the input, comparable with the root sum of
@@ -84,6 +89,8 @@ class Reconstruction:
         checks: how well the data of each slice fit their model and image; of empty slices nothing is known.
         warnings: what the checks, the noise estimates and the reader of the file give reason to warn of; those of the
             whole volume first, then slice by slice.
+        geometry: where the voxels are in the patient, or None.
+        time_step: of a series, seconds from frame to frame; None where it is unknown.
     """
 
     image: np.ndarray
@@ -103,6 +110,8 @@ class Reconstruction:
     left_out: Mapping[str, int] = field(default_factory=dict)
     checks: list[SliceChecks] = field(default_factory=list)
     warnings: list[DataWarning] = field(default_factory=list)
+    geometry: Geometry | None = None
+    time_step: float | None = None
 
 
 def reconstruct_volume(
@@ -115,6 +124,7 @@ def reconstruct_volume(
     device: torch.device | str = "cpu",
     batch_size: int = DEFAULT_BATCH_SIZE,
     progress: bool = False,
+    map_sets: int | None = None,
 ) -> Reconstruction:
     """Reconstruct every slice of a scan.
 
@@ -128,11 +138,12 @@ def reconstruct_volume(
         device: where to compute.
         batch_size: slices at a time; halved by itself when a GPU runs out of memory.
         progress: show bars on stderr for work of more than a few seconds.
+        map_sets: estimate so many sets of maps, 1 or 2; None: as many as the data ask for.
 
     Raises:
         ValueError: maps that do not fit, a calibration region too small for ESPIRiT, a batch size below 1.
     """
-    prepared = prepare(volume, maps, noise_level, device, progress)
+    prepared = prepare(volume, maps, noise_level, device, progress, map_sets=map_sets)
     return reconstruct_prepared(prepared, model, solver=solver, device=device, batch_size=batch_size, progress=progress)
 
 
@@ -147,10 +158,11 @@ def reconstruct_prepared(
 ) -> Reconstruction:
     """Do the second half of `reconstruct_volume`, for callers that use the prepared volume for more than this."""
     start = time.perf_counter()
+    prepared = prepared if model.takes_sets else prepared.first_set()
     with evaluating(on_device(model, device)) as working:
         scales: list[Tensor] = []
 
-        def method(kspace: Tensor, A: Sense) -> Solution:
+        def method(kspace: Tensor, A: Sense | SoftSense) -> Solution:
             known = working.condition(kspace, A, prepared.noise_level)
             solution: Solution = working(kspace, A, prepared.noise_level, conditioning=known, solver=solver)
             # Last, so that a batch that did not fit the memory leaves nothing: slices come in order.
@@ -180,6 +192,7 @@ def reconstruct_prepared(
         left_out=prepared.volume.left_out,
         checks=checks,
         warnings=_warnings(prepared, checks),
+        geometry=prepared.volume.geometry,
     )
 
 
@@ -231,7 +244,8 @@ def solve_slices(
         raise ValueError(f"solve_slices: batch_size is {batch_size}, expected at least 1")
     start = time.perf_counter()
     n_slices = prepared.kspace.shape[0]
-    image = torch.zeros_like(prepared.kspace[:, 0])
+    sets = () if prepared.sets == 1 else (prepared.sets,)
+    image = prepared.kspace.new_zeros(n_slices, *sets, *prepared.kspace.shape[-2:])
     error_bound, converged = np.zeros(n_slices), np.ones(n_slices, dtype=bool)
     n_steps, residuals = np.zeros(n_slices, dtype=np.int64), [np.zeros(0)] * n_slices
     kind: Kind = "none"

@@ -7,6 +7,7 @@ import math
 import platform
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any, final
@@ -18,7 +19,9 @@ from molrecon.io import RawVolume, write_atomically
 from molrecon.scans.preparation import PreparedVolume
 from molrecon.scans.reconstruction import Reconstruction
 
-ACQUISITION_ATTRIBUTES = ("acquisition", "acceleration", "num_low_frequency")  # patient_id stays out on purpose
+# Attributes of a file are free text, in which names have been found: only the words of fastMRI, and numbers, are kept.
+ACQUISITIONS = ("AXT1", "AXT1POST", "AXT1PRE", "AXT2", "AXFLAIR", "CORPD_FBK", "CORPDFS_FBK")
+ACQUISITION_NUMBERS = ("acceleration", "num_low_frequency", "conjugated")
 
 
 @final
@@ -47,7 +50,7 @@ def describe(prepared: PreparedVolume, result: Reconstruction, source: ModelSour
                 "kspace_shape": volume.kspace.shape,
                 "fully_sampled": volume.fully_sampled,
                 "left_out": dict(volume.left_out),
-                **{key: volume.attributes[key] for key in ACQUISITION_ATTRIBUTES if key in volume.attributes},
+                **_acquisition(volume),
             },
             "model": {**asdict(source), "method": result.method},
             "sampling": describe_sampling(volume),
@@ -56,6 +59,7 @@ def describe(prepared: PreparedVolume, result: Reconstruction, source: ModelSour
                 "noise_level": prepared.noise_level,
                 "estimated": prepared.noise_estimated,
                 "estimates": dict(prepared.noise_estimates),
+                "prewhitened": prepared.prewhitened,
                 "relative_to_image_maximum": prepared.noise_level / peak
                 if (peak := float(result.image.max()))
                 else None,
@@ -86,7 +90,7 @@ def describe(prepared: PreparedVolume, result: Reconstruction, source: ModelSour
             "image": {
                 "shape": result.image.shape,
                 "voxel_size_mm": result.voxel_size,
-                "orientation": "unknown",
+                "orientation": "unknown" if result.geometry is None else asdict(result.geometry),
                 "maximum": result.image.max(),
                 "content": "magnitude in the units of the input, comparable with the root sum of squares of the coils",
             },
@@ -95,6 +99,16 @@ def describe(prepared: PreparedVolume, result: Reconstruction, source: ModelSour
             "seconds": round(result.seconds, 3),
         }
     )
+
+
+def _acquisition(volume: RawVolume) -> dict[str, str | float | int]:
+    """Return what the file's attributes say of the measurement, as far as it can tell of no person."""
+    numbers = {key: volume.attributes[key] for key in ACQUISITION_NUMBERS if key in volume.attributes}
+    described: dict[str, str | float | int] = {
+        key: value for key, value in numbers.items() if not isinstance(value, str)
+    }
+    name = volume.attributes.get("acquisition")
+    return {"acquisition": name, **described} if name in ACQUISITIONS else described
 
 
 def describe_sampling(volume: RawVolume) -> dict[str, Any]:
@@ -153,6 +167,7 @@ def write_json(path: str | Path, content: dict[str, Any]) -> None:
     write_atomically(path, (json.dumps(plain(content), indent=2, allow_nan=False) + "\n").encode())
 
 
+@cache
 def _version(package: str) -> str:
     try:
         return metadata.version(package)

@@ -1,4 +1,4 @@
-"""COAST: residual blocks that are told the sampling ratio, twenty stages, one model for all ratios."""
+"""COAST: residual blocks that follow the sampling ratio, twenty stages, one model for all ratios."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class COAST(Host):
 
     The scales s = W c + v of the 32 features follow the sampling ratio c (measured numbers over pixels); W and v are
     shared by all residual blocks of all stages. Tails start at zero, so that an untrained model is gradient descent:
-    the noise of twenty random tails adds up. Sixty steps at 30 % ended at 28.5 dB from zero, at 13.7 dB from random.
+    the noise of twenty random tails would add up.
 
     Args:
         channels: 1 for real and 2 for complex images.
@@ -41,7 +41,7 @@ class COAST(Host):
         with torch.no_grad():
             for parameter in self.scale.parameters():
                 parameter.uniform_(-1, 1, generator=generator)
-        self.networks = nn.ModuleList(_Network(channels, copies, generator) for _ in range(n_stages))
+        self.networks = nn.ModuleList(_COASTStage(channels, copies, generator) for _ in range(n_stages))
 
     def begin(self, image: Tensor, share: Tensor) -> Tensor:
         """Return the scales (batch, features, 1, 1) of the sampling ratio."""
@@ -53,7 +53,7 @@ class COAST(Host):
 
 
 @final
-class _Network(nn.Module):
+class _COASTStage(nn.Module):
     def __init__(self, channels: int, copies: int, generator: torch.Generator) -> None:
         super().__init__()
         self.head = seeded_convolution(channels, FEATURES, generator)

@@ -43,7 +43,7 @@ class DPCDUN(Host):
         self.channels, self.copies, self.n_stages = channels, copies, n_stages
         generator = torch.Generator().manual_seed(seed)
         self.extract = seeded_convolution(channels, FEATURES - channels, generator)
-        self.networks = nn.ModuleList(_Network(channels, copies, generator) for _ in range(n_stages))
+        self.networks = nn.ModuleList(_DPCDUNStage(channels, copies, generator) for _ in range(n_stages))
 
     def begin(self, image: Tensor, share: Tensor) -> Tensor:
         """Return z_0 (batch, 32 - channels, rows, cols)."""
@@ -56,7 +56,7 @@ class DPCDUN(Host):
 
 
 @final
-class _Network(nn.Module):
+class _DPCDUNStage(nn.Module):
     def __init__(self, channels: int, copies: int, generator: torch.Generator) -> None:
         super().__init__()
         filters = nn.init.xavier_normal_(torch.empty(FEATURES, FEATURES, 3, 3), generator=generator)

@@ -72,14 +72,8 @@ class GIN(DataStep):
     weighs as it likes; from r_k alone it could not tell. Filters for g_k start at zero, where this is GDM.
 
     The scale s decides how large the network sees the error. At s = 1, beside an image of order one, the filters for it
-    hardly move in a short training from scratch; where errors are large (undersampled MRI) s = 30 is unstable, and
-    training that goes on from published weights ended 0.01-0.02 dB lower with it than with s = 1.
-
-    Only the abstract of the source is public: the way in is ours, chosen on held-out images. Validation PSNR of
-    ISTA-Net+ at 30 %, 200 steps from scratch at rate 1e-3 (GDM 27.14 dB): (r_k, s g_k / c) with s = 1, 8, 30, 100 has
-    27.14, 27.16, 27.30, 27.19; (r_k, g_k over its root mean square) 27.12; (x_k, 30 g_k / c) with the output added to
-    x_k, no step outside of the network, 27.18. With s = 1, (r_k, g_k), (r_k, g_k / |g_k|), (x_k, g_k),
-    (x_k, rho_k g_k) and (x_k, g_k / |g_k|) had been no better than GDM.
+    hardly move in a short training from scratch; where errors are large (undersampled MRI) s = 30 is unstable. Only the
+    abstract of the source is public: the way in is ours, chosen on held-out images.
 
     Args:
         n_stages: number of stages.

@@ -37,7 +37,7 @@ class ISTANetPlus(Host):
         super().__init__()
         self.channels, self.copies, self.n_stages = channels, copies, n_stages
         generator = torch.Generator().manual_seed(seed)
-        self.networks = nn.ModuleList(_Network(channels, copies, generator) for _ in range(n_stages))
+        self.networks = nn.ModuleList(_ISTAStage(channels, copies, generator) for _ in range(n_stages))
 
     def refine(self, stage: int, inputs: Tensor, carry: Tensor | None) -> Refinement:
         """Return `N_k(inputs)`, and in training the penalty."""
@@ -46,7 +46,7 @@ class ISTANetPlus(Host):
 
 
 @final
-class _Network(nn.Module):
+class _ISTAStage(nn.Module):
     def __init__(self, channels: int, copies: int, generator: torch.Generator) -> None:
         super().__init__()
 

@@ -10,7 +10,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from molrecon.reconstructors.conditioning import from_channels, to_channels
+from molrecon.networks.denoiser import from_channels, to_channels
 from molrecon.reconstructors.unrolled import Disturb
 from molrecon.sensing.gradient import DataStep
 from operators import LinearOperator

@@ -12,7 +12,7 @@ from torchdeq import get_deq
 
 from molrecon.solvers.fixed_point import WINDOW
 from molrecon.solvers.implicit import report_backward
-from molrecon.solvers.solution import Solution
+from molrecon.solvers.solution import Iterate, Solution
 from molrecon.solvers.torchdeq_solver import solver_with_window
 
 
@@ -41,6 +41,7 @@ class EquilibriumSolver:
         *,
         on_backward: Callable[[Solution], None] | None,
         who: str,
+        on_step: Callable[[Iterate], None] | None = None,
     ) -> Solution:
         """Return the root of r per sample, as far as it was found, differentiable by the implicit function theorem.
 
@@ -56,6 +57,7 @@ class EquilibriumSolver:
             on_backward: called with the Solution of the gradient's linear system. Without it a system that misses
                 `backward_tol` is logged as a warning.
             who: the model's name for messages.
+            on_step: called with every iterate, the first one included.
 
         Raises:
             FloatingPointError: the residual is not finite at the first iterate.
@@ -79,7 +81,7 @@ class EquilibriumSolver:
                 raise RuntimeError(f"{who}: the implicit gradient cannot be differentiated again (create_graph=True)")
             report_backward(info["solution"].with_kind("none"), on_backward, who)
 
-        (value,), info = deq(lambda x: x + residual(x), first.detach(), backward_writer=report)
+        (value,), info = deq(lambda x: x + residual(x), first.detach(), {"on_step": on_step}, backward_writer=report)
         solution: Solution = info["solution"].with_kind("none")
         if not bool(torch.isfinite(solution.residuals[0]).all()):
             raise FloatingPointError(f"{who}: the network has no finite value at the first iterate")

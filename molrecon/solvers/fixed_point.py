@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from molrecon.solvers.batched import norm, per_sample, rows
-from molrecon.solvers.solution import Solution
+from molrecon.solvers.solution import Iterate, Solution
 
 WINDOW = 10  # differences kept; more gain little on the packaged model, and cost memory
 RIDGE = 1e-8  # regularisation of the least squares, relative to each difference's square; in single precision 100 eps
@@ -32,6 +32,7 @@ def solve_fixed_point(
     careful: Callable[[Tensor], Tensor] | None = None,
     rounding: float | Tensor = 0.0,
     relative: bool = True,
+    on_step: Callable[[Iterate], None] | None = None,
 ) -> Solution:
     """Find the root of `r(x)` by `x <- x + P^-1 r(x)` with type-II Anderson acceleration and a safeguard, per sample.
 
@@ -55,6 +56,7 @@ def solve_fixed_point(
             added to |r(x)| in the bound.
         relative: False: `tol` and the bounds returned are lengths in the units of x, not shares of |x|, which say
             nothing where the root is zero.
+        on_step: called with every iterate, the start included.
 
     Returns:
         Solution with `error_bound = |r(x)| / (m |x|)`, or `|r(x)| / m` when not `relative`. A finished sample is
@@ -83,6 +85,8 @@ def solve_fixed_point(
     best_step = n_steps.clone()
     stalled = torch.zeros_like(size, dtype=torch.bool)
     memory = _Memory(window)
+    if on_step is not None:
+        on_step(Iterate(0, x, history[0]))
     for step in range(1, max_steps + 2):
         finite = torch.isfinite(size)
         at_rounding = best_bound <= 2 * attainable(best)
@@ -113,6 +117,8 @@ def solve_fixed_point(
         best_bound = torch.where(better, current, best_bound)
         best_step = torch.where(better, step, best_step)
         history.append(torch.where(active, current, history[-1]))
+        if on_step is not None:
+            on_step(Iterate(step, x, history[-1]))
     return Solution(
         value=best,
         error_bound=best_bound,
@@ -134,9 +140,8 @@ def _chosen(samples: Tensor, value: Tensor, other: Tensor) -> Tensor:
 class _Memory:
     """The last differences of updates and of iterates; the least squares of type-II Anderson on them, per sample.
 
-    The Gram matrix of the differences grows by one row a step. A QR factorisation of all of them in every step took
-    a third of the network's own time at ten differences, and with the ridge bounding the condition and the safeguard
-    behind it needed no fewer steps. Differences are kept in the precision of the updates.
+    The Gram matrix of the differences grows by one row a step, which is cheaper than a QR factorisation of all of them
+    in every step; the ridge bounds its condition. Differences are kept in the precision of the updates.
     """
 
     def __init__(self, window: int) -> None:

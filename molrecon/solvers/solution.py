@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal, final
 
@@ -40,6 +41,15 @@ class Solution:
     kind: Kind = "estimated"
     duality_gap: Tensor | None = None
 
+    def __repr__(self) -> str:
+        """Return shape, dtype and the worst of the report in one line; the numbers are in the attributes."""
+        dtype = str(self.value.dtype).removeprefix("torch.")
+        bound = "no error bound" if self.kind == "none" else f"{self.kind} error_bound {_worst(self.error_bound)}"
+        return (
+            f"Solution(value {tuple(self.value.shape)} {dtype}, {bound}, {int(self.converged.sum())} of"
+            f" {len(self.converged)} converged, n_steps {int(self.n_steps.amax()) if len(self.n_steps) else 0})"
+        )
+
     def shortfall(self) -> str:
         """Return in words how many samples did not converge, and why; empty when all did."""
         missed = ~self.converged
@@ -65,6 +75,33 @@ class Solution:
         """Return the same solution with another word for what its bound rests on; "none" takes the bound away."""
         bound = torch.full_like(self.error_bound, torch.nan) if kind == "none" else self.error_bound
         return replace(self, kind=kind, error_bound=bound)
+
+
+@final
+@dataclass(frozen=True)
+class Iterate:
+    """One iterate on the way to a solution.
+
+    Attributes:
+        step: 0 for the first iterate.
+        value: (batch, ...); of a sample that is finished, the last one.
+        residual: (batch,), the entry of `Solution.residuals`: the iterate's error bound, or what is watched instead.
+    """
+
+    step: int
+    value: Tensor
+    residual: Tensor
+
+
+def in_units(scale: Tensor, on_step: Callable[[Iterate], None] | None) -> Callable[[Iterate], None] | None:
+    """Return the callback for iterates at unit scale; it hands them on in the units of the data."""
+    if on_step is None:
+        return None
+    return lambda iterate: on_step(replace(iterate, value=iterate.value * scale))
+
+
+def _worst(bound: Tensor) -> str:
+    return f"<= {float(bound.detach().amax()):.1e}" if bound.numel() else "of no sample"
 
 
 def unbounded_solution(image: Tensor, n_steps: int = 0) -> Solution:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import final
 
 from molrecon.solvers.fixed_point import WINDOW
-from molrecon.solvers.solution import Solution
+from molrecon.solvers.solution import Iterate, Solution
 
 
 @final
@@ -24,6 +24,8 @@ class SolverSettings:
             devices without double precision.
         on_backward: called with the Solution of the gradient's linear system. Without it a system that misses
             `backward_tol` is logged as a warning. It belongs to a call and is not stored with weights.
+        on_step: called with every iterate, the first one included, to show progress or to look at them. It belongs to a
+            call too.
 
     Raises:
         ValueError: goals or limits that are negative.
@@ -36,6 +38,7 @@ class SolverSettings:
     backward_max_steps: int = 100
     refine: bool = True
     on_backward: Callable[[Solution], None] | None = field(default=None, compare=False, repr=False)
+    on_step: Callable[[Iterate], None] | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if not min(self.tol, self.backward_tol) >= 0 or min(self.max_steps, self.window, self.backward_max_steps) < 0:

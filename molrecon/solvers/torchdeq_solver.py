@@ -21,6 +21,7 @@ from torchdeq.solver import register_solver
 
 from molrecon.solvers.batched import norm
 from molrecon.solvers.fixed_point import WINDOW, solve_fixed_point
+from molrecon.solvers.solution import Iterate
 
 SAFEGUARDED_ANDERSON = "safeguarded_anderson"
 
@@ -35,6 +36,7 @@ def safeguarded_anderson(
     *,
     contraction: float = 1.0,
     window: int = WINDOW,
+    on_step: Callable[[Iterate], None] | None = None,
 ) -> tuple[Tensor, list[Tensor], dict[str, Any]]:
     """Find the fixed point of `func` per sample: `solve_fixed_point` with the signature of torchdeq's solvers.
 
@@ -47,6 +49,7 @@ def safeguarded_anderson(
         indexing: torchdeq's list of steps whose iterates it wants; the fixed point stands for all of them.
         contraction: factor by which an accepted extrapolation must reduce the residual.
         window: differences kept; 0 for the plain iteration.
+        on_step: called with every iterate, the start included.
 
     Returns:
         Fixed point, its copies for `indexing`, and torchdeq's statistics: `abs_lowest`, `rel_lowest` (batch,) of the
@@ -71,6 +74,7 @@ def safeguarded_anderson(
         window=window,
         rounding=torch.finfo(start.dtype).eps,
         relative=relative,
+        on_step=on_step,
     )
     length = norm(solution.value)
     other = length if relative else 1 / length.clamp_min(torch.finfo(length.dtype).tiny)

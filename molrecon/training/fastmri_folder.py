@@ -16,7 +16,7 @@ from molrecon.io import UnreadableInput
 from molrecon.scans.preparation import CROP, THRESHOLD
 from molrecon.simulation.strips import NOISE_RANGE, Problem, complex_noise, draw_mask, draw_strip, stack_problems
 from molrecon.training.fastmri_files import FastMRIFile, reason, scan_folder
-from molrecon.training.fastmri_slices import Kept, Slice, load_slice
+from molrecon.training.fastmri_slices import Slice, SliceCache, load_slice
 from molrecon.training.fingerprint import file_facts
 from operators import Sense, calibration_region, centred_fft, espirit_maps
 
@@ -85,7 +85,7 @@ class FastMRIFolder:
         self.as_measured, self.seed, self.device = as_measured, seed, device
         self.rejected: list[tuple[Path, str]] = []
         self.replaced = 0
-        self._kept = Kept(cache_bytes)
+        self._cache = SliceCache(cache_bytes)
         folder = Path(folder)
         files = self._usable(folder, as_measured)
         if validation is None:
@@ -228,11 +228,11 @@ class FastMRIFolder:
         return Problem(kspace, operator, reference[None], torch.tensor([level]))
 
     def _slice(self, number: int) -> Slice:
-        kept = self._kept.get((number,))
+        kept = self._cache.get((number,))
         if isinstance(kept, Slice):
             return kept
         one = load_slice(*self._slices[number], fully_sampled=number in self._retrospective)
-        self._kept.put((number,), one)
+        self._cache.put((number,), one)
         return one
 
     def _maps(self, number: int, one: Slice, mask: Tensor, level: float) -> Tensor:
@@ -241,7 +241,7 @@ class FastMRIFolder:
         region = calibration_region(one.centre[None], mask)
         # A view of the centre: where it begins and how wide it is tell which samples it has.
         key = (number, int(region.storage_offset()), int(region.shape[-1]), octave)
-        kept = self._kept.get(key)
+        kept = self._cache.get(key)
         if isinstance(kept, Tensor):
             return kept
         level = max(one.noise_level, min(level, self.noise_range[0] * 2**octave))
@@ -251,7 +251,7 @@ class FastMRIFolder:
         maps = espirit_maps(region.to(self.device), shape, threshold=THRESHOLD, crop=CROP, noise_level=level)[0].cpu()
         if not maps.any():
             raise UnreadableInput(self._slices[number][0].path, "a slice without coil maps", "signal of coils")
-        self._kept.put(key, maps)
+        self._cache.put(key, maps)
         return maps
 
 

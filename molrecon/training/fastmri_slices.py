@@ -74,7 +74,7 @@ def load_slice(file: FastMRIFile, number: int, *, fully_sampled: bool) -> Slice:
 
 
 @final
-class Kept:
+class SliceCache:
     """Slices and maps in memory, up to a number of bytes, the least recently used dropped first; safe with threads.
 
     A copy for another process starts empty.
@@ -86,9 +86,9 @@ class Kept:
         self._bytes = 0
         self._lock = threading.Lock()
 
-    def __reduce__(self) -> tuple[type[Kept], tuple[int]]:
+    def __reduce__(self) -> tuple[type[SliceCache], tuple[int]]:
         """Leave the values behind."""
-        return Kept, (self.limit,)
+        return SliceCache, (self.limit,)
 
     def get(self, key: tuple[int, ...]) -> Slice | Tensor | None:
         """Return what is kept under a key, or None."""

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from molrecon.training.checkpoints import write_checkpoint
+from molrecon.training.defaults import CHECKPOINT_EVERY, CLIP, EMA, LEARNING_RATE, SEED, STEPS
 from molrecon.training.fingerprint import differing, stated
 from molrecon.training.log import TrainingLog
 from molrecon.training.processes import (
@@ -55,16 +56,16 @@ class TrainSettings:
             best; None: never stop early, end with the last.
     """
 
-    steps: int = 4000
-    learning_rate: float = 2e-3
+    steps: int = STEPS
+    learning_rate: float = LEARNING_RATE
     warmup: int = 100
     final_rate: float = 0.01
     decay_start: int | None = None
     betas: tuple[float, float] = (0.9, 0.98)
-    seed: int = 0
-    ema: float = 0.998
-    clip: float | None = 1.0
-    checkpoint_every: int = 500
+    seed: int = SEED
+    ema: float = EMA
+    clip: float | None = CLIP
+    checkpoint_every: int = CHECKPOINT_EVERY
     log_every: int = 50
     patience: int | None = None
 
@@ -171,10 +172,10 @@ def train(
             " positive, and a validation"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    return _steps(_Run(task, settings, folder / CHECKPOINT_FILE, validate, facts or {}), folder, tensorboard)
+    return _steps(_Training(task, settings, folder / CHECKPOINT_FILE, validate, facts or {}), folder, tensorboard)
 
 
-def _steps(run: _Run[M], folder: Path, tensorboard: bool) -> Iterator[int]:
+def _steps(run: _Training[M], folder: Path, tensorboard: bool) -> Iterator[int]:
     log = TrainingLog(folder, run.step, tensorboard) if rank() == 0 else None
     losses: list[float] = []
     started = time.perf_counter()
@@ -204,7 +205,7 @@ def _steps(run: _Run[M], folder: Path, tensorboard: bool) -> Iterator[int]:
 
 
 @final
-class _Run(Generic[M]):
+class _Training(Generic[M]):
     """A training between two steps: all that a checkpoint holds."""
 
     def __init__(

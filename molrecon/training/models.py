@@ -7,34 +7,25 @@ from collections.abc import Callable
 from molrecon.networks import Denoiser, PlainNetwork, ResidualNetwork, UNet
 from molrecon.reconstructors.admm_net import ADMMNet
 from molrecon.reconstructors.deep_equilibrium import DeepEquilibrium
+from molrecon.reconstructors.learned import LearnedReconstructor
 from molrecon.reconstructors.modl import MoDL
 from molrecon.reconstructors.mol import MOL
 from molrecon.reconstructors.post_processing import PostProcessing
-from molrecon.reconstructors.unrolled import UnrolledReconstructor
 from molrecon.reconstructors.varnet import VarNet
+from molrecon.training.defaults import DESCRIPTIONS
 
-Trainable = MOL | DeepEquilibrium | UnrolledReconstructor | PostProcessing
+Trainable = LearnedReconstructor
 
 PLAIN_FEATURES = 39  # of the plain network: as many parameters as the strict one
 MONOTONICITY = 0.01
-PROXIMAL_MONOTONICITY = 0.05  # of DE-PROX: with 0.01 its iteration, H alone where nothing is measured, broke down
-DESCRIPTIONS = {
-    "mol": "MOL, strictly monotone residual network",
-    "mol-penalised": "MOL, plain network of 5 layers with a Lipschitz penalty, approximately monotone",
-    "modl": "MoDL, plain network of 5 layers, 10 unrolls with shared weights",
-    "admm-net": "ADMM-Net, plain network of 5 layers, 10 unrolls with shared weights",
-    "varnet": "Variational network, plain network of 5 layers, 10 gradient steps with shared weights",
-    "unet": "U-Net of 3 levels on the zero-filled image, no data consistency",
-    "de-grad": "DE-GRAD, plain network of 5 layers, deep equilibrium of a gradient step, nothing guaranteed",
-    "de-prox": "DE-PROX, plain network of 5 layers, deep equilibrium of a proximal gradient step, nothing guaranteed",
-}
+PROXIMAL_MONOTONICITY = 0.05  # of DE-PROX: its iteration is H alone where nothing is measured
 
 
 def build(name: str, *, seed: int = 0, channels: int = 8, features: int = 32, levels: int = 5) -> Trainable:
     """Return an untrained 2D reconstructor of about 43,000 parameters.
 
     Args:
-        name: one of DESCRIPTIONS.
+        name: one of `molrecon.training.defaults.DESCRIPTIONS`.
         seed: of the initial weights.
         channels, features, levels: of the strict network, see `ResidualNetwork`; the others have one size.
 

@@ -10,10 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from molrecon.reconstructors.conditioning import NOISE_LIMITS, Conditioning, smooth_phase, to_channels, with_model_error
-from molrecon.reconstructors.mol import MOL
-from molrecon.reconstructors.post_processing import PostProcessing
-from molrecon.reconstructors.unrolled import UnrolledReconstructor
+from molrecon.networks.denoiser import to_channels
+from molrecon.reconstructors.conditioning import NOISE_LIMITS, Conditioning, smooth_phase, with_model_error
+from molrecon.reconstructors.learned import LearnedReconstructor
 from molrecon.simulation.strips import Problem, magnitude_psnr
 from molrecon.solvers.batched import per_sample
 from molrecon.solvers.solution import Solution
@@ -21,7 +20,6 @@ from molrecon.solvers.solver_settings import SolverSettings
 from molrecon.training.lipschitz_penalty import log_barrier, stretch
 from molrecon.training.loop import Task
 from molrecon.training.losses import Loss, log_mse
-from molrecon.training.models import Trainable
 from molrecon.training.self_supervised import split
 from molrecon.weights.stored import describe_model
 
@@ -76,7 +74,7 @@ class _Visit:
 
 
 @final
-class ReconstructionTask(Task[Trainable]):
+class ReconstructionTask(Task[LearnedReconstructor]):
     """A reconstructor, and problems to train it on.
 
     A problem stays in a pool for several optimiser steps. An equilibrium model starts each from its last equilibrium,
@@ -97,7 +95,7 @@ class ReconstructionTask(Task[Trainable]):
 
     def __init__(
         self,
-        model: Trainable,
+        model: LearnedReconstructor,
         draw: Draw,
         settings: ReconstructionSettings | None = None,
         loss: Loss = log_mse,
@@ -112,9 +110,9 @@ class ReconstructionTask(Task[Trainable]):
         self.draw = draw
         self.loss = loss
         self._monotonicity = model.network.monotonicity
-        self._unrolls = model.n_unrolls if isinstance(model, UnrolledReconstructor) else 0
+        self._unrolls = model.n_unrolls
         self._pool: list[_Visit | None] = [None] * self.settings.pool
-        self._seen = _Seen()
+        self._reports = _Reports()
 
     def groups(self) -> list[dict[str, Any]]:
         """Return Adam's groups: filters, and thresholds, biases and lambda with five times their rate."""
@@ -136,13 +134,13 @@ class ReconstructionTask(Task[Trainable]):
         model, settings = self.model, self.settings
         early = step < settings.early_share * steps
         model.network.monotonicity = settings.early_monotonicity if early else self._monotonicity
-        if isinstance(model, UnrolledReconstructor):
+        if self._unrolls is not None:
             model.n_unrolls = min(settings.early_unrolls, self._unrolls) if early else self._unrolls
 
     def end(self) -> None:
         """Give the model its own m and unrolls."""
         self.model.network.monotonicity = self._monotonicity
-        if isinstance(self.model, UnrolledReconstructor):
+        if self._unrolls is not None:
             self.model.n_unrolls = self._unrolls
 
     def losses(self, step: int, rng: np.random.Generator) -> Iterator[Tensor]:
@@ -154,8 +152,9 @@ class ReconstructionTask(Task[Trainable]):
         image = self._reconstruct(visit)
         visit.image = image.detach()
         loss = visit.judge(image)
-        if isinstance(self.model, MOL) and not self.model.network.strict:
-            loss = loss + self.settings.penalty * self._barrier(self.model, visit, visit.image)
+        target = self.model.lipschitz_target()
+        if target is not None:
+            loss = loss + self.settings.penalty * self._barrier(visit, visit.image, target)
         visit.count += 1
         yield loss
 
@@ -178,11 +177,11 @@ class ReconstructionTask(Task[Trainable]):
 
     def log(self) -> dict[str, float | None]:
         """Return lambda, and for equilibrium models iterations, shares of missed goals, local Lipschitz estimates."""
-        seen, self._seen = self._seen, _Seen()
-        row: dict[str, float | None] = {**seen.means()}
-        if seen.lipschitz:
-            row |= {"lipschitz": float(np.mean(seen.lipschitz)), "lipschitz_max": max(seen.lipschitz)}
-        if not isinstance(self.model, PostProcessing):
+        reports, self._reports = self._reports, _Reports()
+        row: dict[str, float | None] = {**reports.means()}
+        if reports.lipschitz:
+            row |= {"lipschitz": float(np.mean(reports.lipschitz)), "lipschitz_max": max(reports.lipschitz)}
+        if self.model.log_data_weight is not None:
             row["lambda"] = float(self.model.log_data_weight[0].detach().exp())
         return row
 
@@ -196,33 +195,34 @@ class ReconstructionTask(Task[Trainable]):
             solver=self._solver(),
         )
         if self.model.solver is not None:
-            self._seen.solved("forward", solution)
+            self._reports.add_solve("forward", solution)
         return solution.value
 
     def _solver(self) -> SolverSettings | None:
         """Return the goals of this step's solves; None for a model that iterates nothing.
 
-        MOL's goals are for error bounds, residuals over m; without a bound they are for residuals. They are far above
-        what single precision rounds to: nothing need be refined.
+        They are given as residuals, see `LearnedReconstructor.tolerance`, and are far above what single precision
+        rounds to: nothing need be refined.
         """
         if self.model.solver is None:
             return None
-        m = self.model.network.monotonicity if isinstance(self.model, MOL) else 1.0
         return replace(
             self.model.solver,
-            tol=self.settings.forward_tol / m,
-            backward_tol=self.settings.backward_tol / m,
+            tol=self.model.tolerance(self.settings.forward_tol),
+            backward_tol=self.model.tolerance(self.settings.backward_tol),
             refine=False,
-            on_backward=lambda answer: self._seen.solved("backward", answer),
+            on_backward=lambda answer: self._reports.add_solve("backward", answer),
         )
 
-    def _barrier(self, model: MOL, visit: _Visit, image: Tensor) -> Tensor:
-        known = visit.conditioning
-        x = to_channels(image / per_sample(known.scale, image) * known.phase.conj()).contiguous()
-        direction = x if visit.direction is None else visit.direction
-        estimate, visit.direction = stretch(model.network.denoiser(known.noise_level), x, direction)
-        self._seen.lipschitz.append(float(estimate.detach().max()))
-        return log_barrier(estimate, 1 - model.network.monotonicity).mean()
+    def _barrier(self, visit: _Visit, image: Tensor, target: float) -> Tensor:
+        conditioning = visit.conditioning
+        x = image / per_sample(conditioning.scale, image) * conditioning.phase.conj()
+        channels = to_channels(x).contiguous()
+        direction = channels if visit.direction is None else visit.direction
+        denoiser = self.model.network.denoiser(conditioning.noise_level)
+        estimate, visit.direction = stretch(denoiser, channels, direction)
+        self._reports.lipschitz.append(float(estimate.detach().max()))
+        return log_barrier(estimate, target).mean()
 
     def _new_visit(self, rng: np.random.Generator, step: int) -> _Visit:
         problem, judge = self._judged(self.draw(rng, step), rng)
@@ -233,10 +233,9 @@ class ReconstructionTask(Task[Trainable]):
         level = with_model_error(problem.noise_level * error, problem.kspace, problem.operator)
         level = (level / scale).clamp(*NOISE_LIMITS)
         mixed = self.settings.precision == "mixed"
-        known = Conditioning(scale, level, reference_phase(self.model, problem), mixed)
-        if isinstance(self.model, MOL):
-            known = self.model.guided(problem.kspace, problem.operator, known)  # fixed for all visits
-        return _Visit(step, problem, known, judge)
+        conditioning = Conditioning(scale, level, reference_phase(self.model, problem), mixed)
+        conditioning = self.model.guided(problem.kspace, problem.operator, conditioning)  # fixed for all visits
+        return _Visit(step, problem, conditioning, judge)
 
     def _judged(self, problem: Problem, rng: np.random.Generator) -> tuple[Problem, Callable[[Tensor], Tensor]]:
         """Return what the model is given, and the loss of its image."""
@@ -245,14 +244,16 @@ class ReconstructionTask(Task[Trainable]):
         return problem, lambda image: self.loss(problem.judged(image), problem.judged(problem.reference))
 
 
-def reference_phase(model: Trainable, problem: Problem) -> Tensor:
+def reference_phase(model: LearnedReconstructor, problem: Problem) -> Tensor:
     """Return the smooth phase of the zero-filled image, or 1 for a model without `phase_reference`."""
     image = problem.operator.adjoint(problem.kspace)
     return smooth_phase(image) if model.phase_reference else torch.ones_like(image)
 
 
 @torch.no_grad()
-def mean_psnr(model: Trainable, problems: Sequence[Problem], *, solver: SolverSettings | None = None) -> float:
+def mean_psnr(
+    model: LearnedReconstructor, problems: Sequence[Problem], *, solver: SolverSettings | None = None
+) -> float:
     """Return the mean PSNR in dB of magnitudes (reference maximum as peak), with scale 1 and the true noise level.
 
     `solver` takes the place of the model's own settings.
@@ -261,7 +262,7 @@ def mean_psnr(model: Trainable, problems: Sequence[Problem], *, solver: SolverSe
 
 
 @torch.no_grad()
-def withheld_score(model: Trainable, problems: Sequence[Problem]) -> float:
+def withheld_score(model: LearnedReconstructor, problems: Sequence[Problem]) -> float:
     """Return minus the mean self-supervised loss, where there are no references; the samples withheld are fixed."""
     losses = []
     for number, problem in enumerate(problems):
@@ -270,23 +271,23 @@ def withheld_score(model: Trainable, problems: Sequence[Problem]) -> float:
     return -float(np.mean(losses))
 
 
-def _image(model: Trainable, problem: Problem, solver: SolverSettings | None = None) -> Tensor:
+def _image(model: LearnedReconstructor, problem: Problem, solver: SolverSettings | None = None) -> Tensor:
     level = with_model_error(problem.noise_level, problem.kspace, problem.operator)
     level = level.clamp(*NOISE_LIMITS)  # as `condition` holds it: noise of zero has no logarithm
-    known = Conditioning(torch.ones_like(level), level, reference_phase(model, problem))
-    solution: Solution = model(problem.kspace, problem.operator, conditioning=known, solver=solver)
+    conditioning = Conditioning(torch.ones_like(level), level, reference_phase(model, problem))
+    solution: Solution = model(problem.kspace, problem.operator, conditioning=conditioning, solver=solver)
     return solution.value
 
 
 @final
-class _Seen:
+class _Reports:
     """What the solvers and the barrier reported since the last row of the log."""
 
     def __init__(self) -> None:
         self.numbers: dict[str, list[float]] = {}
         self.lipschitz: list[float] = []
 
-    def solved(self, which: str, solution: Solution) -> None:
+    def add_solve(self, which: str, solution: Solution) -> None:
         steps, missed = solution.n_steps.float().mean(), (~solution.converged).float().mean()
         for name, number in (("steps", steps), ("missed", missed)):
             self.numbers.setdefault(f"{which}_{name}", []).append(float(number))

@@ -19,7 +19,9 @@ from operators import LinearOperator
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
-def training_memory(model: Reconstructor, kspace: Tensor, operator: LinearOperator, known: Conditioning) -> int | None:
+def training_memory(
+    model: Reconstructor, kspace: Tensor, operator: LinearOperator, conditioning: Conditioning
+) -> int | None:
     """Return the bytes that one training step, forward and backward, needs beside model and data at its peak.
 
     The model is used as it is: tolerances, `max_steps` or `n_unrolls` decide how far it iterates. It is left without
@@ -29,7 +31,7 @@ def training_memory(model: Reconstructor, kspace: Tensor, operator: LinearOperat
         model: the reconstructor, on the device of the data.
         kspace: (batch, coil, *spatial) complex.
         operator: the acquisition.
-        known: the conditioning, whose making is not counted.
+        conditioning: the conditioning, whose making is not counted.
 
     Returns:
         See `peak_growth`.
@@ -40,7 +42,7 @@ def training_memory(model: Reconstructor, kspace: Tensor, operator: LinearOperat
     def step() -> None:
         # Whether the gradient met its tolerance is of no interest here.
         solver = None if model.solver is None else replace(model.solver, on_backward=lambda answer: None)
-        image = model(kspace, operator, conditioning=known, solver=solver).value
+        image = model(kspace, operator, conditioning=conditioning, solver=solver).value
         image.abs().square().mean().backward()
 
     model.zero_grad()

@@ -52,7 +52,7 @@ def read_model(path: Path) -> nn.Module:
         Unfit: see there.
         ImportError: a class that cannot be imported.
     """
-    header = _header(path)
+    header = read_header(path)
     try:
         state = {key: _single(value) for key, value in load_file(path).items()}
         model = _decoded(header, state)
@@ -66,7 +66,18 @@ def read_model(path: Path) -> nn.Module:
 
 def read_class(path: Path) -> type:
     """Return the class of the model in a file. Raises as `read_model`."""
-    return _imported(_header(path)[_CLASS])
+    return _imported(read_header(path)[_CLASS])
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """Return what builds the model of a file: "class" and "settings". Raises Unfit: the file is something else."""
+    try:
+        with safe_open(path, framework="pt") as stored:
+            header = json.loads((stored.metadata() or {})[_HEADER])
+        header[_CLASS], header[_SETTINGS]
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise Unfit(f"{type(error).__name__}: {error}") from error
+    return dict(header)
 
 
 def describe_model(model: nn.Module) -> dict[str, Any]:
@@ -77,16 +88,6 @@ def describe_model(model: nn.Module) -> dict[str, Any]:
     """
     described: dict[str, Any] = _encoded(model, type(model).__name__)
     return described
-
-
-def _header(path: Path) -> dict[str, Any]:
-    try:
-        with safe_open(path, framework="pt") as stored:
-            header = json.loads((stored.metadata() or {})[_HEADER])
-        header[_CLASS], header[_SETTINGS]
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise Unfit(f"{type(error).__name__}: {error}") from error
-    return dict(header)
 
 
 def _stored(value: Tensor, half: bool) -> Tensor:

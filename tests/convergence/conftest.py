@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pytest
 
@@ -33,7 +35,9 @@ def random_model(ndim: int) -> MOL:
     return MOL(network, data_weight=10.0).eval().requires_grad_(False)
 
 
+@cache
 def equilibrium_models() -> dict[str, MOL]:
+    """Return the certified packaged models: once, since certifying them takes seconds, and every test asks."""
     models = {}
     for name in available_models():
         try:

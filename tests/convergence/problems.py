@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from molrecon.guarantees.certify import Problem
+from molrecon.guarantees.certify import CertifiedScan
 from operators import (
     Dense,
     Flatten,
@@ -31,7 +31,7 @@ TIGHTNESS = "tightness"  # the property that tests record, for the summary
 class Family:
     """A problem, and the operator as a function of its coil maps where it has any."""
 
-    problem: Problem
+    problem: CertifiedScan
     maps: Tensor | None
     rebuild: Callable[[Tensor], LinearOperator] | None
 
@@ -57,12 +57,12 @@ def smooth_maps(shape: tuple[int, ...], seed: int) -> Tensor:
     return (maps / torch.linalg.vector_norm(maps, dim=0))[None]
 
 
-def measured(name: str, operator: LinearOperator, image: Tensor, seed: int) -> Problem:
+def measured(name: str, operator: LinearOperator, image: Tensor, seed: int) -> CertifiedScan:
     kspace = operator(image)
     noise = NOISE * torch.randn(kspace.shape, dtype=kspace.dtype, generator=torch.Generator().manual_seed(seed))
     if isinstance(operator, Sense):
         noise = operator.sampling(noise)
-    return Problem(name, kspace + noise, operator, NOISE)
+    return CertifiedScan(name, kspace + noise, operator, NOISE)
 
 
 def cartesian_2d(seed: int = 0) -> Family:

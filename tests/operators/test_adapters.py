@@ -205,6 +205,12 @@ def test_deepinv_moves_copies_and_differentiates_ours(deepinv: Any) -> None:
     torch.testing.assert_close(gradient, ours.A_adjoint(y))
 
 
+def test_deepinv_moves_a_copy(deepinv: Any) -> None:
+    operator = Sense(torch.ones(1, 2, 6, 5, dtype=torch.complex64), torch.ones(5))
+    to_deepinv(operator).to(torch.float64)
+    assert operator.sensitivity_maps.dtype == torch.complex64
+
+
 def test_to_deepinv_of_a_real_operator(deepinv: Any) -> None:
     physics = to_deepinv(Scaling(), is_complex=False)
     x, y = torch.ones(2, 1, 4), torch.ones(2, 2, 4)

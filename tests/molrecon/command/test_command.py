@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from molrecon.__main__ import main
-from molrecon.command.arguments import METHODS
+from molrecon.command.compare import METHODS
+from molrecon.command.parser import main
 from molrecon.networks import ResidualNetwork
 from molrecon.reconstructors.base import Reconstructor
 from molrecon.reconstructors.mol import MOL
@@ -41,7 +41,7 @@ def small_demo(path: Path) -> Path:
 
 
 def test_demo(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    monkeypatch.setattr("molrecon.command.commands.write_sample", small_demo)
+    monkeypatch.setattr("molrecon.simulation.sample.write_sample", small_demo)
     assert main(["demo", "--out", str(tmp_path / "demo"), "--model", model, "--device", "cpu"]) == 0
     output = capsys.readouterr().out
     for word in ("zero-filled", "cg-sense", "mol", "PSNR", "SSIM", "certified", "sample.nii.gz", "sample.png"):
@@ -338,7 +338,7 @@ def test_no_command_replaces_what_it_reads(
 def test_the_demo_replaces_no_scan_but_its_own(
     model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    monkeypatch.setattr("molrecon.command.commands.write_sample", small_demo)
+    monkeypatch.setattr("molrecon.simulation.sample.write_sample", small_demo)
     command = ["demo", "--out", str(tmp_path), "--model", model, "--device", "cpu"]
     own = tmp_path / "input" / "sample.h5"
     own.parent.mkdir()
@@ -365,10 +365,15 @@ def test_an_empty_folder(model: str, tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 def test_models_and_cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    monkeypatch.setattr("molrecon.command.commands.available_models", lambda: ["one"])
-    monkeypatch.setattr("molrecon.command.commands.load_card", lambda name: {"data": "none", "steps": 3})
+    monkeypatch.setattr("molrecon.weights.available_models", lambda: ["one"])
+    monkeypatch.setattr("molrecon.weights.load_card", lambda name: {"data": "none", "steps": 3})
     assert main(["models"]) == 0
     assert capsys.readouterr().out.split() == ["one", "data:", "none", "steps:", "3"]
+    assert main(["models", "two"]) == 0
+    assert capsys.readouterr().out.split()[0] == "two"
+    monkeypatch.undo()
+    assert main(["models", "nothing"]) == 2
+    assert "neither a file nor a packaged model" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from molrecon.__main__ import main
+from molrecon.command.parser import main
 from molrecon.io import write_cfl, write_nifti, write_submission
 from molrecon.io.images import write_image
 from molrecon.networks import ResidualNetwork

@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 
 import molrecon
+from molrecon.command.parser import COMMANDS, find_command
+from molrecon.training.defaults import LOSS_NAMES
+from molrecon.training.losses import LOSSES
 
 HEAVY = (
     "finufft",
@@ -48,17 +51,42 @@ def test_nothing_heavy_is_imported_before_it_is_used(code: str, allowed: tuple[s
     assert code != "import molrecon" or "torch" not in found
 
 
-def test_the_arguments_of_the_command_need_no_torch() -> None:
-    code = """
-from molrecon.__main__ import main
-for line in ("--version", "--help", "reconstruct --help", "cs --ratio 7", "robustness x.h5 --draws 0"):
+WRONG_ARGUMENTS = (
+    "nonsense",
+    "demo --out",
+    "reconstruct x.h5 --out y --device abacus",
+    "compare x.h5 --accel 0.5",
+    "certify",
+    "robustness x.h5 --draws 0",
+    "cs --ratio 7",
+    "train x --out y --steps 0",
+    "models --export",
+)
+
+
+def test_help_and_wrong_arguments_wait_for_nothing() -> None:
+    lines = ("--version", "--help", *(f"{name} --help" for name in COMMANDS), *WRONG_ARGUMENTS)
+    code = f"""
+from molrecon.command.parser import main
+for line in {lines!r}:
     try:
         main(line.split())
     except SystemExit:
         continue
     raise RuntimeError(line)
 """
-    assert not modules_after(code) & {*HEAVY, "torch", "numpy"}
+    assert not modules_after(code) & {*HEAVY, "torch", "numpy", "pandas", "tqdm"}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_says_what_it_is(name: str) -> None:
+    command = find_command(name)
+    assert command.HELP and not command.HELP.endswith(".")
+    assert command.DESCRIPTION.endswith(".")
+
+
+def test_what_help_names_is_there() -> None:
+    assert tuple(LOSSES) == LOSS_NAMES
 
 
 def test_the_table_of_contents() -> None:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from molrecon.__main__ import main
-from molrecon.command import train as train_command
+from molrecon.command import _train_plan
+from molrecon.command.parser import main
 from molrecon.reconstructors.base import Reconstructor
 from molrecon.reconstructors.post_processing import PostProcessing
 from molrecon.reconstructors.varnet import VarNet
@@ -23,7 +23,7 @@ FEW_STEPS = ["--steps", "2", "--batch", "1", "--rows", "8", "--device", "cpu"]
 
 @pytest.fixture(autouse=True)
 def few_validation_problems(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train_command, "VALIDATION_PROBLEMS", 2)
+    monkeypatch.setattr(_train_plan, "VALIDATION_PROBLEMS", 2)
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from molrecon.__main__ import main
-from molrecon.guarantees.certify import Problem, certify, sample_problem, volume_problem
+from molrecon.command.parser import main
+from molrecon.guarantees.certify import CertifiedScan, certify, sample_problem, volume_problem
 from molrecon.guarantees.certify_report import as_dict, describe
 from molrecon.io import read_volume
 from molrecon.networks import Denoiser, PlainNetwork, ResidualNetwork
@@ -49,13 +49,13 @@ class Scaling(Denoiser):
         return lambda x: self.factor * x
 
 
-def small_problem() -> Problem:
+def small_problem() -> CertifiedScan:
     """Return twelve columns of which every other one is measured by two coils."""
     generator = torch.Generator().manual_seed(0)
     maps = torch.randn(1, 2, 10, 12, dtype=torch.complex64, generator=generator)
     operator = Sense(maps / torch.linalg.vector_norm(maps, dim=1), (torch.arange(12) % 2 == 0)[None, None])
     image = torch.randn(1, 10, 12, dtype=torch.complex64, generator=generator)
-    return Problem("small", operator(image), operator, 0.01)
+    return CertifiedScan("small", operator(image), operator, 0.01)
 
 
 def test_a_model_that_keeps_its_promise() -> None:

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from molrecon.guarantees.estimates import Map, local_lipschitz, local_monotonicity, neighbours
 from molrecon.networks import PlainNetwork, ResidualNetwork
-from molrecon.reconstructors.conditioning import Conditioning, from_channels, to_channels
+from molrecon.networks.denoiser import from_channels, to_channels
+from molrecon.reconstructors.conditioning import Conditioning
 from molrecon.weights.published import load_published_mol
 from operators import Sense, random_mask
 

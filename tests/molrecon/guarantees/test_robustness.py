@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from molrecon.__main__ import main
+from molrecon.command.parser import main
 from molrecon.guarantees.robustness import HeldFixed, evaluate, select_slices, take_slices
 from molrecon.guarantees.robustness_report import describe_robustness, robustness_figure, robustness_table
 from molrecon.guarantees.robustness_trials import Robustness

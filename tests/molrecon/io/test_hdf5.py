@@ -10,7 +10,7 @@ import pytest
 
 from molrecon.io import UnreadableInput, read_volume
 from molrecon.io.hdf5 import COLLECTION, check_heaps, read_text
-from molrecon.io.mrd import _sound
+from molrecon.io.mrd.records import sound
 
 TEXT = "a text with an umlaut: ü"
 
@@ -97,7 +97,7 @@ def test_kspace_of_a_compound_type_that_is_not_complex(tmp_path):
 def test_readouts_of_a_compound_type_with_overlapping_fields():
     inner = np.dtype({"names": ["a", "b"], "formats": ["<f8", "<f4"], "offsets": [0, 8], "itemsize": 16})
     overlapping = np.dtype({"names": ["a", "b"], "formats": ["<f8", "<f4"], "offsets": [0, 4], "itemsize": 8})
-    assert _sound(np.dtype("<f4"))
-    assert _sound(np.dtype([("head", inner), ("position", "<f4", (3,))]))
-    assert not _sound(overlapping)
-    assert not _sound(np.dtype([("head", overlapping)]))
+    assert sound(np.dtype("<f4"))
+    assert sound(np.dtype([("head", inner), ("position", "<f4", (3,))]))
+    assert not sound(overlapping)
+    assert not sound(np.dtype([("head", overlapping)]))

@@ -233,9 +233,10 @@ def test_data_that_do_not_fit(mrd_file, kspace):
     data = kspace(2, COILS, ROWS, COLS)
     noise = readout(data[0, :, :, 0], 0, flags=[ismrmrd.ACQ_IS_NOISE_MEASUREMENT])
     reverse = readout(data[0, :, :, 0], 0, flags=[ismrmrd.ACQ_IS_REVERSE])
+    echo_planar = [reverse, readout(data[0, :, :, 0], 0, flags=[ismrmrd.ACQ_IS_PHASECORR_DATA])]
     cases = [
         ([noise], "none of an image"),
-        ([reverse], "reversed readouts"),
+        (echo_planar, "reversed readouts"),
         ([*readouts(data), readout(data[0, :2, :, 0], 0)], r"readouts of \[2, 3\] coils"),
         (readouts(data * np.float32(np.nan)), "NaN or infinity"),
     ]

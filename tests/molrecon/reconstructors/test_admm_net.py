@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from molrecon.networks import PlainNetwork
+from molrecon.reconstructors import unrolled as base
 from molrecon.reconstructors.admm_net import ADMMNet
 from molrecon.reconstructors.conditioning import data_weight
 from molrecon.reconstructors.modl import MoDL
-from molrecon.unrolled import base
 from tests.small_problem import assert_gradients, make_problem, shrinkage, small_network, tikhonov
 
 

@@ -192,3 +192,10 @@ def test_regularisation_must_be_positive(regularisation: float) -> None:
 def test_l1_wavelet_wants_sense() -> None:
     with pytest.raises(TypeError, match=r"L1Wavelet: operator is Fourier, expected Sense"):
         L1Wavelet()(torch.zeros(1, 4, 8, 8, dtype=torch.complex64), Fourier(2))
+
+
+def test_cg_sense_has_no_iterates_to_report() -> None:
+    kspace = torch.zeros(1, 2, 4, 4, dtype=torch.complex64)
+    operator = Sense(torch.ones(1, 2, 4, 4, dtype=torch.complex64), torch.ones(1, 1, 4, dtype=torch.bool))
+    with pytest.raises(ValueError, match="CGSense: got on_step"):
+        CGSense()(kspace, operator, solver=SolverSettings(on_step=lambda iterate: None))

@@ -13,7 +13,7 @@ from molrecon.networks import PlainNetwork
 from molrecon.reconstructors.conditioning import Conditioning, data_weight
 from molrecon.reconstructors.deep_equilibrium import DeepEquilibrium, Step
 from molrecon.reconstructors.mol import MOL
-from molrecon.solvers.solution import Solution
+from molrecon.solvers.solution import Iterate, Solution
 from molrecon.solvers.solver_settings import SolverSettings
 from operators import Sense
 from tests.small_problem import assert_gradients, make_problem, shrinkage, small_network, tikhonov
@@ -152,3 +152,13 @@ def test_errors() -> None:
         next(model.network.parameters()).fill_(torch.nan)
     with pytest.raises(FloatingPointError, match="DeepEquilibrium: the network has no finite value"):
         model(kspace, operator, conditioning=known)
+
+
+def test_every_iterate_is_reported_in_the_units_of_the_data() -> None:
+    kspace, operator, known = make_problem()
+    model = build("gradient")
+    iterates: list[Iterate] = []
+    with torch.no_grad():
+        solution = model(kspace, operator, conditioning=known, solver=replace(model.solver, on_step=iterates.append))
+    torch.testing.assert_close(torch.stack([iterate.residual for iterate in iterates]), solution.residuals)
+    torch.testing.assert_close(iterates[0].value, operator.adjoint(kspace))

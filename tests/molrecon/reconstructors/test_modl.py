@@ -8,9 +8,9 @@ from itertools import pairwise
 import pytest
 import torch
 
+from molrecon.reconstructors import unrolled as base
 from molrecon.reconstructors.modl import MoDL
 from molrecon.reconstructors.mol import MOL
-from molrecon.unrolled import base
 from tests.small_problem import assert_gradients, make_problem, small_network
 
 

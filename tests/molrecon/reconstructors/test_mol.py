@@ -363,3 +363,19 @@ def test_an_empty_scan_converges_without_refinement() -> None:
     model.solver = replace(model.solver, refine=False)
     solution = model(torch.zeros_like(kspace), operator, 0.01)
     assert solution.converged.all()
+
+
+def test_stages_are_the_iterates_of_the_call_with_their_bounds() -> None:
+    kspace, operator, _ = make_problem(batch=1)
+    model = make_model(monotonicity=0.3)
+    solver = replace(model.solver, tol=1e-5)
+    stages = model.stages(kspace, operator, 0.01, solver=solver)
+    with torch.no_grad():
+        solution = model(kspace, operator, 0.01, solver=solver)
+    assert [stage.step for stage in stages] == list(range(int(solution.n_steps.max()) + 1))
+    torch.testing.assert_close(torch.stack([stage.residual for stage in stages]), solution.residuals, rtol=0, atol=0)
+    torch.testing.assert_close(stages[-1].value, solution.value)
+    for stage in stages:  # in the units of the data, each within its own bound of the equilibrium
+        error = norms(stage.value - solution.value) / norms(stage.value)
+        assert (error <= stage.residual + 2 * solution.error_bound).all()
+    assert model.solver.on_step is None

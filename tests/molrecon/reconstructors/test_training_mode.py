@@ -7,10 +7,10 @@ from typing import Literal
 
 import pytest
 import torch
-from tests.molrecon.test_mol import make_problem, norms
 
 from molrecon.networks import Denoiser, ResidualNetwork, SpectralNetwork
 from molrecon.reconstructors.mol import MOL
+from tests.molrecon.reconstructors.test_mol import make_problem, norms
 
 
 def far_out(layer: Literal["potential", "sll", "spectral"]) -> Denoiser:

@@ -12,15 +12,16 @@ from torch import Tensor
 from molrecon.io import RawVolume, read_volume, write_cfl
 from molrecon.networks import ResidualNetwork
 from molrecon.reconstructors.base import Reconstructor
-from molrecon.reconstructors.classical import CGSense
+from molrecon.reconstructors.classical import CGSense, L1Wavelet
 from molrecon.reconstructors.mol import MOL
-from molrecon.scans.cohort import Settings, reconstruct_cohort, reconstruct_file
+from molrecon.scans.cohort import reconstruct_cohort, reconstruct_file
 from molrecon.scans.comparison import CG_GRID, Comparison, reference_image, root_sum_of_squares, undersample
 from molrecon.scans.manifest import Entry
 from molrecon.scans.metrics import psnr
 from molrecon.scans.outputs import output_names, output_paths, write_outputs
 from molrecon.scans.preparation import prepare, read_maps
 from molrecon.scans.reconstruction import reconstruct_prepared, reconstruct_volume, solve_slices
+from molrecon.scans.settings import Settings
 from molrecon.scans.sidecar import ModelSource, describe, describe_sampling, plain, write_json
 from molrecon.simulation.phantom import make_sample_volume
 from molrecon.solvers.solution import Solution, unbounded_solution
@@ -123,8 +124,8 @@ def test_non_convergence_is_reported(scan: RawVolume, model: MOL):
 def test_given_maps_are_used_on_either_grid(scan: RawVolume, tmp_path: Path):
     maps = prepare(scan).sensitivity_maps.numpy()
     np.save(tmp_path / "maps.npy", maps)
-    wide = np.zeros((*maps.shape[:2], 2 * SHAPE[0], SHAPE[1]), np.complex64)
-    wide[..., SHAPE[0] // 2 : SHAPE[0] // 2 + SHAPE[0], :] = maps
+    wide = np.zeros((len(maps), maps.shape[2], 2 * SHAPE[0], SHAPE[1]), np.complex64)
+    wide[..., SHAPE[0] // 2 : SHAPE[0] // 2 + SHAPE[0], :] = maps[:, 0]
     write_cfl(tmp_path / "wide.cfl", wide.transpose(2, 3, 0, 1))  # rows, cols, slices, coils
     for name in ("maps.npy", "wide.cfl"):
         prepared = prepare(scan, maps=read_maps(tmp_path / name), noise_level=0.02)
@@ -306,7 +307,7 @@ def test_references_of_a_comparison(full: RawVolume, scan: RawVolume):
     prepared = prepare(scan)
     assert np.array_equal(reference_image(full, prepared), root_sum_of_squares(full))
     combined = reference_image(replace(full, reference=None, reference_kind=None), prepared)
-    inside = prepared.sensitivity_maps.abs().sum(1).numpy() > 0
+    inside = prepared.sensitivity_maps.abs().sum((1, 2)).numpy() > 0
     assert psnr(full.reference * inside, combined) > 30
 
 
@@ -343,9 +344,34 @@ def test_without_a_reference_in_the_file_the_root_sum_of_squares_is_compared_wit
 
 
 def test_the_file_in_one_call(sample: Path, model: MOL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("molrecon.scans.cohort.load_method", lambda name: (model, ModelSource(name, "0" * 64)))
+    monkeypatch.setattr("molrecon.scans.cohort.run.load_method", lambda name: (model, ModelSource(name, "0" * 64)))
     result = reconstruct_file(sample, tmp_path / "out", model="mine")
     assert result.converged.all()
     assert json.loads((tmp_path / "out" / "head.json").read_text())["model"]["name"] == "mine"
     assert reconstruct_file(sample).image.shape == result.image.shape
     assert describe(prepare(read_volume(sample)), result, SOURCE)["input"]["fully_sampled"] is True
+
+
+def test_a_folded_scan_gets_two_sets_of_maps_and_is_better_for_it(tmp_path: Path):
+    full = read_volume(make_sample_volume(tmp_path / "head.h5", slices=1, shape=(96, 80), coils=8))
+    kspace = np.ascontiguousarray(full.kspace[..., ::2])
+    folded = replace(full, kspace=kspace, sampling_mask=np.ones((1, 1, 40), bool), recon_shape=(96, 40), reference=None)
+    folded = replace(folded, reference_kind=None)
+    mask = random_mask(40, 2, 0.4, 0)
+    truth = root_sum_of_squares(folded)
+    scan = undersample(folded, mask, 0.0, [0])
+    scores = []
+    for sets in (1, None):
+        prepared = prepare(scan, map_sets=sets)
+        result = reconstruct_prepared(prepared, CGSense())
+        scores.append(psnr(truth, result.image))
+    assert prepared.sets == 2 and prepared.maps_source.detail["sets"] == 2 and result.kind == "certified"
+    assert scores[1] > scores[0] + 2
+    assert prepared.first_set().operator([0]).sets is None
+    # Methods that take one set get the first one.
+    assert reconstruct_prepared(prepared, L1Wavelet()).image.shape == (1, 96, 40)
+    np.save(tmp_path / "maps.npy", prepared.sensitivity_maps.numpy())
+    given = prepare(scan, maps=read_maps(tmp_path / "maps.npy"))
+    assert np.array_equal(given.sensitivity_maps.numpy(), prepared.sensitivity_maps.numpy())
+    with pytest.raises(ValueError, match="map_sets is 3, expected 1, 2 or None"):
+        prepare(scan, map_sets=3)

@@ -11,18 +11,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from molrecon.__main__ import main
+from molrecon.command.parser import main
 from molrecon.guarantees.robustness import _noise, take_slices
 from molrecon.io import RawVolume, read_volume
 from molrecon.networks import ResidualNetwork
 from molrecon.reconstructors.classical import CGSense
 from molrecon.reconstructors.mol import MOL
-from molrecon.scans.cohort import Settings, reconstruct_cohort
+from molrecon.scans.cohort import reconstruct_cohort
 from molrecon.scans.comparison import Comparison, reference_image, undersample
 from molrecon.scans.metrics import psnr
 from molrecon.scans.preparation import prepare
 from molrecon.scans.quality_page import summary
 from molrecon.scans.reconstruction import reconstruct_prepared, reconstruct_volume
+from molrecon.scans.settings import Settings
 from molrecon.scans.sidecar import ModelSource, describe_sampling
 from molrecon.simulation.phantom import make_sample_volume
 from molrecon.weights import save

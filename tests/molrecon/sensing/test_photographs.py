@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from molrecon.__main__ import main
+from molrecon.command.parser import main
 from molrecon.io.images import read_image, write_image
 from molrecon.sensing.assembly import assemble
 from molrecon.sensing.find_imager import find_imager

@@ -14,10 +14,10 @@ import torch
 
 from molrecon.io.images import read_image, write_image
 from molrecon.io.matlab import read_matrix
+from molrecon.sensing import training as cs
 from molrecon.sensing.assembly import assemble
 from molrecon.sensing.imager import BlockImager
 from molrecon.sensing.published_ista import load_published_imager, load_published_ista, load_published_mri
-from molrecon.training import cs
 from molrecon.training.loop import train
 from operators import PartialFourier, orthonormal_matrix
 

@@ -18,7 +18,7 @@ from molrecon.io import UnreadableInput
 from molrecon.simulation.phantom import make_sample_volume
 from molrecon.simulation.problem import Problem
 from molrecon.training.fastmri_folder import FastMRIFolder
-from molrecon.training.fastmri_slices import Kept
+from molrecon.training.fastmri_slices import SliceCache
 from molrecon.training.self_supervised import split
 
 SHAPE = (48, 56)
@@ -245,7 +245,7 @@ def test_fully_sampled_files_among_measured_ones_can_be_parted(folder: Path) -> 
 
 
 def test_kept_values_stay_within_the_limit() -> None:
-    kept = Kept(3 * 400)
+    kept = SliceCache(3 * 400)
     for i in range(5):
         kept.put((i,), torch.zeros(100))
         assert kept.get((0,)) is not None or i > 3

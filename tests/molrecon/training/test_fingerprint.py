@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from molrecon.io import UnreadableInput
-from molrecon.training import facts
+from molrecon.training import fingerprint as facts
 from molrecon.training.fingerprint import argument_facts, array_facts, differing, file_facts, stated
 
 ROOT = Path(__file__).parents[3]

@@ -17,10 +17,11 @@ from molrecon.reconstructors.modl import MoDL
 from molrecon.reconstructors.mol import MOL
 from molrecon.reconstructors.unrolled import UnrolledReconstructor
 from molrecon.simulation.strips import Problem, simulate_scan, strip_problem
+from molrecon.training.defaults import DESCRIPTIONS
 from molrecon.training.log import read_log
 from molrecon.training.loop import TrainSettings, train
 from molrecon.training.losses import log_mse
-from molrecon.training.models import DESCRIPTIONS, Trainable, build
+from molrecon.training.models import Trainable, build
 from molrecon.training.reconstruction_task import (
     ReconstructionSettings,
     ReconstructionTask,

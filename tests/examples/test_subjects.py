@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from molrecon.simulation import sources
-from molrecon.simulation.families import families
+from examples import _subjects as sources
+from examples._families import families
 from molrecon.simulation.images import ImageSet
 
 DATA = os.environ.get("MOLRECON_DATA")

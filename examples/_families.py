@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import final
 
 import numpy as np
 import torch
 
+from examples import _subjects as sources
 from molrecon.io import RawVolume, read_npy
-from molrecon.simulation import sources
 from molrecon.simulation.fields import draw_fields
 from molrecon.simulation.images import ImageSet
 from molrecon.simulation.scan import with_phase
@@ -73,6 +73,7 @@ def families(folder: Path) -> list[Family]:
     pdff, single = np.load(mri / "pdff_complex_i16.npz"), np.load(mri / "singles_complex_i16.npz")
     return [
         Family("8-coil brain", False, lambda: _brain(mri / BRAIN_FILE)),
+        Family("half field of view", False, lambda: _half_field_of_view(mri / BRAIN_FILE)),
         Family("4-coil brain", False, lambda: _four_coils(mri / GE_FILE)),
         simulated("SIAT T2 brain", ImageSet("", sources.siat(folder, sources.SIAT_VALIDATION)), (2, 15, 27), 0.005),
         simulated("ukat kidney", ImageSet("", sources.ukat_slices(folder, sources.UKAT_VALIDATION)), (4, 13), 0.005),
@@ -101,6 +102,18 @@ def _brain(path: Path) -> Iterator[Case]:
             for mask in (random_mask, equispaced_fraction_mask):
                 name = f"8-coil brain, {_kind(mask)} {acceleration}x, seed {seed}"
                 yield Case(name, full, mask(cols, acceleration, lines / cols, seed), 0.0, seed)
+
+
+def _half_field_of_view(path: Path) -> Iterator[Case]:
+    """Yield the 8-coil brain with every second phase encode taken as all of them: the head wraps around."""
+    full = read_npy(path)
+    kspace = np.ascontiguousarray(full.kspace[..., ::2])
+    rows, cols = kspace.shape[-2:]
+    folded = replace(full, kspace=kspace, sampling_mask=np.ones((1, 1, cols), bool), recon_shape=(rows, cols))
+    for acceleration, seeds in ((2, (0, 1, 2)), (3, (0,))):
+        for seed in seeds:
+            name = f"half field of view, random {acceleration}x, seed {seed}"
+            yield Case(name, folded, random_mask(cols, acceleration, 24 / cols, seed), 0.0, seed)
 
 
 def _four_coils(path: Path) -> Iterator[Case]:

@@ -1,0 +1,57 @@
+"""`molrecon status`: what became of the volumes of a folder, from the records of all runs into it."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from molrecon.command.exit_codes import EXIT_FAILED
+from molrecon.command.messages import UsageError, tell
+from molrecon.command.reconstruct import exit_code
+from molrecon.command.shared_arguments import add_json
+
+HELP = "what became of the volumes of a folder, and which are missing"
+DESCRIPTION = (
+    "Merge the records of all runs of `molrecon reconstruct --out DIR`, its shards among them, into DIR/manifest.json,"
+    " and say what became of the volumes. Missing are those that a run was to do and of which there is no record: it"
+    " was ended before, or is not done yet; the same command with --resume does them. Exit code 4 if volumes failed or"
+    " are missing."
+)
+LISTED = 20  # names of a kind that are printed; the manifest holds all of them
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of this command."""
+    parser.add_argument("folder", metavar="DIR", help="the folder of the outputs")
+    add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the manifest, and print what it says."""
+    from molrecon.scans.manifest import LISTS, MANIFEST, OK, RECORDS, write_manifest
+
+    folder = Path(args.folder)
+    if not any((folder / name).exists() for name in (RECORDS, LISTS, MANIFEST)):
+        raise UsageError(f"status: {folder} holds neither {RECORDS} nor {MANIFEST}, expected a folder of outputs")
+    content = write_manifest(folder)
+    volumes, missing = content["volumes"], content["missing"]
+    counted = {**content["counts"], "missing": len(missing)}
+    lines = [
+        f"{content['inputs']} volumes: " + ", ".join(f"{count} {kind}" for kind, count in counted.items() if count)
+    ]
+    for kind in content["counts"]:
+        if kind != OK:
+            lines += _listed(kind, [_said(one) for one in volumes if one.get("status") == kind])
+    lines += _listed("missing", missing)
+    tell(args, content, "\n".join(lines))
+    return EXIT_FAILED if missing else exit_code([str(volume.get("status")) for volume in volumes])
+
+
+def _said(volume: dict[str, Any]) -> str:
+    return f"{volume.get('name', volume.get('input'))}: {volume.get('message')}"
+
+
+def _listed(kind: str, names: list[str]) -> list[str]:
+    more = [f"{kind}: and {len(names) - LISTED} more"] if len(names) > LISTED else []
+    return [f"{kind}: {name}" for name in names[:LISTED]] + more

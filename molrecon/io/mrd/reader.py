@@ -1,0 +1,169 @@
+"""Raw scanner data in ISMRMRD (MRD) HDF5: Cartesian scans, one image volume or all of them.
+
+Format: Inati et al., "ISMRM Raw data format: A proposed standard for MRI raw datasets", Magn Reson Med 77:411 (2017);
+every readout is a record of its own with a header that says where in kspace it belongs.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import final
+
+import numpy as np
+
+from molrecon.io.frame import Frame
+from molrecon.io.header import Header, parse_header
+from molrecon.io.mrd.facts import TICK, Facts, parse_facts
+from molrecon.io.mrd.noise import noise_covariance
+from molrecon.io.mrd.placing import refuse_echo_planar
+from molrecon.io.mrd.purposes import COUNTERS, Purposes, first_frame, purposes
+from molrecon.io.mrd.records import EXPECTED, Records, read_records
+from molrecon.io.mrd.volume import Shared, make_volume
+from molrecon.io.volume import RawVolume, UnreadableInput, file_sha256, left_out_text
+
+__all__ = ["read_mrd", "read_mrd_frames"]
+
+log = logging.getLogger(__name__)
+
+KEY = ("contrast", "set", "phase", "repetition")
+
+
+def read_mrd(path: str | Path, *, conjugate: bool | None = None) -> RawVolume:
+    """Read the first image volume of a Cartesian ISMRMRD file into kspace (slices, coils, rows, cols).
+
+    A readout is placed with its center_sample at rows // 2, in column encoded_y // 2 - center + kspace_encode_step_1;
+    where several averages hit the same place, their mean is taken. Each slice has a sampling mask of its own, the
+    columns in which it has a readout. Of several contrasts, phases, repetitions, sets, encoding spaces or data sets the
+    first is read: `left_out` counts the others (`read_mrd_frames` reads them all), and the readouts that are flagged as
+    something else than image data (noise, navigators, separate calibration, ...); the log says so too. Readouts that
+    ran backwards are turned round, except those of EPI.
+
+    A 3D scan has a fully sampled readout, which is transformed: its volume has the readout positions of the image as
+    slices, the first phase encode as rows, the second as columns.
+
+    Of noise readouts attributes["noise_readouts"] is the number, attributes["noise_scan_level"] sqrt(E|n|^2) of their
+    samples, not corrected for a dwell time that differs from that of the image, and `noise_covariance` what they say of
+    the image's noise. Readouts for calibration alone are in `calibration`.
+
+    Args:
+        path: of the file.
+        conjugate: whether to conjugate the data, which Siemens raw data need to agree with the scanner's own images
+            (fastMRI data are not conjugated); None: as the vendor in the header asks for. attributes["conjugated"] is
+            there and True when it was done.
+
+    Raises UnreadableInput, also for other trajectories, EPI, and 3D scans with partial echoes.
+    """
+    scan = _open(Path(path), conjugate)
+    keep, others = first_frame(scan.records, scan.purposes.imaging, tuple(COUNTERS))
+    volume = make_volume(scan.records, keep, scan.header, scan.shared, scan.left_out(others))
+    _tell(volume.path, volume.left_out, volume.incomplete)
+    return volume
+
+
+def read_mrd_frames(path: str | Path, *, conjugate: bool | None = None) -> list[Frame]:
+    """Read every image volume of a Cartesian ISMRMRD file, as `read_mrd` does the first.
+
+    There is a volume for every encoding space, contrast, set, phase and repetition that has readouts, in this order.
+    Further encoding spaces that hold nothing that could be read (another trajectory, readouts that do not fit) are
+    counted in `left_out` of all volumes, as are data sets and readouts for other purposes.
+
+    Raises UnreadableInput, as `read_mrd`.
+    """
+    scan = _open(Path(path), conjugate)
+    heads, imaging = scan.records.heads, scan.purposes.imaging
+    spaces = [int(space) for space in np.unique(heads["encoding_space_ref"][imaging])]
+    frames: list[Frame] = []
+    unread = 0
+    for space in spaces:
+        inside = imaging & (heads["encoding_space_ref"] == space)
+        try:
+            header = parse_header(scan.records.path, scan.records.xml, space)
+            _check_encoding(scan.records.path, header)
+            found = [_frame(scan, keep, header, key, space) for key, keep in _keys(heads, inside)]
+        except UnreadableInput:
+            if space == spaces[0]:
+                raise
+            unread += 1
+        else:
+            frames += found
+    left_out = scan.left_out({"encoding spaces": unread} if unread else {})
+    _tell(scan.records.path, left_out, bool(unread))
+    return [_with_left_out(frame, left_out) for frame in frames]
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class _Scan:
+    """What is read once for all volumes of a file; the header is that of the first encoding."""
+
+    records: Records
+    header: Header
+    facts: Facts
+    purposes: Purposes
+    shared: Shared
+
+    def left_out(self, others: Mapping[str, int]) -> dict[str, int]:
+        """Return all that a volume leaves out, the data sets of the file last."""
+        sets = self.records.other_data_sets
+        return {**self.purposes.left_out, **others, **({"data sets": sets} if sets else {})}
+
+
+def _open(path: Path, conjugate: bool | None) -> _Scan:
+    records = read_records(path)
+    header = parse_header(path, records.xml)
+    _check_encoding(path, header)
+    facts, found = parse_facts(path, records.xml), purposes(records, header)
+    refuse_echo_planar(records, found.imaging, header)
+    attributes = _noise_attributes(records.samples[found.noise])
+    conjugated = facts.conjugated if conjugate is None else conjugate
+    if conjugate is None and conjugated:
+        attributes["conjugated"] = True
+    covariance = noise_covariance(records, found.noise, found.imaging, facts)
+    if covariance is not None and conjugated:
+        covariance = covariance.conj()
+    shared = Shared(file_sha256(path), conjugated, attributes, covariance, found.calibration)
+    return _Scan(records, header, facts, found, shared)
+
+
+def _check_encoding(path: Path, header: Header) -> None:
+    if header.trajectory.lower() not in ("cartesian", "epi"):
+        raise UnreadableInput(path, f"a {header.trajectory} trajectory", EXPECTED)
+
+
+def _noise_attributes(samples: np.ndarray) -> dict[str, str | float | int]:
+    if not len(samples):
+        return {}
+    values = np.concatenate(list(samples)).astype(np.float64)
+    return {"noise_readouts": len(samples), "noise_scan_level": float(np.sqrt(2 * np.mean(values**2)))}
+
+
+def _keys(heads: np.ndarray, inside: np.ndarray) -> Iterator[tuple[tuple[int, ...], np.ndarray]]:
+    """Yield the counters of each image among the readouts inside, and its readouts (readouts,) bool."""
+    counters = np.stack([heads["idx"][name].astype(int) for name in KEY], 1)
+    for key in np.unique(counters[inside], axis=0):
+        yield tuple(int(value) for value in key), inside & (counters == key).all(axis=1)
+
+
+def _frame(scan: _Scan, keep: np.ndarray, header: Header, key: tuple[int, ...], space: int) -> Frame:
+    volume = make_volume(scan.records, keep, header, scan.shared, {})
+    contrast, set_, phase, repetition = key
+    heads = scan.records.heads[keep]
+    stamps = heads["acquisition_time_stamp"].astype(float)
+    if (scan.records.heads["idx"]["phase"][scan.purposes.imaging] != phase).any():
+        stamps = heads["physiology_time_stamp"][:, 0].astype(float)
+    seconds = float(stamps.min()) * TICK if stamps.any() else None
+    return Frame(volume, contrast, phase, repetition, set_, space, seconds)
+
+
+def _with_left_out(frame: Frame, left_out: dict[str, int]) -> Frame:
+    merged = {**left_out, **frame.volume.left_out}
+    return replace(frame, volume=replace(frame.volume, left_out=merged))
+
+
+def _tell(path: Path, left_out: Mapping[str, int], incomplete: bool) -> None:
+    if left_out:
+        level = logging.WARNING if incomplete else logging.INFO
+        log.log(level, "%s: left out: %s", path, left_out_text(left_out))

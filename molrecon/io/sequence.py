@@ -1,0 +1,69 @@
+"""What the header of a scan says about its sequence: numbers that DICOM and BIDS have a place for, and no identity."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+from xml.etree import ElementTree
+
+from molrecon.io.header import header_root
+
+__all__ = ["Sequence", "read_sequence"]
+
+
+@final
+@dataclass(frozen=True)
+class Sequence:
+    """The parameters of a pulse sequence; None where unknown.
+
+    Attributes:
+        repetition_time, echo_time, inversion_time: milliseconds.
+        flip_angle: degrees.
+        field_strength: tesla.
+        imaging_frequency: of hydrogen, megahertz.
+    """
+
+    repetition_time: float | None = None
+    echo_time: float | None = None
+    inversion_time: float | None = None
+    flip_angle: float | None = None
+    field_strength: float | None = None
+    imaging_frequency: float | None = None
+
+
+def read_sequence(path: Path, header: str | None, contrast: int = 0) -> Sequence:
+    """Return what an ISMRMRD header says about the sequence.
+
+    Args:
+        path: only named in errors.
+        header: the XML, as in `RawVolume.header`; None: nothing is known.
+        contrast: which of the echo times.
+
+    Raises:
+        UnreadableInput: a header that is no XML.
+    """
+    if header is None:
+        return Sequence()
+    root = header_root(path, header)
+    parameters = "{*}sequenceParameters/{*}"
+    hertz = _number(root, "{*}experimentalConditions/{*}H1resonanceFrequency_Hz")
+    return Sequence(
+        repetition_time=_number(root, parameters + "TR"),
+        echo_time=_number(root, parameters + "TE", contrast),
+        inversion_time=_number(root, parameters + "TI"),
+        flip_angle=_number(root, parameters + "flipAngle_deg"),
+        field_strength=_number(root, "{*}acquisitionSystemInformation/{*}systemFieldStrength_T"),
+        imaging_frequency=None if hertz is None else hertz / 1e6,
+    )
+
+
+def _number(root: ElementTree.Element, tag: str, position: int = 0) -> float | None:
+    """Return a positive number; converters write 0, or words, where a value is unknown."""
+    found = root.findall(tag)
+    try:
+        value = float(found[position].text or "")
+    except (IndexError, ValueError):
+        return None
+    return value if math.isfinite(value) and value > 0 else None

@@ -1,0 +1,14 @@
+"""Many volumes into one folder.
+
+run              reconstruct_cohort: names, list, records and manifest around whoever does the work
+one_volume       what is done with each volume, in any process
+parallel         several processes, each with the model on a device of its own; workers: how they survive being killed
+worklist         inputs listed in a file, and the part of them that a shard takes
+without_folders  what is written and logged, without the names of folders
+"""
+
+from __future__ import annotations
+
+from molrecon.scans.cohort.run import check_outputs, model_files, reconstruct_cohort, reconstruct_file
+
+__all__ = ["check_outputs", "model_files", "reconstruct_cohort", "reconstruct_file"]

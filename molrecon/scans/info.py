@@ -1,0 +1,164 @@
+"""What is in a file of scan data, for a person and for a program; never who was scanned."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from molrecon.io import RawVolume
+from molrecon.io.volume import left_out_text
+from molrecon.reconstructors.defaults import DEFAULT_MODEL
+from molrecon.scans.scan import Scan, Series, read_scan
+from molrecon.scans.sidecar import describe_sampling, plain
+from operators.calibration import calibration_region
+
+COUNTERS = ("encoding_space", "contrast", "set", "phase", "repetition")
+
+
+def describe_scan(path: str | Path) -> dict[str, Any]:
+    """Return what a file holds and what would become of it, as plain JSON values.
+
+    Keys: file (its name), sha256, images (how many of each counter), kspace (slices, coils, rows, cols), image_shape,
+    voxel_size_mm, geometry, sampling, calibration, noise, conjugated, left_out, outputs (of `molrecon reconstruct`),
+    model, odd (sentences). Nothing of the header but sizes, positions and counters is in it: no name, number, date,
+    institution or comment.
+
+    Raises:
+        UnreadableInput: a file that cannot be used.
+    """
+    scan = read_scan(path)
+    first = scan.frames[0].volume
+    slices, coils, rows, cols = first.kspace.shape
+    return dict(
+        plain(
+            {
+                "file": Path(path).name,
+                "sha256": first.sha256,
+                "images": {name: len({getattr(one, name) for one in scan.frames}) for name in COUNTERS},
+                "kspace": {"slices": slices, "coils": coils, "rows": rows, "cols": cols},
+                "image_shape": [slices, *first.recon_shape],
+                "voxel_size_mm": first.voxel_size,
+                "geometry": _geometry(first),
+                "sampling": {
+                    key: value
+                    for key, value in describe_sampling(first).items()
+                    if key in ("kind", "alike_in_all_slices", "measured", "of", "acceleration")
+                },
+                "calibration": _calibration(scan),
+                "noise": _noise(first),
+                "conjugated": bool(first.attributes.get("conjugated", False)),
+                "left_out": dict(scan.left_out),
+                "outputs": [_output(series) for series in scan.series()],
+                "model": DEFAULT_MODEL,
+                "odd": _odd(scan),
+            }
+        )
+    )
+
+
+def scan_text(described: dict[str, Any]) -> str:
+    """Return `describe_scan` as one screen of text."""
+    kspace, sampling, noise = described["kspace"], described["sampling"], described["noise"]
+    images = ", ".join(f"{count} {name.replace('_', ' ')}s" for name, count in described["images"].items() if count > 1)
+    voxel = described["voxel_size_mm"]
+    calibration = described["calibration"]
+    lines = [
+        ("file", described["file"]),
+        ("images", images or "one volume"),
+        ("k-space", "{slices} slices, {coils} coils, {rows} x {cols}".format(**kspace)),
+        ("image", " x ".join(map(str, described["image_shape"])) + " (slices, rows, cols)"),
+        ("voxels", "size unknown" if voxel is None else " x ".join(f"{mm:.4g}" for mm in voxel) + " mm"),
+        ("place", described["geometry"]["place"]),
+        ("sampling", f"{sampling['measured']} of {sampling['of']} {sampling['kind']}, R = {sampling['acceleration']}"),
+        ("calibration", f"{calibration['source']}, {calibration['size']}"),
+        ("noise", noise["source"] + ("" if noise["level"] is None else f", {noise['level']:.3g} a sample")),
+        ("conjugated", "yes, as the vendor's data need" if described["conjugated"] else "no"),
+        ("left out", left_out_text(described["left_out"]) or "nothing"),
+        ("model", described["model"]),
+    ]
+    lines += [("becomes", _becomes(output)) for output in described["outputs"]]
+    lines += [("odd", sentence) for sentence in described["odd"]]
+    return "\n".join(f"{name:<12} {text}" for name, text in lines)
+
+
+def _becomes(output: dict[str, Any]) -> str:
+    frames, step = output["frames"], output["time_step_seconds"]
+    entities = f"_{output['entities']}" if output["entities"] else ""
+    time = "" if frames == 1 else f", {frames} frames" + (f" of {step:.4g} s" if step else ", time step unknown")
+    return f"NAME{entities}.nii.gz{time}"
+
+
+def _output(series: Series) -> dict[str, Any]:
+    return {
+        "entities": series.entities,
+        "frames": len(series.frames),
+        "time_step_seconds": series.time_step,
+        "image_shape": list(series.frames[0].volume.kspace.shape[:1]) + list(series.frames[0].volume.recon_shape),
+    }
+
+
+def _geometry(volume: RawVolume) -> dict[str, Any]:
+    """Return where the first voxel and the centre lie, and how the slices do."""
+    if volume.geometry is None:
+        return {"place": "unknown", "first_voxel_lps_mm": None, "slice_step_mm": None, "slice_gap_mm": None}
+    geometry = volume.geometry
+    step = np.array(geometry.slice_step)
+    axis = int(np.abs(step).argmax())
+    plane = ("sagittal", "coronal", "axial")[axis]
+    oblique = np.abs(step).max() < 0.9999 * np.linalg.norm(step)
+    gap = float(np.linalg.norm(step) - geometry.slice_thickness)
+    return {
+        "place": f"{plane}{', oblique' if oblique else ''}"
+        + (f", gaps of {gap:.3g} mm" if gap > 0.01 and len(volume.kspace) > 1 else ""),
+        "first_voxel_lps_mm": list(geometry.origin),
+        "slice_step_mm": list(geometry.slice_step),
+        "slice_gap_mm": gap,
+    }
+
+
+def _calibration(scan: Scan) -> dict[str, Any]:
+    """Return where the coil maps come from, and the size of the region; "none" where no method can estimate them."""
+    first = scan.frames[0].volume
+    if first.n_coils == 1:
+        return {"source": "one coil, no maps", "size": "none needed"}
+    shared = scan.calibrated().frames[0].volume.calibration
+    apart = first.calibration is not None
+    source = "measured apart" if apart else "the mean of all frames" if shared is not None else "the scan's own centre"
+    data = first.kspace if shared is None else shared
+    filled = next(k for k in range(len(data)) if data[k].any())
+    kspace = torch.from_numpy(data[[filled]])
+    mask = torch.from_numpy((data[[filled]] != 0).any(axis=1))
+    try:
+        region = calibration_region(kspace, mask).shape[-2:]
+    except ValueError:
+        return {"source": source, "size": "none"}
+    return {"source": source, "size": f"{region[0]} x {region[1]}"}
+
+
+def _noise(volume: RawVolume) -> dict[str, Any]:
+    if volume.noise_covariance is None:
+        readouts = int(volume.attributes.get("noise_readouts", 0))
+        source = "noise readouts that are too few or do not fit" if readouts else "no noise readouts"
+        return {"source": f"{source}: estimated from the data", "level": None, "prewhitened": False}
+    level = float(np.sqrt(np.diagonal(volume.noise_covariance).real.mean()))
+    return {"source": "noise readouts, coils are whitened", "level": level, "prewhitened": True}
+
+
+def _odd(scan: Scan) -> list[str]:
+    """Return what a user should know before reconstructing, once each."""
+    found = dict.fromkeys(remark for one in scan.frames for remark in one.volume.remarks)
+    first = scan.frames[0].volume
+    empty = sum(not one.any() for one in first.kspace)
+    if empty:
+        found[f"{empty} of {len(first.kspace)} slices hold no data and are delivered as zeros"] = None
+    rows = np.asarray(first.kspace.any(axis=(0, 1, 3)))
+    if not rows.all():
+        found[f"{int((~rows).sum())} of {len(rows)} samples of each readout are zero (partial echo)"] = None
+    if _calibration(scan)["size"] == "none":
+        found["no fully sampled centre that coil maps could be estimated from: give maps (--maps)"] = None
+    if first.incomplete:
+        found[f"image data are left out: {left_out_text(first.left_out)}"] = None
+    return list(found)

@@ -1,0 +1,56 @@
+"""How volumes are reconstructed, and a hash of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+from dataclasses import asdict, dataclass, replace
+from typing import Any, final
+
+import numpy as np
+import torch
+
+from molrecon.reconstructors.base import Reconstructor
+from molrecon.reconstructors.defaults import DEFAULT_BATCH_SIZE
+from molrecon.scans.sidecar import plain, versions
+from molrecon.solvers.solver_settings import SolverSettings
+from molrecon.weights.stored import describe_model
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Settings:
+    """How volumes are reconstructed: the arguments of `reconstruct_volume`, which says what they mean."""
+
+    solver: SolverSettings | None = None
+    maps: np.ndarray | None = None
+    map_sets: int | None = None
+    noise_level: float | None = None
+    device: torch.device | str = "cpu"
+    batch_size: int = DEFAULT_BATCH_SIZE
+    progress: bool = False
+
+    def sha256(self, model: Reconstructor) -> str:
+        """Return the hash of all that shapes the image besides the input and the weights, in hexadecimal.
+
+        That is what the model's settings and the arguments say, and the version of molrecon; device and batch size only
+        round differently. A model that cannot be described is never taken for another: its hash is new every time.
+        """
+        maps = None
+        if self.maps is not None:
+            maps = [str(self.maps.dtype), list(self.maps.shape), hashlib.sha256(self.maps.tobytes()).hexdigest()]
+        try:
+            described: dict[str, Any] | str = describe_model(model)
+        except TypeError:
+            described = secrets.token_hex()
+        solver = self.solver or model.solver
+        facts = {
+            "maps": maps,
+            "map_sets": self.map_sets,
+            "noise_level": self.noise_level,
+            "model": described,
+            "solver": None if solver is None else asdict(replace(solver, on_backward=None)),
+            "molrecon": versions()["molrecon"],
+        }
+        return hashlib.sha256(json.dumps(plain(facts), sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,203 @@
+"""Every image of an MRD file: contrasts, phases, repetitions, sets, encoding spaces; reversed lines; 3D."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import ismrmrd
+import numpy as np
+import pytest
+
+from molrecon.io import UnreadableInput, read_mrd
+from molrecon.io.mrd import read_mrd_frames
+
+ROWS, COLS, COILS = 16, 10, 3
+
+
+def random(*shape: int, seed: int = 3) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return (rng.normal(size=shape) + 1j * rng.normal(size=shape)).astype(np.complex64)
+
+
+def line(samples: np.ndarray, column: int, *, flags: Sequence[int] = (), space: int = 0, stamp: int = 0, **idx: int):
+    acquisition = ismrmrd.Acquisition.from_array(np.ascontiguousarray(samples))
+    acquisition.center_sample = samples.shape[1] // 2
+    acquisition.idx.kspace_encode_step_1 = column
+    acquisition.encoding_space_ref, acquisition.acquisition_time_stamp = space, stamp
+    for name, value in idx.items():
+        setattr(acquisition.idx, name, value)
+    for flag in flags:
+        acquisition.set_flag(flag)
+    return acquisition
+
+
+def lines(kspace: np.ndarray, **idx: Any) -> list[ismrmrd.Acquisition]:
+    """All readouts of kspace (slices, coils, rows, cols)."""
+    return [line(one[:, :, n], n, slice=k, **idx) for k, one in enumerate(kspace) for n in range(kspace.shape[-1])]
+
+
+def encoding(matrix: tuple[int, int, int], recon: tuple[int, int, int], trajectory: str = "cartesian") -> str:
+    def space(name: str, size: tuple[int, int, int]) -> str:
+        x, y, z = size
+        return (
+            f"<{name}><matrixSize><x>{x}</x><y>{y}</y><z>{z}</z></matrixSize>"
+            f"<fieldOfView_mm><x>{2 * x}</x><y>{2 * y}</y><z>{3 * z}</z></fieldOfView_mm></{name}>"
+        )
+
+    def limits(axis: int) -> str:
+        n, name = matrix[axis], f"kspace_encoding_step_{axis}"
+        return f"<{name}><minimum>0</minimum><maximum>{n - 1}</maximum><center>{n // 2}</center></{name}>"
+
+    return (
+        f"<encoding>{space('encodedSpace', matrix)}{space('reconSpace', recon)}<encodingLimits>{limits(1)}{limits(2)}"
+        f"</encodingLimits><trajectory>{trajectory}</trajectory></encoding>"
+    )
+
+
+def write(
+    path: Path, acquisitions: list[ismrmrd.Acquisition], *encodings: str, system: str = "", sequence: str = ""
+) -> Path:
+    encodings = encodings or (encoding((ROWS, COLS, 1), (8, 8, 1)),)
+    with ismrmrd.Dataset(str(path), "dataset", create_if_needed=True) as dataset:
+        dataset.write_xml_header(
+            (
+                f'<ismrmrdHeader xmlns="http://www.ismrm.org/ISMRMRD"><acquisitionSystemInformation>{system}'
+                f"</acquisitionSystemInformation>{''.join(encodings)}<sequenceParameters>{sequence}"
+                "</sequenceParameters></ismrmrdHeader>"
+            ).encode()
+        )
+        for acquisition in acquisitions:
+            dataset.append_acquisition(acquisition)
+    return path
+
+
+def test_every_combination_of_counters_is_a_frame(tmp_path):
+    data = random(2, 2, 3, 2, 2, COILS, ROWS, COLS)
+    keys = list(np.ndindex(data.shape[:4]))
+    acquisitions = [
+        one for c, s, p, r in keys for one in lines(data[c, s, p, r], contrast=c, set=s, phase=p, repetition=r)
+    ]
+    order = np.random.default_rng(0).permutation(len(acquisitions))
+    frames = read_mrd_frames(write(tmp_path / "raw.h5", [acquisitions[k] for k in order]))
+    assert [(one.contrast, one.set, one.phase, one.repetition) for one in frames] == keys
+    for frame, key in zip(frames, keys, strict=True):
+        np.testing.assert_array_equal(frame.volume.kspace, data[key])
+        assert frame.volume.left_out == {} and not frame.volume.incomplete
+
+
+def test_frames_keep_their_own_masks_and_averages_are_combined(tmp_path):
+    data = random(2, 2, 1, COILS, ROWS, COLS)  # repetition, average
+    acquisitions = [
+        one
+        for r in range(2)
+        for a in range(2)
+        for one in lines(data[r, a], repetition=r, average=a, stamp=1000 + 400 * r)[r::2]
+    ]
+    frames = read_mrd_frames(write(tmp_path / "raw.h5", acquisitions))
+    for r, frame in enumerate(frames):
+        expected = np.zeros((1, COILS, ROWS, COLS), complex)
+        expected[..., r::2] = data[r].mean(axis=0)[..., r::2]
+        np.testing.assert_allclose(frame.volume.kspace, expected, rtol=1e-6)
+        np.testing.assert_array_equal(np.flatnonzero(frame.volume.sampling_mask), np.arange(r, COLS, 2))
+    first, second = (frame.seconds for frame in frames[:2])
+    assert first is not None and second is not None and second - first == pytest.approx(1.0)  # 400 ticks of 2.5 ms
+
+
+def test_encoding_spaces_have_headers_of_their_own(tmp_path):
+    first, second = random(1, COILS, ROWS, COLS), random(1, COILS, 12, 6)
+    other = encoding((12, 6, 1), (6, 6, 1))
+    acquisitions = lines(first) + lines(second, space=1)
+    frames = read_mrd_frames(write(tmp_path / "raw.h5", acquisitions, encoding((ROWS, COLS, 1), (8, 8, 1)), other))
+    assert [frame.encoding_space for frame in frames] == [0, 1]
+    np.testing.assert_array_equal(frames[1].volume.kspace, second)
+    assert frames[1].volume.recon_shape == (6, 6)
+    spiral = encoding((12, 6, 1), (6, 6, 1), "spiral")
+    path = write(tmp_path / "spiral.h5", acquisitions, encoding((ROWS, COLS, 1), (8, 8, 1)), spiral)
+    (frame,) = read_mrd_frames(path)
+    assert frame.volume.left_out == {"encoding spaces": 1} and frame.volume.incomplete
+
+
+def test_reversed_lines_are_turned_round(tmp_path):
+    data = random(1, COILS, ROWS, COLS)
+    acquisitions = lines(data)
+    reverse = [ismrmrd.ACQ_IS_REVERSE]
+    # Sampled at -7 ... 8 seen forwards: the centre is number 8 of the samples as they were taken.
+    backwards = np.concatenate([random(COILS, 1, seed=9), data[0, :, :0:-1, 3]], axis=1)
+    acquisitions[3] = line(backwards, 3, flags=reverse)
+    kspace = read_mrd(write(tmp_path / "raw.h5", acquisitions)).kspace
+    expected = data.copy()
+    expected[0, :, 0, 3] = 0  # this line did not reach the first row
+    np.testing.assert_array_equal(kspace, expected)
+
+
+def test_echo_planar_is_refused_with_a_sentence(tmp_path):
+    echo_planar = encoding((ROWS, COLS, 1), (8, 8, 1), "epi")
+    path = write(tmp_path / "raw.h5", lines(random(1, COILS, ROWS, COLS)), echo_planar)
+    with pytest.raises(UnreadableInput, match="regridded from the ramps"):
+        read_mrd(path)
+
+
+@pytest.mark.parametrize(("vendor", "turned"), [("SIEMENS", True), ("Siemens Healthineers", True), ("GE", False)])
+def test_data_are_conjugated_as_the_vendor_asks(tmp_path, vendor, turned):
+    data = random(1, COILS, ROWS, COLS)
+    path = write(tmp_path / "raw.h5", lines(data), system=f"<systemVendor>{vendor}</systemVendor>")
+    volume = read_mrd(path)
+    np.testing.assert_array_equal(volume.kspace, data.conj() if turned else data)
+    assert volume.attributes.get("conjugated", False) is turned
+    np.testing.assert_array_equal(read_mrd(path, conjugate=not turned).kspace, data if turned else data.conj())
+
+
+def test_noise_is_scaled_to_the_sampling_of_the_image(tmp_path):
+    # White noise through a receiver: the variance of a sample goes with one over its dwell time.
+    rng, data = np.random.default_rng(4), random(1, COILS, ROWS, COLS)
+    factor = np.array([[1, 0, 0], [0.4j, 0.8, 0], [0.1, -0.3, 1.2]])
+
+    def noise(dwell: float, n: int) -> np.ndarray:
+        white = rng.normal(size=(COILS, n)) + 1j * rng.normal(size=(COILS, n))
+        return (factor @ white / np.sqrt(2 * dwell)).astype(np.complex64)
+
+    scan = line(noise(2.0, 20000), 0, flags=[ismrmrd.ACQ_IS_NOISE_MEASUREMENT])
+    scan.sample_time_us = 2.0
+    image = lines(data) + lines(data, average=1)
+    for one in image:
+        one.sample_time_us = 5.0
+    expected = factor @ factor.conj().T / 5.0 / 2  # dwell time, two averages
+    volume = read_mrd(write(tmp_path / "raw.h5", [scan, *image]))
+    assert volume.noise_covariance is not None
+    np.testing.assert_allclose(volume.noise_covariance, expected, atol=0.01)
+    system = "<relativeReceiverNoiseBandwidth>0.8</relativeReceiverNoiseBandwidth>"
+    filtered = read_mrd(write(tmp_path / "filtered.h5", [scan, *image], system=system))
+    assert filtered.noise_covariance is not None
+    np.testing.assert_allclose(filtered.noise_covariance, volume.noise_covariance / 0.8, rtol=1e-6)
+    assert read_mrd(write(tmp_path / "none.h5", image)).noise_covariance is None
+
+
+def test_a_3d_scan_becomes_independent_planes(tmp_path):
+    depth, image = 6, random(COILS, 16, COLS, 6)  # readout, phase, partition
+    axes = (1, 2, 3)
+    kspace = np.fft.fftshift(np.fft.fftn(np.fft.ifftshift(image, axes), axes=axes, norm="ortho"), axes)
+    measured = np.random.default_rng(1).random((COLS, depth)) < 0.6
+    acquisitions = [line(kspace[:, :, c, p], int(c), kspace_encode_step_2=int(p)) for c, p in np.argwhere(measured)]
+    path = write(tmp_path / "raw.h5", acquisitions, encoding((16, COLS, depth), (8, 8, 6)))
+    volume = read_mrd(path)
+    assert volume.kspace.shape == (8, COILS, COLS, depth) and volume.recon_shape == (8, 6)
+    np.testing.assert_array_equal(volume.sampling_mask, measured[None])
+    planes = np.fft.fftshift(np.fft.fftn(np.fft.ifftshift(image, (2, 3)), axes=(2, 3), norm="ortho"), (2, 3))
+    expected = planes[:, 4:12].transpose(1, 0, 2, 3) * measured
+    np.testing.assert_allclose(volume.kspace, expected, atol=1e-5)
+    assert volume.voxel_size == (2.0, 3.0, 2.0)
+
+
+def test_3d_scans_that_do_not_come_apart_are_refused(tmp_path):
+    data = random(2, COILS, ROWS, COLS)
+    header = encoding((ROWS, COLS, 2), (8, 8, 2))
+    both = lines(data[:1]) + lines(data[:1], kspace_encode_step_2=1)
+    slabs = both + lines(data, kspace_encode_step_2=1)
+    partial = [line(one.data[:, 4:], one.idx.kspace_encode_step_1) for one in both]
+    for k, one in enumerate(partial):
+        one.center_sample, one.idx.kspace_encode_step_2 = ROWS // 2 - 4, both[k].idx.kspace_encode_step_2
+    for name, acquisitions, words in (("slabs", slabs, "2 slabs"), ("partial", partial, "4 of 16 samples")):
+        with pytest.raises(UnreadableInput, match=words):
+            read_mrd(write(tmp_path / f"{name}.h5", acquisitions, header))
