@@ -13,9 +13,10 @@ def underlined(title: str, sign: str) -> str:
 
 
 def modules(package: Path) -> list[str]:
-    """Return the dotted names of a package's public modules, those of its sub-packages not among them."""
-    names = sorted(path.stem for path in package.glob("*.py") if not path.stem.startswith("_"))
-    return [".".join([*package.relative_to(ROOT).parts, name]) for name in names]
+    """Return the dotted names of a room's public modules, those of its sub-packages among them."""
+    search = package.glob if package.name == "molrecon" else package.rglob
+    paths = sorted(path.relative_to(ROOT) for path in search("*.py") if path.parent / "__init__.py" != path)
+    return [".".join(path.with_suffix("").parts) for path in paths if not path.stem.startswith("_")]
 
 
 def page(name: str, names: list[str]) -> str:

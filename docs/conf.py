@@ -41,6 +41,7 @@ myst_heading_anchors = 3
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
+suppress_warnings = ["ref.python"]  # a type in a signature whose name two rooms have is shown without a link
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True  # else every attribute of a dataclass is described twice
@@ -72,9 +73,8 @@ def as_restructured_text(lines: list[str]) -> list[str]:
     section = False
     for paragraph in "\n".join(lines).split("\n\n"):
         rows = paragraph.split("\n")
-        indented = rows[0].startswith("    ")
-        section = section if indented else bool(SECTION.fullmatch(rows[0]))
-        if not section and (indented or any(COLUMNS.match(row) for row in rows)):
+        section = section if rows[0].startswith("    ") else bool(SECTION.fullmatch(rows[0]))
+        if not section and any(row.startswith("    ") or COLUMNS.match(row) for row in rows):
             result += [".. code-block:: none", "", *(f"    {row}" for row in rows), ""]
         else:
             result += [*map(escaped, rows), ""]

@@ -39,7 +39,7 @@ MODELS = {
 }
 FAMILIES = {
     "8-coil brain": "real 8 coils, brain, 4x and 8x",
-    "4-coil brain": "real 4 coils, brain, 4x and 8x",
+    "4-coil brain": "real 4 coils, brain, 4x",
     "SIAT T2 brain": "SIAT T2 brain, simulated coils",
     "ukat kidney": "kidneys, real phase, simulated coils",
 }
