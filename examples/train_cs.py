@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from molrecon.command.argument_types import positive
+from molrecon.command.shared.argument_types import positive
 from molrecon.sensing.assembly import DATA_STEPS, HOSTS, assemble
 from molrecon.sensing.equilibrium_stage import EquilibriumStage
 from molrecon.sensing.gradient import GRADIENT_SCALE

@@ -25,7 +25,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # to run from a checkout that is not installed
 
 from examples._slices import SIAT_TRAIN, SIAT_VALIDATION, siat_slices
-from molrecon.command.argument_types import positive
+from molrecon.command.shared.argument_types import positive
 from molrecon.reconstructors.classical import CGSense
 from molrecon.sensing.assembly import DATA_STEPS, HOSTS, assemble
 from molrecon.sensing.stage import Unrolled, last_image

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import ast
 import configparser
-import re
 import runpy
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -103,7 +101,7 @@ def test_one_version() -> None:
 def test_every_requirement_is_constrained() -> None:
     options = setup_cfg()
     extras = options["options.extras_require"]
-    lists = [options["options"]["install_requires"], *(extras[name] for name in ("test", "dev", "train"))]
+    lists = [options["options"]["install_requires"], *(extras[name] for name in ("test", "dev", "train", "docs"))]
     wanted = "\n".join(lists).split("\n")
     constraints = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pinned = {line.split("==")[0] for line in constraints}
@@ -160,11 +158,3 @@ def test_nothing_is_unpickled(path: Path) -> None:
 )
 def test_unpickling_is_found(source: str, count: int) -> None:
     assert len(dangerous_calls(source)) == count
-
-
-def test_the_operator_of_the_readme() -> None:
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-    names: dict[str, Any] = {}
-    exec(next(block for block in blocks if "class Motion" in block), names)
-    assert names["adjoint_gap"](names["A"], names["x"], names["A"](names["x"])) < 1e-12
-    assert names["normal_gap"](names["A"], names["x"]) < 1e-12

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from molrecon.command.exit_codes import EXIT_NOT_CONVERGED, EXIT_OK, EXIT_VIOLATED
-from molrecon.command.messages import tell, usage
-from molrecon.command.shared_arguments import ESTIMATED_MAPS, add_data, add_device
+from molrecon.command.shared.arguments import ESTIMATED_MAPS, add_data, add_device
+from molrecon.command.shared.exit_codes import EXIT_NOT_CONVERGED, EXIT_OK, EXIT_VIOLATED
+from molrecon.command.shared.messages import tell, usage
 
 HELP = "what is guaranteed about a model, and a search for violations of it"
 DESCRIPTION = (
@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Put the model to the test, and print what was found."""
-    from molrecon.command._shared_inputs import chosen_device, maps_files, protect, read_chosen_maps, weights_files
+    from molrecon.command.shared.inputs import chosen_device, maps_files, protect, read_chosen_maps, weights_files
     from molrecon.guarantees.certify import certify, sample_problem, volume_problem
     from molrecon.guarantees.certify_report import as_dict, describe
     from molrecon.io import read_volume

@@ -5,10 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from molrecon.command.argument_types import methods, positive_or_best
-from molrecon.command.exit_codes import EXIT_NOT_CONVERGED, EXIT_OK
-from molrecon.command.messages import tell, usage
-from molrecon.command.shared_arguments import (
+from molrecon.command.shared.argument_types import methods, positive_or_best
+from molrecon.command.shared.arguments import (
     add_cg_regularisation,
     add_data,
     add_json,
@@ -16,6 +14,8 @@ from molrecon.command.shared_arguments import (
     add_model,
     add_undersampling,
 )
+from molrecon.command.shared.exit_codes import EXIT_NOT_CONVERGED, EXIT_OK
+from molrecon.command.shared.messages import tell, usage
 from molrecon.reconstructors.defaults import L1_REGULARISATION
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Undersample the scan, reconstruct it by every method, and print the scores."""
-    from molrecon.command._shared_inputs import (
+    from molrecon.command.shared.inputs import (
         chosen_device,
         maps_files,
         protect,
@@ -108,7 +108,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _outcome(name: str, model: Reconstructor, comparison: Comparison, args: argparse.Namespace) -> Outcome:
     """Score a method: classical ones at their weight of the arguments, or at their best; others at the goal given."""
-    from molrecon.command._shared_inputs import chosen_solver
+    from molrecon.command.shared.inputs import chosen_solver
     from molrecon.reconstructors.classical import CGSense, L1Wavelet
     from molrecon.scans.comparison import CG_GRID, L1_GRID
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from molrecon.command.exit_codes import EXIT_OK
-from molrecon.command.messages import tell, usage
-from molrecon.command.shared_arguments import add_device
+from molrecon.command.shared.arguments import add_device
+from molrecon.command.shared.exit_codes import EXIT_OK
+from molrecon.command.shared.messages import tell, usage
 from molrecon.sensing.ratios import DEFAULT_IMAGER, MEASUREMENTS
 
 HELP = "compressed sensing of a photograph, simulated and reconstructed"
@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure the image, reconstruct it, write it, and print its scores."""
-    from molrecon.command._shared_inputs import chosen_device, protect, weights_files
+    from molrecon.command.shared.inputs import chosen_device, protect, weights_files
     from molrecon.io.images import check_suffix, read_image, write_image
     from molrecon.sensing.find_imager import find_imager
     from molrecon.sensing.photographs import sense_photograph

@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from molrecon.command.compare import MODEL_METHOD
-from molrecon.command.exit_codes import EXIT_NOT_CONVERGED, EXIT_OK
-from molrecon.command.messages import usage, warn
-from molrecon.command.shared_arguments import add_cg_regularisation, add_model
+from molrecon.command.shared.arguments import add_cg_regularisation, add_model
+from molrecon.command.shared.exit_codes import EXIT_NOT_CONVERGED, EXIT_OK
+from molrecon.command.shared.messages import usage, warn
 
 HELP = "a real head, scanned in simulation four times too fast, reconstructed"
 DESCRIPTION = "Reconstruct a simulated scan of a real head."
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Make the scan, reconstruct it, and print how well that went beside what needs no training."""
-    from molrecon.command._shared_inputs import chosen_device, load_chosen_model, weights_files
+    from molrecon.command.shared.inputs import chosen_device, load_chosen_model, weights_files
     from molrecon.io import read_volume
     from molrecon.reconstructors.classical import CGSense
     from molrecon.scans.cohort import check_outputs

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from molrecon.command.exit_codes import EXIT_OK
-from molrecon.command.messages import tell
-from molrecon.command.shared_arguments import add_json
+from molrecon.command.shared.arguments import add_json
+from molrecon.command.shared.exit_codes import EXIT_OK
+from molrecon.command.shared.messages import tell
 
 HELP = "what is in a file: sizes, sampling, noise, geometry, and what would become of it"
 DESCRIPTION = (
@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the description of the file."""
-    from molrecon.command._shared_inputs import protect
+    from molrecon.command.shared.inputs import protect
     from molrecon.scans.info import describe_scan, scan_text
 
     protect([args.json], [args.input])

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from molrecon.command.exit_codes import EXIT_OK
-from molrecon.command.messages import usage
+from molrecon.command.shared.exit_codes import EXIT_OK
+from molrecon.command.shared.messages import usage
 
 HELP = "the packaged models and their cards"
 DESCRIPTION = (

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Protocol, cast
 
 from molrecon import __version__
-from molrecon.command.exit_codes import EXIT_CODES, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_UNREADABLE, EXIT_USAGE
-from molrecon.command.messages import UsageError, complain
-from molrecon.command.shared_arguments import add_verbose
+from molrecon.command.shared.arguments import add_verbose
+from molrecon.command.shared.exit_codes import EXIT_CODES, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_UNREADABLE, EXIT_USAGE
+from molrecon.command.shared.messages import UsageError, complain
 
 COMMANDS = (
     "demo",

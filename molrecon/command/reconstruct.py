@@ -8,15 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from molrecon.command.argument_types import count
-from molrecon.command.exit_codes import EXIT_FAILED, EXIT_NOT_CONVERGED, EXIT_OK, EXIT_UNREADABLE
-from molrecon.command.export_arguments import add_exports
-from molrecon.command.messages import hide_folders, usage, warn
-from molrecon.command.shared_arguments import add_data, add_map_sets, add_model
+from molrecon.command.shared.arguments import add_data, add_map_sets, add_model
+from molrecon.command.shared.cohort import add_cohort, chosen_shard, chosen_workers
+from molrecon.command.shared.exit_codes import EXIT_FAILED, EXIT_NOT_CONVERGED, EXIT_OK, EXIT_UNREADABLE
+from molrecon.command.shared.export_arguments import add_exports
+from molrecon.command.shared.messages import hide_folders, usage, warn
 
 if TYPE_CHECKING:
-    from molrecon.scans.cohort.one_volume import Execute
-    from molrecon.scans.cohort.worklist import Shard
     from molrecon.scans.manifest import Entry
 
 HELP = "scans (files or folders of files) to images with a report each"
@@ -54,41 +52,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="exit with code 5 when there are warnings about the data, which are printed in any case",
     )
     add_exports(parser)
-    _add_cohort(parser)
+    add_cohort(parser)
     add_data(parser)
     add_map_sets(parser)
     add_model(parser)
 
 
-def _add_cohort(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--shard",
-        metavar="K/N|slurm",
-        help="do only part K of N of the inputs, which are to be listed alike in all parts; slurm: the part of this"
-        " task of a job array (sbatch --array=1-N). `molrecon status DIR` says what is missing",
-    )
-    parser.add_argument(
-        "--workers",
-        type=count,
-        metavar="W",
-        help="processes; one that is killed is started again, and its volume tried twice more before it fails alone"
-        " (default: this process)",
-    )
-    parser.add_argument(
-        "--devices", metavar="LIST", help="of the workers in turn, comma-separated: cuda:0,cuda:1 (default: --device)"
-    )
-    parser.add_argument(
-        "--no-paths",
-        action="store_true",
-        help="name inputs by file name and hash alone in all that is written and logged, no folder (folders may be"
-        " named after patients; so may files, and those names stay)",
-    )
-
-
 def run(args: argparse.Namespace) -> int:
     """Reconstruct every input, go on after those that fail, and print what became of each."""
-    from molrecon.command._exports import chosen_exports, named_inputs, template_files
-    from molrecon.command._shared_inputs import (
+    from molrecon.command.shared.exports import chosen_exports, named_inputs, template_files
+    from molrecon.command.shared.inputs import (
         chosen_device,
         load_chosen_model,
         maps_files,
@@ -104,8 +77,8 @@ def run(args: argparse.Namespace) -> int:
     from molrecon.scans.settings import Settings
 
     with usage():
-        shard = _chosen_shard(args)
-        execute = _chosen_workers(args)
+        shard = chosen_shard(args)
+        execute = chosen_workers(args)
     device = chosen_device(args)
     named, table = named_inputs(args)
     inputs = expand_inputs(named)
@@ -162,28 +135,6 @@ def exit_code(statuses: Sequence[str], *, warned: bool = False) -> int:
 
 def _list_file(args: argparse.Namespace) -> list[Path]:
     return [] if args.inputs_from in (None, "-") else [Path(args.inputs_from)]
-
-
-def _chosen_shard(args: argparse.Namespace) -> Shard:
-    """Return the part of `--shard`. Raises ValueError for what is none."""
-    from molrecon.scans.cohort.worklist import WHOLE, parse_shard, slurm_shard
-
-    if args.shard is None:
-        return WHOLE
-    return slurm_shard() if args.shard == "slurm" else parse_shard(args.shard)
-
-
-def _chosen_workers(args: argparse.Namespace) -> Execute:
-    """Return who does the work. Raises ValueError for devices without workers."""
-    from molrecon.scans.cohort.one_volume import in_this_process
-    from molrecon.scans.cohort.parallel import InWorkers
-
-    devices = [part.strip() for part in (args.devices or "").split(",") if part.strip()]
-    if args.workers is None:
-        if devices:
-            raise ValueError("reconstruct: --devices without --workers, expected both, or --device")
-        return in_this_process
-    return InWorkers(args.workers, devices)
 
 
 def _report(entry: Entry) -> None:

@@ -6,16 +6,16 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from molrecon.command.argument_types import count, sizes, whole_numbers
-from molrecon.command.exit_codes import EXIT_NOT_CONVERGED, EXIT_OK, EXIT_VIOLATED
-from molrecon.command.messages import tell, usage
-from molrecon.command.shared_arguments import (
+from molrecon.command.shared.argument_types import count, sizes, whole_numbers
+from molrecon.command.shared.arguments import (
     add_cg_regularisation,
     add_data,
     add_device,
     add_json,
     add_undersampling,
 )
+from molrecon.command.shared.exit_codes import EXIT_NOT_CONVERGED, EXIT_OK, EXIT_VIOLATED
+from molrecon.command.shared.messages import tell, usage
 from molrecon.guarantees.defaults import DRAWS, LEVELS, STEPS
 from molrecon.reconstructors.defaults import DEFAULT_MODEL
 
@@ -64,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Perturb the scan, score the methods at every level, and print and draw the curves."""
-    from molrecon.command._shared_inputs import (
+    from molrecon.command.shared.inputs import (
         chosen_device,
         maps_files,
         protect,

@@ -9,10 +9,10 @@ import sys
 import threading
 from contextlib import closing
 
-from molrecon.command.argument_types import port, positive
-from molrecon.command.exit_codes import EXIT_FAILED, EXIT_OK
-from molrecon.command.messages import complain, usage
-from molrecon.command.shared_arguments import add_device
+from molrecon.command.shared.argument_types import port, positive
+from molrecon.command.shared.arguments import add_device
+from molrecon.command.shared.exit_codes import EXIT_FAILED, EXIT_OK
+from molrecon.command.shared.messages import complain, usage
 from molrecon.reconstructors.defaults import DEFAULT_MODEL
 
 HELP = "reconstruct scans that a scanner streams (ISMRMRD), and stream the images back"

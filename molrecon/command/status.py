@@ -6,10 +6,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from molrecon.command.exit_codes import EXIT_FAILED
-from molrecon.command.messages import UsageError, tell
 from molrecon.command.reconstruct import exit_code
-from molrecon.command.shared_arguments import add_json
+from molrecon.command.shared.arguments import add_json
+from molrecon.command.shared.exit_codes import EXIT_FAILED
+from molrecon.command.shared.messages import UsageError, tell
 
 HELP = "what became of the volumes of a folder, and which are missing"
 DESCRIPTION = (

@@ -6,10 +6,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from molrecon.command.argument_types import count, fraction, not_negative, positive, seed
-from molrecon.command.exit_codes import EXIT_FAILED, EXIT_OK
-from molrecon.command.messages import usage
-from molrecon.command.shared_arguments import add_device
+from molrecon.command.shared.argument_types import count, fraction, not_negative, positive, seed
+from molrecon.command.shared.arguments import add_device
+from molrecon.command.shared.exit_codes import EXIT_FAILED, EXIT_OK
+from molrecon.command.shared.messages import usage
 from molrecon.training.defaults import (
     CHECKPOINT_EVERY,
     CLIP,
@@ -91,8 +91,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train, or go on with a training, and write weights and card."""
-    from molrecon.command._shared_inputs import chosen_device
     from molrecon.command._train_plan import plan_training
+    from molrecon.command.shared.inputs import chosen_device
     from molrecon.training.log import file_log
     from molrecon.training.processes import process_group, rank
 

@@ -1,4 +1,4 @@
-"""The four files of a reconstruction, names for them that no two inputs share, and what they may not replace."""
+"""The five files of a reconstruction, names for them that no two inputs share, and what they may not replace."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from molrecon.io import write_nifti, write_submission
+from molrecon.io import write_atomically, write_nifti, write_submission
+from molrecon.scans.page.volume import volume_page
 from molrecon.scans.preparation import PreparedVolume
 from molrecon.scans.quality_page import make_preview, quality_page, write_png
 from molrecon.scans.reconstruction import Reconstruction
 from molrecon.scans.series import frame_of
 from molrecon.scans.sidecar import ModelSource, describe, write_json
 
-SUFFIXES = (".nii.gz", ".h5", ".png", ".json")
+SUFFIXES = (".nii.gz", ".h5", ".png", ".html", ".json")
 
 
 def write_outputs(
@@ -33,16 +34,16 @@ def write_outputs(
     settings_sha256: str,
     facts: Mapping[str, Any] | None = None,
 ) -> list[Path]:
-    """Write NAME.nii.gz, NAME.h5 (fastMRI submission), NAME.png (quality page) and NAME.json (sidecar); return them.
+    """Write NAME.nii.gz, NAME.h5 (fastMRI submission), NAME.png, NAME.html (pages to look at), NAME.json (sidecar).
 
-    All four are written to a hidden folder first, and older ones are replaced only when all are complete: an error
-    leaves the older ones as they were. The sidecar is the first to be removed and the last to come: where it is, the
-    other three belong to it.
+    Returns their paths. All five are written to a hidden folder first, and older ones are replaced only when all are
+    complete: an error leaves the older ones as they were. The sidecar is the first to be removed and the last to come:
+    where it is, the other four belong to it.
 
     Args:
         folder: is there.
         name: of the files.
-        prepared, result, source: what is described; of a series `prepared` is its first frame, which the page shows.
+        prepared, result, source: what is described; of a series `prepared` is its first frame, which the pages show.
         settings_sha256: of everything else that shapes the image, see `cohort.Settings`; goes into the sidecar.
         facts: more for the sidecar.
 
@@ -52,13 +53,14 @@ def write_outputs(
     paths = output_paths(folder, name)
     prefix = temporary_prefix(socket.gethostname(), os.getpid())
     with tempfile.TemporaryDirectory(prefix=prefix, dir=folder) as temporary:
-        new = image, submission, page, sidecar = output_paths(temporary, name)
+        new = image, submission, preview, page, sidecar = output_paths(temporary, name)
         time = (math.nan if result.time_step is None else result.time_step) if result.image.ndim == 4 else None
         write_nifti(image, result.image, result.voxel_size, time, result.geometry)
         write_submission(submission, result.image)
         first = result if result.image.ndim == 3 else frame_of(result, 0)
-        write_png(page, quality_page(make_preview(prepared, first), prepared, first, name))
+        write_png(preview, quality_page(make_preview(prepared, first), prepared, first, name))
         described = {**describe(prepared, result, source), **(facts or {}), "settings_sha256": settings_sha256}
+        write_atomically(page, volume_page(name, prepared, first, described).encode())
         write_json(sidecar, described)
         paths[-1].unlink(missing_ok=True)
         for path, complete in zip(paths, new, strict=True):

@@ -70,7 +70,7 @@ def write_scan(
 ) -> list[Path]:
     """Write the files of every series, and return their paths; the sidecar NAME.json is the last.
 
-    A single series has the four files of `write_outputs` under NAME. Of several each has them under NAME_ENTITIES
+    A single series has the five files of `write_outputs` under NAME. Of several each has them under NAME_ENTITIES
     (NAME_echo-1.nii.gz), and NAME.json, of the scan, lists them all under "outputs" and summarises them.
 
     Args: as `write_outputs`.

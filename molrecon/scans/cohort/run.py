@@ -30,11 +30,11 @@ def reconstruct_file(
     model: str = DEFAULT_MODEL,
     settings: Settings | None = None,
 ) -> Reconstruction:
-    """Read a scan, reconstruct it, and write the four output files if a folder is given.
+    """Read a scan, reconstruct it, and write the five output files if a folder is given.
 
     Args:
         path: fastMRI or ISMRMRD HDF5, .npy, or BART .cfl/.hdr.
-        out: folder for NAME.nii.gz, NAME.h5, NAME.png and NAME.json; None: nothing is written.
+        out: folder for NAME.nii.gz, NAME.h5, NAME.png, NAME.html and NAME.json; None: nothing is written.
         model: name of a method, a packaged model, or a file, see `load_method`.
         settings: everything else; None: the defaults.
 

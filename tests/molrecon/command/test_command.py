@@ -47,7 +47,7 @@ def test_demo(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     for word in ("zero-filled", "cg-sense", "mol", "PSNR", "SSIM", "certified", "sample.nii.gz", "sample.png"):
         assert word in output
     names = sorted(path.name for path in (tmp_path / "demo").iterdir())
-    assert names == ["input", "sample.h5", "sample.json", "sample.nii.gz", "sample.png"]
+    assert names == ["input", "sample.h5", "sample.html", "sample.json", "sample.nii.gz", "sample.png"]
     sidecar = json.loads((tmp_path / "demo" / "sample.json").read_text())
     assert 2.5 < sidecar["sampling"]["acceleration"] < 6
 
@@ -147,7 +147,7 @@ def test_an_unreadable_input(damage, model: str, sample: Path, tmp_path: Path, c
     assert main(["reconstruct", str(path), "--out", str(out), "--model", model]) == 3
     error = capsys.readouterr().err
     assert "scan.h5" in error and "expected" in error and "Traceback" not in error
-    assert sorted(item.name for item in out.iterdir()) == ["manifest.json", "records"]
+    assert sorted(item.name for item in out.iterdir()) == ["lists", "manifest.json", "records"]
     assert main(["compare", str(path), "--methods", "zero-filled"]) == 3
     assert "scan.h5" in capsys.readouterr().err
 

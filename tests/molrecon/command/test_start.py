@@ -22,6 +22,7 @@ HEAVY = (
     "nibabel",
     "numba",
     "PIL",
+    "pydicom",
     "scipy",
     "sigpy",
     "skimage",

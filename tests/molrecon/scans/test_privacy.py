@@ -18,7 +18,7 @@ from molrecon.command.parser import main
 from molrecon.io import UnreadableInput, read_volume
 from molrecon.simulation.phantom import make_sample_volume
 
-NAMESPACE = "http://www.ismrm.org/ISMRMRD"
+FIXED = ("--model", "zero-filled", "--noise-level", "0.01")
 SECRETS = ("DOE^JANE", "MRN-4711-0815", "19610704", "1961-07-04", "Dr. Roe", "St. Elsewhere", "ACC998877")
 # What the schema has of people and places, and free texts besides.
 TEXTS = {
@@ -126,19 +126,7 @@ def test_no_identity_in_what_is_written_and_said(
     out = tmp_path / "out"
     with caplog.at_level(logging.DEBUG, "molrecon"):
         code = main(
-            [
-                "reconstruct",
-                *map(str, scans),
-                "--out",
-                str(out),
-                "--model",
-                "zero-filled",
-                "--device",
-                "cpu",
-                "--noise-level",
-                "0.01",
-                "--verbose",
-            ]
+            ["reconstruct", *map(str, scans), "--out", str(out), *FIXED, "--device", "cpu", "--verbose"],
         )
         assert code in (0, 5)
         assert main(["status", str(out), "--json", str(tmp_path / "status.json")]) in (0, 5)

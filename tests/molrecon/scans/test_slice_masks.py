@@ -8,6 +8,7 @@ import subprocess
 from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -156,19 +157,21 @@ def test_a_volume_takes_masks_in_any_shape_and_refuses_what_does_not_fit(full: R
 def test_a_raw_file_with_more_than_was_read_is_incomplete(
     model: MOL, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    for name, options in (("three", ["-r", "3"]), ("noise", ["-C"])):
+    for name, options in (("twice", []), ("noise", ["-C"])):
         command = [GENERATE, "-m", "32", "-c", "4", "-o", f"{name}.h5", *options]
         subprocess.run(command, cwd=tmp_path, check=True, timeout=60, capture_output=True)
+    with h5py.File(tmp_path / "twice.h5", "r+") as file:
+        file.copy("dataset", "second")
     save(model, tmp_path / "model.safetensors", {"data": "none"})
     out = tmp_path / "out"
     command = ["reconstruct", "--out", str(out), "--model", str(tmp_path / "model.safetensors")]
     for again in ([], ["--skip-existing"]):
-        assert main([*command, str(tmp_path / "three.h5"), *again]) == 5
-        assert "three.h5: incomplete: " in (printed := capsys.readouterr()).err
-        assert "left out: 2 repetitions" in printed.err
+        assert main([*command, str(tmp_path / "twice.h5"), *again]) == 5
+        assert "twice.h5: incomplete: " in (printed := capsys.readouterr()).err
+        assert "left out: 1 data set" in printed.err
         (entry,) = json.loads((out / "manifest.json").read_text())["volumes"]
-        assert (entry["status"], entry["left_out"]) == ("incomplete", {"repetitions": 2})
-    assert json.loads((out / "three.json").read_text())["input"]["left_out"] == {"repetitions": 2}
+        assert (entry["status"], entry["left_out"]) == ("incomplete", {"data sets": 1})
+    assert json.loads((out / "twice.json").read_text())["input"]["left_out"] == {"data sets": 1}
     assert main([*command, str(tmp_path / "noise.h5")]) == 0
     assert "left out: 1 noise readout" in capsys.readouterr().out
     volumes = json.loads((out / "manifest.json").read_text())["volumes"]
@@ -178,15 +181,17 @@ def test_a_raw_file_with_more_than_was_read_is_incomplete(
 
 @needs_tools
 def test_the_page_names_what_was_left_out_and_missing_the_tolerance_comes_first(model: MOL, tmp_path: Path):
-    command = [GENERATE, "-m", "32", "-c", "4", "-r", "2", "-o", "raw.h5"]
+    command = [GENERATE, "-m", "32", "-c", "4", "-o", "raw.h5"]
     subprocess.run(command, cwd=tmp_path, check=True, timeout=60, capture_output=True)
+    with h5py.File(tmp_path / "raw.h5", "r+") as file:
+        file.copy("dataset", "second")
     prepared = prepare(read_volume(tmp_path / "raw.h5"))
-    assert "left out      1 repetition" in summary(prepared, reconstruct_prepared(prepared, model))
+    assert "left out      1 data set" in summary(prepared, reconstruct_prepared(prepared, model))
     model.solver = replace(model.solver, max_steps=1)
     source = ModelSource("untrained", "0" * 64)
     (entry,) = reconstruct_cohort([tmp_path / "raw.h5"], tmp_path / "out", model, source, Settings())
-    assert (entry.status, entry.left_out) == ("not converged", {"repetitions": 1})
-    assert "left out: 1 repetition" in entry.message
+    assert (entry.status, entry.left_out) == ("not converged", {"data sets": 1})
+    assert "left out: 1 data set" in entry.message
 
 
 def test_the_page_says_that_masks_differ(stored: Path, model: MOL):

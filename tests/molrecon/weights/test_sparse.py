@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from molrecon.descent.lista import ALISTA, LISTA, LISTACP, CodeNetwork, SupportSelection
 from molrecon.descent.sparse import pooled_nmse_db
 from molrecon.descent.sparse_problems import TEST, BernoulliGaussian, gaussian_dictionary, stream
-from molrecon.weights import FOLDER, available_models, load, load_card, save
+from molrecon.weights import available_models, load, load_card, save, weights_path
 from operators import Dense
 
 DICTIONARY = gaussian_dictionary(20, 40)
@@ -52,7 +52,7 @@ def test_refusals(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", available_models(CodeNetwork))
 def test_packaged_networks(name: str) -> None:
-    assert (FOLDER / f"{name}.safetensors").stat().st_size < 2e6
+    assert weights_path(name).stat().st_size < 2e6
     model = load(name, CodeNetwork)
     dictionary = model.dictionary
     card = load_card(name)

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from molrecon.command.messages import UsageError, usage
-from molrecon.command.shared_arguments import ESTIMATED_MAPS
+from molrecon.command.shared.arguments import ESTIMATED_MAPS
+from molrecon.command.shared.messages import UsageError, usage
 from molrecon.io import RawVolume
 from molrecon.reconstructors.base import Reconstructor
 from molrecon.scans.cohort import model_files

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from molrecon.command.messages import UsageError, usage
+from molrecon.command.shared.messages import UsageError, usage
 from molrecon.io.bids import BidsName
 from molrecon.io.dicom import read_template
 from molrecon.scans.cohort.worklist import parse_inputs

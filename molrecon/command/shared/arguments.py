@@ -1,10 +1,10 @@
-"""The arguments that several commands share. They are said here once; `_shared_inputs` makes of them what they name."""
+"""The arguments that several commands share. They are said here once; `inputs` makes of them what they name."""
 
 from __future__ import annotations
 
 import argparse
 
-from molrecon.command.argument_types import (
+from molrecon.command.shared.argument_types import (
     at_least_one,
     count,
     device,

@@ -1,0 +1,1 @@
+"""What several commands share: arguments, what they name, messages and exit codes."""

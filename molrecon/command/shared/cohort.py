@@ -1,0 +1,60 @@
+"""How a cohort is shared out: the arguments of `molrecon reconstruct` for it, and what they choose."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from molrecon.command.shared.argument_types import count
+
+if TYPE_CHECKING:
+    from molrecon.scans.cohort.one_volume import Execute
+    from molrecon.scans.cohort.worklist import Shard
+
+
+def add_cohort(parser: argparse.ArgumentParser) -> None:
+    """Add how many volumes are shared out: shards, workers and their devices, and what is named."""
+    parser.add_argument(
+        "--shard",
+        metavar="K/N|slurm",
+        help="do only part K of N of the inputs, which are to be listed alike in all parts; slurm: the part of this"
+        " task of a job array (sbatch --array=1-N). `molrecon status DIR` says what is missing",
+    )
+    parser.add_argument(
+        "--workers",
+        type=count,
+        metavar="W",
+        help="processes; one that is killed is started again, and its volume tried twice more before it fails alone"
+        " (default: this process)",
+    )
+    parser.add_argument(
+        "--devices", metavar="LIST", help="of the workers in turn, comma-separated: cuda:0,cuda:1 (default: --device)"
+    )
+    parser.add_argument(
+        "--no-paths",
+        action="store_true",
+        help="name inputs by file name and hash alone in all that is written and logged, no folder (folders may be"
+        " named after patients; so may files, and those names stay)",
+    )
+
+
+def chosen_shard(args: argparse.Namespace) -> Shard:
+    """Return the part of `--shard`. Raises ValueError for what is none."""
+    from molrecon.scans.cohort.worklist import WHOLE, parse_shard, slurm_shard
+
+    if args.shard is None:
+        return WHOLE
+    return slurm_shard() if args.shard == "slurm" else parse_shard(args.shard)
+
+
+def chosen_workers(args: argparse.Namespace) -> Execute:
+    """Return who does the work. Raises ValueError for devices without workers."""
+    from molrecon.scans.cohort.one_volume import in_this_process
+    from molrecon.scans.cohort.parallel import InWorkers
+
+    devices = [part.strip() for part in (args.devices or "").split(",") if part.strip()]
+    if args.workers is None:
+        if devices:
+            raise ValueError("reconstruct: --devices without --workers, expected both, or --device")
+        return in_this_process
+    return InWorkers(args.workers, devices)
