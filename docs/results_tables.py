@@ -33,17 +33,16 @@ MARKED = re.compile(r"(<!-- table: ([\w/-]+) -->\n).*?(<!-- end of table -->)", 
 DEFAULT = "mol-guided"
 MODELS = {
     "mol-guided": "`mol-guided-2d`",
-    "strict-final": "its first stage alone",
-    "mol-brain-2d": "`mol-brain-2d` (0.1)",
-    "admm-net-brain-2d": "ADMM-Net (0.1)",
+    "mol-guided-800": "the same after 800 steps",
 }
 FAMILIES = {
     "8-coil brain": "real 8 coils, brain, 4x and 8x",
+    "half field of view": "the same in half of its field of view, two sets of maps",
     "4-coil brain": "real 4 coils, brain, 4x",
     "SIAT T2 brain": "SIAT T2 brain, simulated coils",
     "ukat kidney": "kidneys, real phase, simulated coils",
 }
-VALIDATE = "MOLRECON_DATA=DATA python examples/validate.py --models mol-guided-2d mol-brain-2d admm-net-brain-2d"
+VALIDATE = "MOLRECON_DATA=DATA python examples/validate.py --models mol-guided-2d"
 
 Cell = str | float | dict[str, float]
 

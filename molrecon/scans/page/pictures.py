@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any, final
 
 import numpy as np
-from PIL import Image
 
 WHITE_QUANTILE = 0.9995  # of a volume: brighter pixels, such as a few vessels, are shown as white
 QUALITIES = (90, 75, 55, 35, 15)  # of WebP, where images may not be kept exactly, or take too much then
@@ -115,6 +114,8 @@ def mosaic(images: np.ndarray, width: int) -> np.ndarray:
 
 def png_uri(image: np.ndarray) -> str:
     """Return a bool or uint8 image (rows, cols) as a data URI."""
+    from PIL import Image  # heavy: only where a page is written
+
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "png", optimize=True)
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
@@ -122,6 +123,8 @@ def png_uri(image: np.ndarray) -> str:
 
 def thumbnail_uri(image: np.ndarray, size: int) -> str:
     """Return a magnitude image (rows, cols), its brightest pixels white, at most `size` pixels wide and high."""
+    from PIL import Image  # heavy: only where a page is written
+
     small = Image.fromarray(to_grey(image, 0, white_level(image)))
     small.thumbnail((size, size))
     return _webp_uri(_webp(np.asarray(small), 75))
@@ -129,6 +132,8 @@ def thumbnail_uri(image: np.ndarray, size: int) -> str:
 
 def _webp(image: np.ndarray, quality: int | None) -> bytes:
     """Encode a uint8 image, without loss where `quality` is None."""
+    from PIL import Image  # heavy: only where a page is written
+
     buffer = io.BytesIO()
     # Without loss, `quality` is the effort.
     Image.fromarray(image).save(buffer, "webp", lossless=quality is None, quality=quality or 50, method=3)

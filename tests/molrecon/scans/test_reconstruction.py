@@ -183,11 +183,12 @@ def test_a_gpu_without_memory_gets_smaller_batches(scan: RawVolume):
     assert solutions.n_steps.tolist() == [1, 1]
 
 
-def test_the_four_outputs_and_what_the_sidecar_says(scan: RawVolume, model: MOL, tmp_path: Path):
+def test_the_five_outputs_and_what_the_sidecar_says(scan: RawVolume, model: MOL, tmp_path: Path):
     prepared = prepare(scan)
     result = reconstruct_prepared(prepared, model)
     written = write_outputs(tmp_path, "head", prepared, result, SOURCE, "1" * 64)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["head.h5", "head.json", "head.nii.gz", "head.png"]
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["head.h5", "head.html", "head.json", "head.nii.gz", "head.png"]
     assert written == output_paths(tmp_path, "head")
     text = written[-1].read_text()
     sidecar = json.loads(text)
