@@ -167,3 +167,38 @@ def test_slices_shifted_within_their_plane_have_no_qform(tmp_path):
     measured, image = found(tmp_path / "raw.h5", tmp_path)
     assert_same_points(measured, points)
     assert (image.header["sform_code"], image.header["qform_code"]) == (1, 0)
+
+
+@pytest.mark.parametrize("frame", [AXIAL, double_oblique()], ids=["ax", "oblique"])
+@pytest.mark.parametrize(("partitions", "kept"), [(6, 6), (7, 4), (6, 4), (7, 5)])
+def test_points_of_a_slab_are_found_where_they_are(tmp_path, frame, partitions, kept):
+    read, phase = (np.asarray(vector, float) for vector in frame)
+    normal = np.cross(read, phase)
+    (rows, cols), recon = (16, 11), (9, 10)
+    pixel = np.array(FIELD_OF_VIEW) / (rows, cols)
+    places = [(0, 0, 0), (-3, 2, 1), (2, -3, -1), (3, 1, 0)]
+    points = np.array(
+        [CENTRE + a * pixel[0] * read + b * pixel[1] * phase + c * THICKNESS * normal for a, b, c in places]
+    )
+    header = text((rows, cols), recon, partitions)
+    full = f"<z>{partitions}</z></matrixSize>"
+    where = header.rindex(full)
+    header = header[:where] + f"<z>{kept}</z></matrixSize>" + header[where + len(full) :]
+    limits = f"<minimum>0</minimum><maximum>{partitions - 1}</maximum><center>{partitions // 2}</center>"
+    second = f"<kspace_encoding_step_2>{limits}</kspace_encoding_step_2></encodingLimits>"
+    header = header.replace("</encodingLimits>", second)
+    with ismrmrd.Dataset(str(tmp_path / "raw.h5"), "dataset", create_if_needed=True) as dataset:
+        dataset.write_xml_header(header.encode())
+        for step, partition in np.ndindex(cols, partitions):
+            k = (np.arange(rows) - rows // 2)[:, None] / FIELD_OF_VIEW[0] * read
+            k = k + (step - cols // 2) / FIELD_OF_VIEW[1] * phase
+            k = k + (partition - partitions // 2) / (THICKNESS * partitions) * normal
+            signal = np.exp(-2j * np.pi * k @ (points - CENTRE).T).sum(axis=1)
+            line = ismrmrd.Acquisition.from_array(signal[None].astype(np.complex64))
+            line.center_sample = rows // 2
+            line.idx.kspace_encode_step_1, line.idx.kspace_encode_step_2 = step, partition
+            line.position[:], line.read_dir[:], line.phase_dir[:], line.slice_dir[:] = CENTRE, read, phase, normal
+            dataset.append_acquisition(line)
+    measured, image = found(tmp_path / "raw.h5", tmp_path)
+    assert_same_points(measured, points)
+    assert image.shape == (kept, recon[1], recon[0])
