@@ -29,7 +29,7 @@ def page(name: str, names: list[str]) -> str:
 
 def write_api_pages(folder: Path) -> None:
     """Write the pages and their index into `folder`, and remove those of rooms that are no more."""
-    rooms = sorted(path.parent for path in (ROOT / "molrecon").rglob("__init__.py") if path.parent.name != "molrecon")
+    rooms = sorted(path.parent for path in (ROOT / "molrecon").glob("*/__init__.py"))
     packages = [ROOT / "operators", ROOT / "molrecon", *rooms]
     pages = {".".join(package.relative_to(ROOT).parts): modules(package) for package in packages}
     folder.mkdir(exist_ok=True)

@@ -26,11 +26,16 @@ exclude_patterns = ["_build", "gallery/*.ipynb", "gallery/*.py", "gallery/*.json
 html_theme = "pydata_sphinx_theme"
 html_title = f"molrecon {version}"
 html_extra_path = ["llms.txt"]
+html_static_path = ["_static"]
+html_css_files = ["molrecon.css"]
+# Pages that stand for themselves have no section to navigate.
+SINGLE = ("index", "reconstruct", "bound", "train", "clinical_research", "threat_model", "architecture", "changelog")
+html_sidebars: dict[str, list[str]] = {name: [] for name in SINGLE}
 html_show_sourcelink = False
 html_theme_options: dict[str, Any] = {
     "navbar_align": "left",
     "show_prev_next": False,
-    "header_links_before_dropdown": 7,
+    "header_links_before_dropdown": 5,
     "secondary_sidebar_items": ["page-toc"],
     "footer_start": ["copyright"],
     "footer_end": [],

@@ -113,7 +113,22 @@ def validation() -> str:
         rows.append([f"{FAMILIES.get(family, family)} ({len(cases)} slices)", *shown.values()])
     rows.append(["worst family / worst slice", "", "", *(f"{a:+.2f} / {b:+.2f}" for a, b in worst.values())])
     titles = ["PSNR, dB", "CG-SENSE", "BART l1", *(MODELS.get(model, model) for model in models)]
-    return f"{markdown(titles, rows)}\n\n*Made by* `{VALIDATE}`.\nNumbers: `examples/results/validation.json`."
+    body = f"{markdown(titles, rows)}\n\n*Made by* `{VALIDATE}`.\nNumbers: `examples/results/validation.json`."
+    return f"{body}{measured_again(results)}"
+
+
+def measured_again(results: dict[str, Any]) -> str:
+    """Return a paragraph on slices whose BART score is another in validation_baselines.json; empty where none is."""
+    latest = {name.split(" [")[0]: case["BART"] for name, case in stored("validation_baselines").items()}
+    changed = [
+        f"{name} (now {latest[name]:.2f}, here {case['baselines']['BART']:.2f})"
+        for slices in results.values()
+        for name, case in slices.items()
+        if name in latest and abs(latest[name] - case["baselines"]["BART"]) > 0.005
+    ]
+    if not changed:
+        return ""
+    return f"\n\n**Out of date**: BART has been measured again since, the models have not, on {'; '.join(changed)} dB."
 
 
 def validation_weights() -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PICTURE = ROOT / "docs" / "rooms.svg"
-WIDTH, LEFT, ROW, GAP, LETTERS = 920, 70, 54, 6, 128
+WIDTH, LEFT, ROW, GAP, LETTERS = 920, 70, 66, 6, 128
 STYLE = (
     "text{font-family:sans-serif;fill:#1b2a3a}.name{font-size:15px;font-weight:bold}.what{font-size:12px}"
     "rect{stroke:#4a6a8a;fill:#eef4fa}.linear{fill:#e6f2e6}.front{fill:#fbf1e3}path{stroke:#4a6a8a;stroke-width:2;fill:none}"
@@ -45,7 +45,7 @@ def purpose(unit: str) -> str:
 def box(unit: str, x: float, y: float, width: float) -> str:
     """Return a unit's rectangle with its name and its purpose."""
     kind = "linear" if unit == "operators" else "front" if unit in FRONT else "room"
-    lines = textwrap.wrap(purpose(unit), int(LETTERS * width / (WIDTH - LEFT)))[:2]
+    lines = textwrap.wrap(purpose(unit), int(LETTERS * width / (WIDTH - LEFT)))[:3]
     texts = [f'<text class="name" x="{x + 10:g}" y="{y + 19:g}">{escape(unit)}</text>']
     texts += [
         f'<text class="what" x="{x + 10:g}" y="{y + 35 + 14 * index:g}">{escape(line)}</text>'

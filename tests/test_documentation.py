@@ -185,6 +185,15 @@ def test_cells_are_printed_as_their_column_says() -> None:
     assert texts_of([0.02, 0.01], {"decimals": 2, "best": "min"}) == ["0.02", "**0.01**"]
 
 
+def test_a_table_says_that_it_is_out_of_date() -> None:
+    measured_again = run_docs_script("results_tables.py")["measured_again"]
+    name, scores = next(iter(run_docs_script("results_tables.py")["stored"]("validation_baselines").items()))
+    name = name.split(" [")[0]
+    assert not measured_again({"family": {name: {"baselines": scores}}})
+    old = measured_again({"family": {name: {"baselines": {"BART": scores["BART"] - 1}}}})
+    assert f"**Out of date**: BART has been measured again since, the models have not, on {name} (now " in old
+
+
 def test_the_picture_of_the_rooms_is_that_of_the_import_rule() -> None:
     script = run_docs_script("rooms.py")
     assert script["PICTURE"].read_text(encoding="utf-8") == script["drawing"](), "run python docs/rooms.py"
