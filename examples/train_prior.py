@@ -30,6 +30,7 @@ from examples._subjects import training_sets, validation_sets
 from molrecon.networks import ResidualNetwork
 from molrecon.reconstructors.base import Reconstructor
 from molrecon.reconstructors.guiding import GUIDE_CHANNELS
+from molrecon.reconstructors.learned import LearnedReconstructor
 from molrecon.reconstructors.mol import MOL
 from molrecon.simulation.noise import NOISE_RANGE
 from molrecon.simulation.problem import Problem
@@ -38,7 +39,7 @@ from molrecon.training.checkpoints import log_to
 from molrecon.training.defaults import DESCRIPTIONS
 from molrecon.training.log import finish
 from molrecon.training.loop import TrainSettings, train
-from molrecon.training.models import Trainable, build
+from molrecon.training.models import build
 from molrecon.training.reconstruction_task import ReconstructionSettings, ReconstructionTask, mean_psnr
 from molrecon.weights import load, save, weights_hash
 
@@ -117,7 +118,7 @@ def main() -> None:
         "intended_use": "research use",
     }
 
-    def validate(averaged: Trainable) -> float:
+    def validate(averaged: LearnedReconstructor) -> float:
         score = _score(averaged, problems)
         card["scores"] = {"validation_psnr_db": round(score, 2)}
         save(averaged, arguments.out / f"{name}.safetensors", card)
@@ -134,11 +135,11 @@ def main() -> None:
     save(model, arguments.out / f"{name}.safetensors", card)
 
 
-def untrained(arguments: argparse.Namespace) -> Trainable:
+def untrained(arguments: argparse.Namespace) -> LearnedReconstructor:
     """Return the model as this run starts with it."""
     if arguments.start is not None:
         model = load(arguments.start, Reconstructor)
-        if not isinstance(model, Trainable):
+        if not isinstance(model, LearnedReconstructor):
             raise SystemExit(f"{arguments.start}: holds a {type(model).__name__}, expected a model that can be trained")
         if isinstance(model, MOL) and model.first is not None:
             model.first.requires_grad_(False)
@@ -159,7 +160,7 @@ def guided_by(first: MOL, seed: int) -> MOL:
     return model
 
 
-def _score(model: Trainable, problems: list[Problem]) -> float:
+def _score(model: LearnedReconstructor, problems: list[Problem]) -> float:
     solver = None if model.solver is None else replace(model.solver, tol=VALIDATION_TOL)
     return mean_psnr(model, problems, solver=solver)
 

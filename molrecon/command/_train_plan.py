@@ -12,6 +12,7 @@ from typing import Any, final
 import torch
 
 from molrecon.io import UnreadableInput
+from molrecon.reconstructors.learned import LearnedReconstructor
 from molrecon.simulation.problem import Problem
 from molrecon.training.defaults import DEFAULT_LOSS, DESCRIPTIONS
 from molrecon.training.fastmri_folder import FastMRIFolder
@@ -19,7 +20,7 @@ from molrecon.training.image_stacks import Scans, hold_out, read_stack
 from molrecon.training.log import finish, read_log, require_tensorboard
 from molrecon.training.loop import TrainSettings, train
 from molrecon.training.losses import LOSSES
-from molrecon.training.models import Trainable, build
+from molrecon.training.models import build
 from molrecon.training.processes import process_count, rank
 from molrecon.training.reconstruction_task import (
     ReconstructionSettings,
@@ -56,7 +57,7 @@ class TrainingPlan:
     name: str
     tensorboard: bool
 
-    def score(self, model: Trainable) -> float:
+    def score(self, model: LearnedReconstructor) -> float:
         """Return the validation score: PSNR, or without references minus the loss of withheld samples."""
         return withheld_score(model, self.problems) if self._blind() else mean_psnr(model, self.problems)
 

@@ -14,14 +14,12 @@ from molrecon.reconstructors.post_processing import PostProcessing
 from molrecon.reconstructors.varnet import VarNet
 from molrecon.training.defaults import DESCRIPTIONS
 
-Trainable = LearnedReconstructor
-
 PLAIN_FEATURES = 39  # of the plain network: as many parameters as the strict one
 MONOTONICITY = 0.01
 PROXIMAL_MONOTONICITY = 0.05  # of DE-PROX: its iteration is H alone where nothing is measured
 
 
-def build(name: str, *, seed: int = 0, channels: int = 8, features: int = 32, levels: int = 5) -> Trainable:
+def build(name: str, *, seed: int = 0, channels: int = 8, features: int = 32, levels: int = 5) -> LearnedReconstructor:
     """Return an untrained 2D reconstructor of about 43,000 parameters.
 
     Args:
@@ -52,6 +50,6 @@ def build(name: str, *, seed: int = 0, channels: int = 8, features: int = 32, le
     )
     if name in ("de-grad", "de-prox"):
         return DeepEquilibrium(plain, step="gradient" if name == "de-grad" else "proximal")
-    kinds: dict[str, Callable[[Denoiser], Trainable]]
+    kinds: dict[str, Callable[[Denoiser], LearnedReconstructor]]
     kinds = {"mol-penalised": MOL, "modl": MoDL, "admm-net": ADMMNet, "varnet": VarNet}
     return kinds[name](plain)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 from molrecon.io.geometry import Geometry
 from molrecon.io.header import Header
@@ -11,6 +12,7 @@ from molrecon.io.mrd.geometry import mrd_geometry
 from molrecon.io.mrd.placing import Placed, columns, partitions
 from molrecon.io.mrd.records import Records
 from molrecon.io.volume import RawVolume, UnreadableInput, check_kspace
+from operators.fourier import centred_ifft
 
 
 def slab(
@@ -45,12 +47,9 @@ def slab(
     kspace = placed.kspace[0]  # (coils, partitions, readout, phase)
     if conjugated:
         kspace = kspace.conj()
-    hybrid = np.fft.fftshift(np.fft.ifft(np.fft.ifftshift(kspace, 2), axis=2, norm="ortho"), 2)[
-        :, :, first : first + kept
-    ]
-    kspace = check_kspace(
-        path, np.ascontiguousarray(hybrid.transpose(2, 0, 3, 1))
-    )  # (readout, coils, phase, partition)
+    hybrid = centred_ifft(torch.from_numpy(np.ascontiguousarray(kspace)), (2,))[:, :, first : first + kept]
+    # (readout, coils, phase, partition)
+    kspace = check_kspace(path, np.ascontiguousarray(hybrid.numpy().transpose(2, 0, 3, 1)))
     mask = (placed.count[0] > 0).T[None]
     mask_kspace(kspace, mask)
     recon_shape = (min(header.recon_matrix[1], rows), min(header.recon_matrix[2], cols))

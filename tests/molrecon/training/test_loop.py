@@ -21,7 +21,7 @@ from molrecon.reconstructors.mol import MOL
 from molrecon.simulation.strips import Problem, simulate_scan, strip_problem
 from molrecon.training.log import finish, read_log
 from molrecon.training.loop import Task, TrainSettings, train
-from molrecon.training.models import Trainable
+from molrecon.training.models import LearnedReconstructor
 from molrecon.training.reconstruction_task import ReconstructionSettings, ReconstructionTask
 
 SETTINGS = TrainSettings(
@@ -220,7 +220,7 @@ def model(seed: int) -> MOL:
     return MOL(PlainNetwork(monotonicity=0.05, layers=2, features=4, skip=True, seed=seed)).double()
 
 
-class Both(Task[Trainable]):
+class Both(Task[LearnedReconstructor]):
     """The tasks of two processes in one."""
 
     def __init__(self) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from molrecon.networks import PlainNetwork, ResidualNetwork
 from molrecon.reconstructors.deep_equilibrium import DeepEquilibrium
+from molrecon.reconstructors.learned import LearnedReconstructor
 from molrecon.reconstructors.modl import MoDL
 from molrecon.reconstructors.mol import MOL
 from molrecon.reconstructors.unrolled import UnrolledReconstructor
@@ -21,7 +22,7 @@ from molrecon.training.defaults import DESCRIPTIONS
 from molrecon.training.log import read_log
 from molrecon.training.loop import TrainSettings, train
 from molrecon.training.losses import log_mse
-from molrecon.training.models import Trainable, build
+from molrecon.training.models import build
 from molrecon.training.reconstruction_task import (
     ReconstructionSettings,
     ReconstructionTask,
@@ -50,7 +51,7 @@ def penalised() -> MOL:
     return MOL(PlainNetwork(monotonicity=0.05, layers=2, features=4, skip=True))
 
 
-def loss_of(model: Trainable, problem: Problem) -> float:
+def loss_of(model: LearnedReconstructor, problem: Problem) -> float:
     with torch.no_grad():
         answer = model(problem.kspace, problem.operator, problem.noise_level)
     return float(log_mse(answer if isinstance(answer, Tensor) else answer.value, problem.reference))
@@ -79,18 +80,18 @@ def test_models_have_equal_size() -> None:
 
 @pytest.mark.parametrize("kind", ["strict", "penalised", "modl"])
 def test_what_changes_in_training_is_put_back(kind: str, tmp_path: Path) -> None:
-    def fresh() -> Trainable:
+    def fresh() -> LearnedReconstructor:
         models = {"strict": strict, "penalised": penalised}
         return models[kind]() if kind in models else MoDL(PlainNetwork(layers=2, features=4, skip=True), n_unrolls=3)
 
     model, untouched = fresh(), fresh()
 
-    def validate(scored: Trainable) -> float:
+    def validate(scored: LearnedReconstructor) -> float:
         assert not scored.training and not torch.is_grad_enabled()
         check(scored)
         return 0.0
 
-    def check(scored: Trainable) -> None:
+    def check(scored: LearnedReconstructor) -> None:
         assert scored.network.monotonicity == untouched.network.monotonicity
         assert scored.solver == untouched.solver
         if isinstance(scored, UnrolledReconstructor):
