@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from molrecon.networks import PlainNetwork
+from molrecon.reconstructors.learned import LearnedReconstructor
 from molrecon.reconstructors.mol import MOL
 from molrecon.simulation.strips import Problem, simulate_scan, strip_problem
 from molrecon.training.log import finish, read_log
 from molrecon.training.loop import Task, TrainSettings, train
-from molrecon.training.models import LearnedReconstructor
 from molrecon.training.reconstruction_task import ReconstructionSettings, ReconstructionTask
 
 SETTINGS = TrainSettings(
