@@ -65,7 +65,10 @@ def volume_page(name: str, prepared: PreparedVolume, result: Reconstruction, sid
 
 
 def make_views(prepared: PreparedVolume, result: Reconstruction) -> list[View]:
-    """Return what can be looked at: image, zero-filled, their difference, reference and error if any, coil maps."""
+    """Return what can be looked at: image, zero-filled, their difference, coil maps; and what else there may be.
+
+    That is a reference and the error against it, and the last residual.
+    """
     image = result.image
     white = white_level(image)
     zero_filled = _zero_filled(prepared)
@@ -83,6 +86,8 @@ def make_views(prepared: PreparedVolume, result: Reconstruction) -> list[View]:
             _Side("reference", "Reference", f"fully sampled, {kind}", reference, 0, white, "intensity"),
             _difference("error", "Error", "image minus reference, middle grey is none", image - reference, white),
         ]
+    if (left := result.last_residual) is not None and left.shape == image.shape:
+        sides.append(_last_residual(left, white))
     note = f"magnitude of {maps.shape[1]} sensitivity maps, {prepared.maps_source.method}"
     sides.append(_Side("maps", "Coil maps", note, grid, 0, float(grid.max()) or 1.0, "maps", ""))
     note = f"magnitude by {result.method}"
@@ -129,6 +134,15 @@ def _difference(key: str, title: str, note: str, difference: np.ndarray, white: 
     shown = round(127.5 * min(1.0, white / DIFFERENCE_GAIN / largest))
     note += f", at first {DIFFERENCE_GAIN} times as bright as the image"
     return _Side(key, title, note, difference, -largest, largest, key, window=(128 - shown, 127 + shown))
+
+
+def _last_residual(left: np.ndarray, white: float) -> _Side:
+    largest = white_level(left)
+    note = (
+        f"magnitude of what is left of the equation at the image; white is {largest / white:.1e} of the image's white."
+        " It is no map of the error"
+    )
+    return _Side("last-residual", "Last residual", note, left, 0, largest, "last-residual")
 
 
 def _zero_filled(prepared: PreparedVolume) -> np.ndarray:

@@ -131,6 +131,7 @@ def test_twenty_slices_of_320_stay_below_two_megabytes(solved: Any) -> None:
         empty=np.zeros(slices, bool),
         scale=np.ones(slices),
         residuals=[np.logspace(0, -5, 200)] * slices,
+        last_residual=1e-5 * np.abs(noise[:, 0]),
     )
     page = volume_page("noise", prepared, result, solved.sidecar)
     assert 4 * len(page.encode()) < 2_000_000  # the parts that do not grow with the slices count four times here
@@ -155,9 +156,19 @@ def test_greys_are_those_of_the_image(solved: Any) -> None:
 
 def test_views_of_a_scan_with_and_without_a_reference(solved: Any) -> None:
     keys = [view.key for view in make_views(solved.prepared, solved.result)]
-    assert keys == ["image", "zero-filled", "difference", "reference", "error", "maps"]
+    assert keys == ["image", "zero-filled", "difference", "reference", "error", "last-residual", "maps"]
     bare = replace(solved.prepared, volume=replace(solved.prepared.volume, reference=None))
-    assert [view.key for view in make_views(bare, solved.result)] == ["image", "zero-filled", "difference", "maps"]
+    keys = [view.key for view in make_views(bare, solved.result)]
+    assert keys == ["image", "zero-filled", "difference", "last-residual", "maps"]
+    keys = [view.key for view in make_views(bare, replace(solved.result, last_residual=None))]
+    assert keys == ["image", "zero-filled", "difference", "maps"]
+
+
+def test_the_last_residual_has_its_own_white(solved: Any) -> None:
+    *_, view, _ = make_views(solved.prepared, solved.result)
+    assert view.key == view.group == "last-residual" and view.low == 0
+    assert view.high == white_level(solved.result.last_residual) < 1e-2 * white_level(solved.result.image)
+    assert view.note.endswith("no map of the error")
 
 
 def test_maps_of_every_set_are_shown(solved: Any) -> None:
