@@ -107,7 +107,8 @@
     const row = Math.floor((event.clientY - box.top) / box.height * canvas.height);
     const level = grey[row * canvas.width + col];
     if (level === undefined) return;
-    find("pointer").textContent = `row ${row}, column ${col}: ${number(value(level))} ${data.views[view].unit}`;
+    const coarse = data.views[view].key === "maps" ? 1 : Math.max(1, Math.floor(data.rows / canvas.height));
+    find("pointer").textContent = `row ${coarse * row}, column ${coarse * col}: ${number(value(level))} ${data.views[view].unit}`;
   });
   canvas.addEventListener("pointerleave", () => { find("pointer").textContent = "\u00a0"; });
 
