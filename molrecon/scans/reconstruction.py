@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import final
 
 import numpy as np
@@ -48,6 +48,7 @@ class SliceSolutions:
         converged: (slices,) bool. n_steps: (slices,) int.
         kind: what the bounds rest on, see `Solution`.
         seconds: duration of the solves alone.
+        last_residual: as in `Solution`, shaped like the image; None where it was not asked for, or there is none.
 
     A slice without data is zero, converged, with bound 0 after 0 steps.
     """
@@ -59,6 +60,7 @@ class SliceSolutions:
     n_steps: np.ndarray
     kind: Kind
     seconds: float
+    last_residual: Tensor | None = None
 
 
 @final
@@ -91,6 +93,9 @@ class Reconstruction:
             whole volume first, then slice by slice.
         geometry: where the voxels are in the patient, or None.
         time_step: of a series, seconds from frame to frame; None where it is unknown.
+        last_residual: (slices, rows, cols) float32, magnitude of `Solution.last_residual`, in the units of the image:
+            what is left of the method's equation, pixel by pixel, and no map of the error. Of a series that of its
+            first frame. None where it was not asked for, or the method has none.
     """
 
     image: np.ndarray
@@ -112,6 +117,7 @@ class Reconstruction:
     warnings: list[DataWarning] = field(default_factory=list)
     geometry: Geometry | None = None
     time_step: float | None = None
+    last_residual: np.ndarray | None = None
 
 
 def reconstruct_volume(
@@ -155,16 +161,22 @@ def reconstruct_prepared(
     device: torch.device | str = "cpu",
     batch_size: int = DEFAULT_BATCH_SIZE,
     progress: bool = False,
+    keep_residual: bool = False,
 ) -> Reconstruction:
-    """Do the second half of `reconstruct_volume`, for callers that use the prepared volume for more than this."""
+    """Do the second half of `reconstruct_volume`, for callers that use the prepared volume for more than this.
+
+    With `keep_residual` the result has its `last_residual`, for a page.
+    """
     start = time.perf_counter()
+    solver = solver or model.solver
+    called_with = replace(solver, keep_residual=True) if solver is not None and keep_residual else solver
     prepared = prepared if model.takes_sets else prepared.first_set()
     with evaluating(on_device(model, device)) as working:
         scales: list[Tensor] = []
 
         def method(kspace: Tensor, A: Sense | SoftSense) -> Solution:
             known = working.condition(kspace, A, prepared.noise_level)
-            solution: Solution = working(kspace, A, prepared.noise_level, conditioning=known, solver=solver)
+            solution: Solution = working(kspace, A, prepared.noise_level, conditioning=known, solver=called_with)
             # Last, so that a batch that did not fit the memory leaves nothing: slices come in order.
             scales.append(torch.ones(len(kspace)) if known is None else known.scale.cpu())
             return solution
@@ -187,12 +199,13 @@ def reconstruct_prepared(
         noise_level=prepared.noise_level,
         scale=scale,
         certificate=certificate,
-        solver=solver or model.solver,
+        solver=solver,
         seconds=prepared.seconds + time.perf_counter() - start,
         left_out=prepared.volume.left_out,
         checks=checks,
         warnings=_warnings(prepared, checks),
         geometry=prepared.volume.geometry,
+        last_residual=None if slices.last_residual is None else prepared.magnitude(slices.last_residual),
     )
 
 
@@ -249,18 +262,23 @@ def solve_slices(
     error_bound, converged = np.zeros(n_slices), np.ones(n_slices, dtype=bool)
     n_steps, residuals = np.zeros(n_slices, dtype=np.int64), [np.zeros(0)] * n_slices
     kind: Kind = "none"
+    left: Tensor | None = None
     filled = [int(k) for k in np.flatnonzero(~prepared.empty)]
     batches = [filled[i : i + batch_size] for i in range(0, len(filled), batch_size)]
     for batch in progress_bar(batches, description, progress, unit="batch"):
         for part, solution in _solve_in_memory(method, prepared, batch, torch.device(device)):
             kind = solution.kind
             image[part] = solution.value.cpu().to(image.dtype)
+            if solution.last_residual is not None:
+                left = torch.zeros_like(image) if left is None else left
+                left[part] = solution.last_residual.cpu().to(left.dtype)
             error_bound[part] = solution.error_bound.cpu().double().numpy()
             converged[part] = solution.converged.cpu().numpy()
             n_steps[part] = solution.n_steps.cpu().numpy()
             for position, k in enumerate(part):
                 residuals[k] = solution.residuals[: n_steps[k] + 1, position].cpu().double().numpy()
-    return SliceSolutions(image, error_bound, residuals, converged, n_steps, kind, time.perf_counter() - start)
+    seconds = time.perf_counter() - start
+    return SliceSolutions(image, error_bound, residuals, converged, n_steps, kind, seconds, left)
 
 
 def _solve_in_memory(

@@ -35,7 +35,9 @@ class SeriesReconstruction:
     result: Reconstruction
 
 
-def reconstruct_scan(scan: Scan, model: Reconstructor, settings: Settings | None = None) -> list[SeriesReconstruction]:
+def reconstruct_scan(
+    scan: Scan, model: Reconstructor, settings: Settings | None = None, *, keep_residual: bool = False
+) -> list[SeriesReconstruction]:
     """Reconstruct every image of a scan.
 
     The sensitivity maps and the noise level are found once for each encoding space, from calibration data where there
@@ -46,6 +48,7 @@ def reconstruct_scan(scan: Scan, model: Reconstructor, settings: Settings | None
         scan: from `read_scan` or `Scan.from_arrays`.
         model: any reconstructor.
         settings: everything else; None: the defaults.
+        keep_residual: the results have their `last_residual`, for a page.
 
     Raises:
         ValueError: as `reconstruct_volume`.
@@ -55,7 +58,7 @@ def reconstruct_scan(scan: Scan, model: Reconstructor, settings: Settings | None
     found = []
     for series in scan.calibrated().series():
         first = _prepare(series.frames[0], settings, shared)
-        results = [_solve(first, model, settings)]
+        results = [_solve(first, model, settings, keep_residual)]
         results += [_solve(_prepare(frame, settings, shared), model, settings) for frame in series.frames[1:]]
         found.append(SeriesReconstruction(series, first, joined(results, series.time_step)))
     return found
@@ -128,7 +131,9 @@ def _prepare(frame: Frame, settings: Settings, shared: dict[int, PreparedVolume]
     return prepared
 
 
-def _solve(prepared: PreparedVolume, model: Reconstructor, settings: Settings) -> Reconstruction:
+def _solve(
+    prepared: PreparedVolume, model: Reconstructor, settings: Settings, keep_residual: bool = False
+) -> Reconstruction:
     return reconstruct_prepared(
         prepared,
         model,
@@ -136,6 +141,7 @@ def _solve(prepared: PreparedVolume, model: Reconstructor, settings: Settings) -
         device=settings.device,
         batch_size=settings.batch_size,
         progress=settings.progress,
+        keep_residual=keep_residual,
     )
 
 

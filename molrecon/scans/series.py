@@ -71,4 +71,5 @@ def frame_of(result: Reconstruction, k: int) -> Reconstruction:
         checks=result.checks[part],
         warnings=warnings,
         time_step=None,
+        last_residual=result.last_residual if k == 0 else None,
     )
