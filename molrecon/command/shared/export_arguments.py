@@ -30,5 +30,8 @@ def add_exports(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--subject", metavar="L", help="label of the subject; several inputs are its runs 1, 2, ...")
     parser.add_argument("--session", default="", metavar="L", help="label of the session (default: none)")
     parser.add_argument(
-        "--suffix", default="T1w", metavar="S", help="of BIDS: T1w, T2w, PDw, ... (default: %(default)s)"
+        "--suffix",
+        metavar="S",
+        help="of BIDS: T1w, T2w, PDw, FLAIR, ... (default: what the sequence in each header tells, where it does; not"
+        " with --shard)",
     )
