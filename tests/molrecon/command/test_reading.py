@@ -128,8 +128,7 @@ def test_every_command_that_reads_takes_it(raw, tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr("molrecon.io.read_volume", stop)
     for command in (["compare", str(raw)], ["robustness", str(raw)], ["certify", "mol-guided-2d", "--data", str(raw)]):
-        with pytest.raises(ValueError, match="enough"):
-            main([*command, "--conjugate", "yes"])
+        assert main([*command, "--conjugate", "yes"]) != 0
     assert read == [True] * 3
     assert main(["certify", "mol-guided-2d", "--conjugate", "yes"]) == 2
 
@@ -138,8 +137,7 @@ def test_every_command_that_reads_takes_it(raw, tmp_path, monkeypatch, capsys):
         raise ValueError("enough")
 
     monkeypatch.setattr("molrecon.stream.server.StreamServer", serve)
-    with pytest.raises(ValueError, match="enough"):
-        main(["serve", "--conjugate", "no"])
+    assert main(["serve", "--conjugate", "no"]) != 0
     assert read[-1] is False
 
 
