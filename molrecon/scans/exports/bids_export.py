@@ -153,10 +153,17 @@ def _sidecar(
             "n_steps": result.n_steps,
             "converged": result.converged,
             "warnings": [str(warning) for warning in result.warnings],
-            "orientation": "unknown" if volume.geometry is None else "from the scanner",
+            "orientation": _orientation(volume),
         },
         "prov": _provenance(volume, source, settings_sha256, name),
     }
+
+
+def _orientation(volume: RawVolume) -> str:
+    if volume.geometry is None:
+        return "unknown"
+    borrowed = volume.geometry.borrowed_from
+    return "from the scanner" if borrowed is None else f"borrowed from {borrowed}"
 
 
 def _provenance(volume: RawVolume, source: ModelSource, settings_sha256: str, name: BidsName) -> dict[str, Any]:
