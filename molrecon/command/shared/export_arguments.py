@@ -17,9 +17,10 @@ def add_exports(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--dicom-template",
-        metavar="FILE",
+        metavar="FILE|DIR",
         help="a DICOM file of the same exam: patient, study and frame of reference come from it alone (default: patient"
-        " ANON, a study for each input)",
+        " ANON, a study for each input). A folder with a series in the place of the scans also tells where scans lie"
+        " that do not say, as --geometry does",
     )
     parser.add_argument(
         "--bids",
