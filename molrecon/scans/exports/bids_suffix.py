@@ -6,7 +6,7 @@ from pathlib import Path
 
 import h5py
 
-from molrecon.io import is_mrd
+from molrecon.io import READERS, UnreadableInput, is_mrd
 from molrecon.io.hdf5 import check_heaps, read_text
 from molrecon.io.sequence import Sequence, read_sequence
 from molrecon.io.volume import reading
@@ -63,8 +63,10 @@ def read_suffix(path: Path) -> str | None:
     """Return the suffix that the header of an input tells, without its samples; None where it tells none.
 
     Raises:
-        UnreadableInput: a damaged file.
+        UnreadableInput: a damaged file, or one of no kind that is read here.
     """
+    if not any(reader.recognises(path) for reader in READERS):
+        raise UnreadableInput(path, "a file of an unknown kind", "a scan")
     with reading(path, "an HDF5 file"):
         if not h5py.is_hdf5(path):
             return None

@@ -8,6 +8,7 @@ import h5py
 import numpy as np
 import pytest
 
+from molrecon.io import UnreadableInput
 from molrecon.io.sequence import Sequence, read_sequence
 from molrecon.scans.exports.bids_suffix import read_suffix, suffix_of
 
@@ -50,6 +51,10 @@ def test_of_files(tmp_path: Path) -> None:
     assert suffix_of(Sequence()) is None
     np.save(tmp_path / "scan.npy", np.zeros(3))
     assert read_suffix(tmp_path / "scan.npy") is None
+    (tmp_path / "bad.h5").write_bytes(b"nothing")
+    for bad in ("bad.h5", "absent.h5"):
+        with pytest.raises(UnreadableInput):
+            read_suffix(tmp_path / bad)
     for attribute, xml, expected in (
         ("AXFLAIR", None, "FLAIR"),
         ("CORPDFS_FBK", header("SE", 500, (9,)), "PDw"),
