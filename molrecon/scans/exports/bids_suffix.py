@@ -6,8 +6,9 @@ from pathlib import Path
 
 import h5py
 
-from molrecon.io import READERS, UnreadableInput, is_mrd
+from molrecon.io import READERS, UnreadableInput
 from molrecon.io.hdf5 import check_heaps, read_text
+from molrecon.io.mrd import is_mrd
 from molrecon.io.sequence import Sequence, read_sequence
 from molrecon.io.volume import reading
 
