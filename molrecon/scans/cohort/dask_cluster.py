@@ -82,6 +82,8 @@ class InDask:
             OSError: no scheduler answers.
             Exception: whatever the workers raise that does not belong to a volume, such as a model that is not there.
         """
+        if not items:
+            return
         plugin = _Work(f"molrecon-{uuid.uuid4().hex}", self.carry_out, recipe, tuple(self.devices))
         with self._client(len(items)) as client:
             client.forward_logging("molrecon", logging.getLogger("molrecon").getEffectiveLevel())

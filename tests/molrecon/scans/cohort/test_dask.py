@@ -119,6 +119,12 @@ def test_a_worker_of_another_version_works_not(tmp_path: Path, address: str, mon
         reconstruct_cohort([tmp_path / "a.npy"], tmp_path / "out", model, source, Settings(), execute=InDask(address))
 
 
+def test_an_empty_shard_starts_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr("molrecon.scans.cohort.dask_cluster.LocalCluster")
+    model, source = load_method("zero-filled")
+    assert reconstruct_cohort([], tmp_path / "out", model, source, Settings(), execute=InDask(workers=2)) == []
+
+
 def test_what_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["reconstruct", str(tmp_path / "a.npy"), "--out", str(tmp_path / "out"), "--model", "zero-filled"]
     assert main([*command, "--dask", "tcp://127.0.0.1:1", "--workers", "2"]) == 2
