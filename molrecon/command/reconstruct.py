@@ -13,6 +13,7 @@ from molrecon.command.shared.cohort import add_cohort, chosen_shard, chosen_work
 from molrecon.command.shared.exit_codes import EXIT_FAILED, EXIT_NOT_CONVERGED, EXIT_OK, EXIT_UNREADABLE
 from molrecon.command.shared.export_arguments import add_exports
 from molrecon.command.shared.messages import hide_folders, usage, warn
+from molrecon.command.shared.reading import add_geometry, chosen_reading, geometry_files
 
 if TYPE_CHECKING:
     from molrecon.scans.manifest import Entry
@@ -51,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="exit with code 5 when there are warnings about the data, which are printed in any case",
     )
+    add_geometry(parser)
     add_exports(parser)
     add_cohort(parser)
     add_data(parser)
@@ -84,6 +86,7 @@ def run(args: argparse.Namespace) -> int:
     inputs = expand_inputs(named)
     out = Path(args.out)
     others = [*named, *_list_file(args), *maps_files(args), *weights_files(args.model), *template_files(args)]
+    others += geometry_files(args)
     described = [] if args.bids is None else [Path(args.bids) / DESCRIPTION_FILE]
     without = WithoutFolders.around(*inputs, *others, *described, folder=out) if args.no_paths else str
     if args.no_paths:
@@ -97,6 +100,7 @@ def run(args: argparse.Namespace) -> int:
         device=device,
         batch_size=args.batch_size,
         progress=True,
+        reading=chosen_reading(args),
     )
     with usage():
         names = check_outputs(inputs, out, others, folders=not args.no_paths)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any, final
 
 import numpy as np
@@ -36,6 +38,12 @@ class ZeroFilled(Reconstructor):
     ) -> Tensor | None:
         """Return `|A^H d|`: the method is linear, so that this is the change itself."""
         return norm(operator.adjoint(change))
+
+    def response(
+        self, operator: LinearOperator, conditioning: Conditioning | None, image: Tensor, kspace: Tensor
+    ) -> Callable[[Tensor], Solution]:
+        """Return the method itself, which is linear."""
+        return partial(self, operator=operator)
 
     def _solve(
         self,
@@ -89,6 +97,12 @@ class CGSense(Reconstructor):
         """Return `min(|d| / (2 sqrt(mu)), |A^H d| / mu)`."""
         ratio = norm(change).new_full((len(change),), 1 / self.regularisation)
         return data_robustness_bound(ratio, operator, change)
+
+    def response(
+        self, operator: LinearOperator, conditioning: Conditioning | None, image: Tensor, kspace: Tensor
+    ) -> Callable[[Tensor], Solution]:
+        """Return the method itself, which is linear."""
+        return partial(self, operator=operator)
 
     def _solve(
         self,

@@ -125,7 +125,7 @@ def reconstruct_one(item: Item, model: Reconstructor, recipe: Recipe) -> Reconst
 
     Raises UnreadableInput, OSError, and what a model raises.
     """
-    scan = read_scan(item.path)
+    scan = read_scan(item.path, recipe.settings.reading)
     if not recipe.folders:
         scan = scan.renamed(Path(item.path.name))
     if recipe.out is not None:
