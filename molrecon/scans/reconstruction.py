@@ -19,13 +19,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from molrecon.io import RawVolume
+from molrecon.io import RawVolume, center_crop
 from molrecon.io.geometry import Geometry
 from molrecon.reconstructors.base import Reconstructor, evaluating
 from molrecon.reconstructors.certificate import Certificate
 from molrecon.reconstructors.defaults import DEFAULT_BATCH_SIZE
 from molrecon.scans.data_checks import SliceChecks, check_slice
 from molrecon.scans.data_warnings import DataWarning, noise_warnings, remark_warnings, slice_warnings
+from molrecon.scans.parts.noise_maps import NoiseMaps, noise_maps
+from molrecon.scans.parts.wanted import PLAIN, Parts
 from molrecon.scans.preparation import PreparedVolume, prepare
 from molrecon.scans.progress import progress_bar
 from molrecon.solvers.solution import Kind, Solution
@@ -91,6 +93,9 @@ class Reconstruction:
             whole volume first, then slice by slice.
         geometry: where the voxels are in the patient, or None.
         time_step: of a series, seconds from frame to frame; None where it is unknown.
+        complex_image: complex64 of the shape of the image, which is its magnitude; the phase is relative to that of the
+            coil maps, and of several sets that of the first. None where it was not asked for.
+        noise: standard deviation and amplification, of the shape of the image each, see `NoiseMaps`; None likewise.
     """
 
     image: np.ndarray
@@ -112,6 +117,8 @@ class Reconstruction:
     warnings: list[DataWarning] = field(default_factory=list)
     geometry: Geometry | None = None
     time_step: float | None = None
+    complex_image: np.ndarray | None = None
+    noise: tuple[np.ndarray, np.ndarray] | None = None
 
 
 def reconstruct_volume(
@@ -155,16 +162,27 @@ def reconstruct_prepared(
     device: torch.device | str = "cpu",
     batch_size: int = DEFAULT_BATCH_SIZE,
     progress: bool = False,
+    parts: Parts = PLAIN,
 ) -> Reconstruction:
-    """Do the second half of `reconstruct_volume`, for callers that use the prepared volume for more than this."""
+    """Do the second half of `reconstruct_volume`, for callers that use the prepared volume for more than this.
+
+    `parts` says what is wanted beside the magnitude. Raises ValueError for noise maps of a method whose derivative is
+    not known (`Reconstructor.response`).
+    """
     start = time.perf_counter()
     prepared = prepared if model.takes_sets else prepared.first_set()
     with evaluating(on_device(model, device)) as working:
         scales: list[Tensor] = []
+        noises: list[NoiseMaps] = []
 
         def method(kspace: Tensor, A: Sense | SoftSense) -> Solution:
             known = working.condition(kspace, A, prepared.noise_level)
             solution: Solution = working(kspace, A, prepared.noise_level, conditioning=known, solver=solver)
+            if parts.noise_probes is not None:
+                done = sum(map(len, scales))
+                seeds = range(done, done + len(kspace))
+                image, level = solution.value, prepared.noise_level
+                noises.append(noise_maps(working, A, kspace, level, image, known, parts.noise_probes, seeds))
             # Last, so that a batch that did not fit the memory leaves nothing: slices come in order.
             scales.append(torch.ones(len(kspace)) if known is None else known.scale.cpu())
             return solution
@@ -188,12 +206,25 @@ def reconstruct_prepared(
         scale=scale,
         certificate=certificate,
         solver=solver or model.solver,
+        complex_image=prepared.complex_image(slices.image) if parts.complex else None,
+        noise=None if parts.noise_probes is None else _delivered(prepared, noises),
         seconds=prepared.seconds + time.perf_counter() - start,
         left_out=prepared.volume.left_out,
         checks=checks,
         warnings=_warnings(prepared, checks),
         geometry=prepared.volume.geometry,
     )
+
+
+def _delivered(prepared: PreparedVolume, noises: list[NoiseMaps]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the noise maps of all slices, zero in those without data, cropped: (slices, *recon_shape) float32."""
+    slices, _, rows, cols = prepared.kspace.shape
+    whole = np.zeros((2, slices, rows, cols), np.float32)
+    for number, name in enumerate(("deviation", "amplification")):
+        if noises:
+            whole[number, ~prepared.empty] = torch.cat([getattr(one, name).cpu() for one in noises]).numpy()
+    deviation, amplification = np.ascontiguousarray(center_crop(whole, prepared.volume.recon_shape))
+    return deviation, amplification
 
 
 def on_device(model: Reconstructor, device: torch.device | str) -> Reconstructor:

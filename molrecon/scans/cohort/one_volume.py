@@ -64,7 +64,8 @@ class Recipe:
 
     def outputs_sha256(self, item: Item) -> str:
         """Return the hash of all but input and weights that the outputs of an item depend on."""
-        return self.exports.settings_sha256(item.name, self.settings_sha256)
+        exported = self.exports.settings_sha256(item.name, self.settings_sha256)
+        return self.settings.parts.outputs_sha256(exported)
 
     @property
     def shown_source(self) -> ModelSource:
@@ -133,7 +134,9 @@ def reconstruct_one(item: Item, model: Reconstructor, recipe: Recipe) -> Reconst
     found = reconstruct_scan(scan, model, recipe.settings)
     if recipe.out is not None:
         _export(item, recipe, found)  # first: where the sidecar is, everything else is there too
-        write_scan(recipe.out, item.name, found, recipe.shown_source, recipe.outputs_sha256(item))
+        write_scan(
+            recipe.out, item.name, found, recipe.shown_source, recipe.outputs_sha256(item), recipe.settings.parts
+        )
     return joined([one.result for one in found])
 
 
