@@ -24,8 +24,9 @@ from molrecon.io.geometry import Geometry
 from molrecon.reconstructors.base import Reconstructor, evaluating
 from molrecon.reconstructors.certificate import Certificate
 from molrecon.reconstructors.defaults import DEFAULT_BATCH_SIZE
+from molrecon.reconstructors.learned import LearnedReconstructor
 from molrecon.scans.data_checks import SliceChecks, check_slice
-from molrecon.scans.data_warnings import DataWarning, noise_warnings, remark_warnings, slice_warnings
+from molrecon.scans.data_warnings import DataWarning, noise_warnings, remark_warnings, slice_warnings, training_warnings
 from molrecon.scans.parts.noise_maps import NoiseMaps, noise_maps
 from molrecon.scans.parts.wanted import PLAIN, Parts
 from molrecon.scans.preparation import PreparedVolume, prepare
@@ -190,6 +191,7 @@ def reconstruct_prepared(
         slices = solve_slices(method, prepared, device=device, batch_size=batch_size, progress=progress)
         checks = _checks(prepared, slices.image, torch.device(device))
         scale, certificate = np.ones(len(prepared.empty)), working.certificate()
+        learned = isinstance(working, LearnedReconstructor)
         if scales:
             scale[~prepared.empty] = torch.cat(scales).double().numpy()
     return Reconstruction(
@@ -211,7 +213,7 @@ def reconstruct_prepared(
         seconds=prepared.seconds + time.perf_counter() - start,
         left_out=prepared.volume.left_out,
         checks=checks,
-        warnings=_warnings(prepared, checks),
+        warnings=_warnings(prepared, checks, _training(prepared, scale, parts) if learned else []),
         geometry=prepared.volume.geometry,
     )
 
@@ -246,12 +248,18 @@ def _checks(prepared: PreparedVolume, image: Tensor, device: torch.device) -> li
     return checks
 
 
-def _warnings(prepared: PreparedVolume, checks: list[SliceChecks]) -> list[DataWarning]:
+def _training(prepared: PreparedVolume, scale: np.ndarray, parts: Parts) -> list[DataWarning]:
+    relative = float((prepared.noise_level / scale[~prepared.empty]).max(initial=0.0))
+    return training_warnings(prepared.volume, relative, sets=prepared.sets, phase=parts.complex)
+
+
+def _warnings(prepared: PreparedVolume, checks: list[SliceChecks], of_training: list[DataWarning]) -> list[DataWarning]:
     given = prepared.maps_source.method == "given"
     rounding = torch.finfo(torch.float32).eps * float(np.abs(prepared.volume.kspace).max())
     return [
         *remark_warnings(prepared.volume),
         *noise_warnings(prepared.noise_level, prepared.noise_estimates, prepared.noise_estimated, rounding),
+        *of_training,
         *(warning for k, one in enumerate(checks) for warning in slice_warnings(k, one, given)),
     ]
 
