@@ -64,6 +64,8 @@ def test_they_are_listed_with_the_image(out: Path) -> None:
     listed = {Path(path).name for path in volume["outputs"]}
     assert {f"head{suffix}" for suffix in suffixes} <= listed
     assert {path.name for path in out.glob("head*")} == listed
+    page = (out / "head.html").read_text()
+    assert "noise in the image" in page and "g-factor" in page and "part-phase.nii.gz" in page
 
 
 def test_kept_maps_give_the_same_image_again(scan: Path, out: Path, tmp_path: Path) -> None:
