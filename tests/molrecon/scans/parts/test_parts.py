@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import h5py
@@ -102,6 +105,27 @@ def test_a_run_that_asks_for_less_leaves_nothing_behind_and_for_more_does_it_aga
     assert (tmp_path / "head_part-phase.nii.gz").exists()
     assert main(command) == 0
     assert not (tmp_path / "head_part-phase.nii.gz").exists()
+
+
+def test_a_bids_data_set_gets_the_phase_too(scan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, bids = tmp_path / "out", tmp_path / "bids"
+    options = ["--bids", str(bids), "--subject", "01", "--suffix", "T2w", "--output", "phase", "--resume"]
+    command = ["reconstruct", str(scan), "--out", str(out), "--model", "zero-filled", *options]
+    assert main(command) == 0
+    stem = "sub-01/anat/sub-01_rec-molrecon_part-phase_T2w"
+    assert np.array_equal(values(bids / f"{stem}.nii.gz"), values(out / "head_part-phase.nii.gz"))
+    assert json.loads((bids / f"{stem}.json").read_text())["Units"] == "rad"
+    (volume,) = json.loads((out / "manifest.json").read_text())["volumes"]
+    assert any(path.endswith(f"{stem}.nii.gz") for path in volume["outputs"])
+    validator = shutil.which("bids-validator-deno", path=str(Path(sys.executable).parent))
+    if validator is not None:
+        done = subprocess.run([validator, "--json", bids], capture_output=True, text=True, check=False)
+        issues = json.loads(done.stdout)["issues"]["issues"]
+        assert [issue for issue in issues if issue["severity"] == "error"] == []
+    (bids / f"{stem}.nii.gz").unlink()
+    capsys.readouterr()
+    assert main(command) == 0
+    assert (bids / f"{stem}.nii.gz").exists() and "kept" not in capsys.readouterr().out
 
 
 def test_a_part_does_not_replace_an_input(scan: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
