@@ -123,6 +123,27 @@ class PreparedVolume:
             full = torch.stack([torch.linalg.vector_norm((maps * x[:, None]).sum(0), dim=0) for maps, x in pairs])
         return np.ascontiguousarray(center_crop(full.numpy().astype(np.float32), self.volume.recon_shape))
 
+    def complex_image(self, image: Tensor) -> np.ndarray:
+        """Return the image with the magnitude that is delivered and its own phase; (slices, *recon_shape) complex64.
+
+        Args:
+            image: of all slices, as for `magnitude`; of several sets the phase is that of the first.
+        """
+        first = image if self.sets == 1 else image[:, 0]
+        phase = center_crop(torch.angle(first).numpy(), self.volume.recon_shape)
+        return np.asarray(self.magnitude(image) * np.exp(1j * phase), np.complex64)
+
+
+def unmixed_maps(prepared: PreparedVolume) -> np.ndarray:
+    """Return the coil maps as `prepare` takes them: (slices, coil, rows, cols) complex64, or with the sets after the
+    slices where there are several. Those of whitened coils are turned back into those of the coils themselves.
+    """
+    maps, mixing = prepared.sensitivity_maps, _whitening(prepared.volume)[0]
+    if mixing is not None:
+        back = torch.linalg.inv(mixing.to(torch.complex128)).to(maps.dtype)
+        maps = mix_coils(back, maps.flatten(0, 1)).unflatten(0, maps.shape[:2])
+    return np.ascontiguousarray((maps[:, 0] if prepared.sets == 1 else maps).numpy())
+
 
 def prepare(
     volume: RawVolume,

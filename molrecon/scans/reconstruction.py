@@ -19,13 +19,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from molrecon.io import RawVolume
+from molrecon.io import RawVolume, center_crop
 from molrecon.io.geometry import Geometry
 from molrecon.reconstructors.base import Reconstructor, evaluating
 from molrecon.reconstructors.certificate import Certificate
 from molrecon.reconstructors.defaults import DEFAULT_BATCH_SIZE
+from molrecon.reconstructors.learned import LearnedReconstructor
 from molrecon.scans.data_checks import SliceChecks, check_slice
-from molrecon.scans.data_warnings import DataWarning, noise_warnings, remark_warnings, slice_warnings
+from molrecon.scans.data_warnings import DataWarning, noise_warnings, remark_warnings, slice_warnings, training_warnings
+from molrecon.scans.parts.noise_maps import NoiseMaps, noise_maps
+from molrecon.scans.parts.wanted import PLAIN, Parts
 from molrecon.scans.preparation import PreparedVolume, prepare
 from molrecon.scans.progress import progress_bar
 from molrecon.solvers.solution import Kind, Solution
@@ -96,6 +99,9 @@ class Reconstruction:
         last_residual: (slices, rows, cols) float32, magnitude of `Solution.last_residual`, in the units of the image:
             what is left of the method's equation, pixel by pixel, and no map of the error. Of a series that of its
             first frame. None where it was not asked for, or the method has none.
+        complex_image: complex64 of the shape of the image, which is its magnitude; the phase is relative to that of the
+            coil maps, and of several sets that of the first. None where it was not asked for.
+        noise: standard deviation and amplification, of the shape of the image each, see `NoiseMaps`; None likewise.
     """
 
     image: np.ndarray
@@ -118,6 +124,8 @@ class Reconstruction:
     geometry: Geometry | None = None
     time_step: float | None = None
     last_residual: np.ndarray | None = None
+    complex_image: np.ndarray | None = None
+    noise: tuple[np.ndarray, np.ndarray] | None = None
 
 
 def reconstruct_volume(
@@ -162,10 +170,12 @@ def reconstruct_prepared(
     batch_size: int = DEFAULT_BATCH_SIZE,
     progress: bool = False,
     keep_residual: bool = False,
+    parts: Parts = PLAIN,
 ) -> Reconstruction:
     """Do the second half of `reconstruct_volume`, for callers that use the prepared volume for more than this.
 
-    With `keep_residual` the result has its `last_residual`, for a page.
+    With `keep_residual` the result has its `last_residual`, for a page. `parts` says what else is wanted beside the
+    magnitude. Raises ValueError for noise maps of a method whose derivative is not known (`Reconstructor.response`).
     """
     start = time.perf_counter()
     solver = solver or model.solver
@@ -173,10 +183,16 @@ def reconstruct_prepared(
     prepared = prepared if model.takes_sets else prepared.first_set()
     with evaluating(on_device(model, device)) as working:
         scales: list[Tensor] = []
+        noises: list[NoiseMaps] = []
 
         def method(kspace: Tensor, A: Sense | SoftSense) -> Solution:
             known = working.condition(kspace, A, prepared.noise_level)
             solution: Solution = working(kspace, A, prepared.noise_level, conditioning=known, solver=called_with)
+            if parts.noise_probes is not None:
+                done = sum(map(len, scales))
+                seeds = range(done, done + len(kspace))
+                image, level = solution.value, prepared.noise_level
+                noises.append(noise_maps(working, A, kspace, level, image, known, parts.noise_probes, seeds))
             # Last, so that a batch that did not fit the memory leaves nothing: slices come in order.
             scales.append(torch.ones(len(kspace)) if known is None else known.scale.cpu())
             return solution
@@ -184,6 +200,7 @@ def reconstruct_prepared(
         slices = solve_slices(method, prepared, device=device, batch_size=batch_size, progress=progress)
         checks = _checks(prepared, slices.image, torch.device(device))
         scale, certificate = np.ones(len(prepared.empty)), working.certificate()
+        learned = isinstance(working, LearnedReconstructor)
         if scales:
             scale[~prepared.empty] = torch.cat(scales).double().numpy()
     return Reconstruction(
@@ -200,13 +217,26 @@ def reconstruct_prepared(
         scale=scale,
         certificate=certificate,
         solver=solver,
+        complex_image=prepared.complex_image(slices.image) if parts.complex else None,
+        noise=None if parts.noise_probes is None else _delivered(prepared, noises),
         seconds=prepared.seconds + time.perf_counter() - start,
         left_out=prepared.volume.left_out,
         checks=checks,
-        warnings=_warnings(prepared, checks),
+        warnings=_warnings(prepared, checks, _training(prepared, scale, parts) if learned else []),
         geometry=prepared.volume.geometry,
         last_residual=None if slices.last_residual is None else prepared.magnitude(slices.last_residual),
     )
+
+
+def _delivered(prepared: PreparedVolume, noises: list[NoiseMaps]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the noise maps of all slices, zero in those without data, cropped: (slices, *recon_shape) float32."""
+    slices, _, rows, cols = prepared.kspace.shape
+    whole = np.zeros((2, slices, rows, cols), np.float32)
+    for number, name in enumerate(("deviation", "amplification")):
+        if noises:
+            whole[number, ~prepared.empty] = torch.cat([getattr(one, name).cpu() for one in noises]).numpy()
+    deviation, amplification = np.ascontiguousarray(center_crop(whole, prepared.volume.recon_shape))
+    return deviation, amplification
 
 
 def on_device(model: Reconstructor, device: torch.device | str) -> Reconstructor:
@@ -228,12 +258,18 @@ def _checks(prepared: PreparedVolume, image: Tensor, device: torch.device) -> li
     return checks
 
 
-def _warnings(prepared: PreparedVolume, checks: list[SliceChecks]) -> list[DataWarning]:
+def _training(prepared: PreparedVolume, scale: np.ndarray, parts: Parts) -> list[DataWarning]:
+    relative = float((prepared.noise_level / scale[~prepared.empty]).max(initial=0.0))
+    return training_warnings(prepared.volume, relative, sets=prepared.sets, phase=parts.complex)
+
+
+def _warnings(prepared: PreparedVolume, checks: list[SliceChecks], of_training: list[DataWarning]) -> list[DataWarning]:
     given = prepared.maps_source.method == "given"
     rounding = torch.finfo(torch.float32).eps * float(np.abs(prepared.volume.kspace).max())
     return [
         *remark_warnings(prepared.volume),
         *noise_warnings(prepared.noise_level, prepared.noise_estimates, prepared.noise_estimated, rounding),
+        *of_training,
         *(warning for k, one in enumerate(checks) for warning in slice_warnings(k, one, given)),
     ]
 

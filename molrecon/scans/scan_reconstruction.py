@@ -11,6 +11,7 @@ from typing import Any, final
 from molrecon.io import Frame
 from molrecon.reconstructors.base import Reconstructor
 from molrecon.scans.outputs import output_paths, write_outputs
+from molrecon.scans.parts.wanted import PLAIN, Parts
 from molrecon.scans.preparation import PreparedVolume, prepare
 from molrecon.scans.reconstruction import Reconstruction, reconstruct_prepared
 from molrecon.scans.scan import Scan, Series
@@ -70,6 +71,7 @@ def write_scan(
     found: Sequence[SeriesReconstruction],
     source: ModelSource,
     settings_sha256: str,
+    parts: Parts = PLAIN,
 ) -> list[Path]:
     """Write the files of every series, and return their paths; the sidecar NAME.json is the last.
 
@@ -84,7 +86,7 @@ def write_scan(
     """
     if len(found) == 1:
         only = found[0]
-        return write_outputs(folder, name, only.first, only.result, source, settings_sha256, _facts(only.series))
+        return write_outputs(folder, name, only.first, only.result, source, settings_sha256, _facts(only.series), parts)
     names = [f"{name}_{one.series.entities}" for one in found]
     sidecar = output_paths(folder, name)[-1]
     for own in names:
@@ -93,7 +95,7 @@ def write_scan(
     written: list[Path] = []
     for own, one in zip(names, found, strict=True):
         facts = _facts(one.series)
-        written += write_outputs(folder, own, one.first, one.result, source, settings_sha256, facts)
+        written += write_outputs(folder, own, one.first, one.result, source, settings_sha256, facts, parts)
     whole = joined([one.result for one in found])
     described = describe(found[0].first, whole, source)
     described["image"] = [{"entities": one.series.entities, "shape": list(one.result.image.shape)} for one in found]
@@ -142,6 +144,7 @@ def _solve(
         batch_size=settings.batch_size,
         progress=settings.progress,
         keep_residual=keep_residual,
+        parts=settings.parts,
     )
 
 

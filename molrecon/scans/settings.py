@@ -13,6 +13,7 @@ import torch
 
 from molrecon.reconstructors.base import Reconstructor
 from molrecon.reconstructors.defaults import DEFAULT_BATCH_SIZE
+from molrecon.scans.parts.wanted import PLAIN, Parts
 from molrecon.scans.scan import Reading
 from molrecon.scans.sidecar import plain, versions
 from molrecon.solvers.solver_settings import SolverSettings
@@ -32,6 +33,7 @@ class Settings:
     batch_size: int = DEFAULT_BATCH_SIZE
     progress: bool = False
     reading: Reading = field(default_factory=Reading)
+    parts: Parts = PLAIN
 
     def sha256(self, model: Reconstructor) -> str:
         """Return the hash of all that shapes the image besides the input and the weights, in hexadecimal.

@@ -139,6 +139,7 @@ def _facts(prepared: PreparedVolume, result: Reconstruction, sidecar: Mapping[st
         ("voxel size", "unknown" if size is None else " x ".join(f"{mm:.4g}" for mm in size) + " mm"),
         ("coil maps", prepared.maps_source.method),
         ("noise level", f"{result.noise_level:.3g} ({'estimated' if prepared.noise_estimated else 'given'})"),
+        ("place", _place(result)),
         ("method", f"{result.method}, model {PurePath(sidecar['model']['name'].replace(chr(92), '/')).name}"),
         ("input sha256", str(sidecar["input"]["sha256"])),
         ("weights sha256", str(sidecar["model"]["weights_sha256"] or "none")),
@@ -147,4 +148,24 @@ def _facts(prepared: PreparedVolume, result: Reconstruction, sidecar: Mapping[st
         ("finished", str(sidecar["finished"])),
         ("time", f"{result.seconds:.1f} s"),
     ]
+    if result.noise is not None:
+        facts.insert(5, ("noise in the image", _noise(result.image, *result.noise)))
+    if "parts" in sidecar:
+        facts.append(("files beside", ", ".join(sidecar["parts"]["files"])))
     return facts
+
+
+def _place(result: Reconstruction) -> str:
+    if result.geometry is None:
+        return "unknown"
+    borrowed = result.geometry.borrowed_from
+    return "from the scanner" if borrowed is None else f"borrowed from {borrowed}"
+
+
+def _noise(image: np.ndarray, deviation: np.ndarray, amplification: np.ndarray) -> str:
+    """Return the medians over the pixels brighter than a tenth of the brightest."""
+    inside = image > 0.1 * image.max()
+    if not inside.any():
+        return "none"
+    share = float(np.median(deviation[inside] / image[inside]))
+    return f"{100 * share:.2g} % of the magnitude, g-factor {float(np.median(amplification[inside])):.2g} (medians)"
