@@ -24,15 +24,23 @@ from molrecon.io.geometry import Geometry
 from molrecon.reconstructors.base import Reconstructor, evaluating
 from molrecon.reconstructors.certificate import Certificate
 from molrecon.reconstructors.defaults import DEFAULT_BATCH_SIZE
+from molrecon.reconstructors.learned import LearnedReconstructor
 from molrecon.scans.data_checks import SliceChecks, check_slice
 from molrecon.scans.data_warnings import DataWarning, noise_warnings, remark_warnings, slice_warnings
-from molrecon.scans.preparation import PreparedVolume, prepare
+from molrecon.scans.preparation import PreparedVolume
 from molrecon.scans.progress import progress_bar
+from molrecon.scans.trajectories.checks import check_samples
+from molrecon.scans.trajectories.preparation import prepare_volume
 from molrecon.solvers.solution import Kind, Solution
 from molrecon.solvers.solver_settings import SolverSettings
-from operators import Sense, SoftSense
+from operators import Sense, SoftSense, WeightedSense
 
-Method = Callable[[Tensor, Sense | SoftSense], Solution]
+Method = Callable[[Tensor, Sense | SoftSense | WeightedSense], Solution]
+
+UNTRAINED = (
+    "the model was trained on samples of the grid, and not on trajectories: its certificate and bound hold, and its"
+    " weights have not been shown such scans"
+)
 
 
 @final
@@ -143,7 +151,7 @@ def reconstruct_volume(
     Raises:
         ValueError: maps that do not fit, a calibration region too small for ESPIRiT, a batch size below 1.
     """
-    prepared = prepare(volume, maps, noise_level, device, progress, map_sets=map_sets)
+    prepared = prepare_volume(volume, maps, noise_level, device, progress, map_sets=map_sets)
     return reconstruct_prepared(prepared, model, solver=solver, device=device, batch_size=batch_size, progress=progress)
 
 
@@ -162,7 +170,7 @@ def reconstruct_prepared(
     with evaluating(on_device(model, device)) as working:
         scales: list[Tensor] = []
 
-        def method(kspace: Tensor, A: Sense | SoftSense) -> Solution:
+        def method(kspace: Tensor, A: Sense | SoftSense | WeightedSense) -> Solution:
             known = working.condition(kspace, A, prepared.noise_level)
             solution: Solution = working(kspace, A, prepared.noise_level, conditioning=known, solver=solver)
             # Last, so that a batch that did not fit the memory leaves nothing: slices come in order.
@@ -191,7 +199,7 @@ def reconstruct_prepared(
         seconds=prepared.seconds + time.perf_counter() - start,
         left_out=prepared.volume.left_out,
         checks=checks,
-        warnings=_warnings(prepared, checks),
+        warnings=_untrained(prepared, model) + _warnings(prepared, checks),
         geometry=prepared.volume.geometry,
     )
 
@@ -211,8 +219,18 @@ def _checks(prepared: PreparedVolume, image: Tensor, device: torch.device) -> li
     checks = [SliceChecks()] * len(image)
     for k in map(int, np.flatnonzero(~prepared.empty)):
         kspace, operator = prepared.kspace[[k]].to(device), prepared.operator([k]).to(device)
-        checks[k] = check_slice(kspace, operator, prepared.noise_level, image[[k]].to(device))
+        if isinstance(operator, WeightedSense):
+            effective = 0.0 if prepared.trajectory is None else prepared.trajectory.effective_samples(k)
+            checks[k] = check_samples(kspace, operator, prepared.noise_level, image[[k]].to(device), effective)
+        else:
+            checks[k] = check_slice(kspace, operator, prepared.noise_level, image[[k]].to(device))
     return checks
+
+
+def _untrained(prepared: PreparedVolume, model: Reconstructor) -> list[DataWarning]:
+    """Return a warning where a learned model meets a kind of scan that it was not trained for."""
+    met = prepared.trajectory is not None and isinstance(model, LearnedReconstructor)
+    return [DataWarning(None, "trajectory", None, None, UNTRAINED)] if met else []
 
 
 def _warnings(prepared: PreparedVolume, checks: list[SliceChecks]) -> list[DataWarning]:
@@ -245,7 +263,7 @@ def solve_slices(
     start = time.perf_counter()
     n_slices = prepared.kspace.shape[0]
     sets = () if prepared.sets == 1 else (prepared.sets,)
-    image = prepared.kspace.new_zeros(n_slices, *sets, *prepared.kspace.shape[-2:])
+    image = prepared.kspace.new_zeros(n_slices, *sets, *prepared.sensitivity_maps.shape[-2:])
     error_bound, converged = np.zeros(n_slices), np.ones(n_slices, dtype=bool)
     n_steps, residuals = np.zeros(n_slices, dtype=np.int64), [np.zeros(0)] * n_slices
     kind: Kind = "none"

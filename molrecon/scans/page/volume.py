@@ -10,7 +10,7 @@ from typing import Any, final
 import numpy as np
 import torch
 
-from molrecon.io import center_crop
+from molrecon.io import RawVolume, center_crop
 from molrecon.reconstructors.classical import ZeroFilled
 from molrecon.scans.data_warnings import DataWarning
 from molrecon.scans.page.curves import draw_curves
@@ -51,7 +51,7 @@ def volume_page(name: str, prepared: PreparedVolume, result: Reconstruction, sid
         "tol": None if result.solver is None else result.solver.tol,
         "slices": _slice_rows(result),
         "warnings": _grouped(result.warnings),
-        "mask": _mask(prepared.volume.sampling_mask, sidecar["sampling"]),
+        "mask": _sampling(prepared.volume, sidecar["sampling"]),
         "facts": _facts(prepared, result, sidecar),
     }
     data = {
@@ -70,7 +70,7 @@ def make_views(prepared: PreparedVolume, result: Reconstruction) -> list[View]:
     white = white_level(image)
     zero_filled = _zero_filled(prepared)
     reference, kind = prepared.volume.reference, prepared.volume.reference_kind or "given"
-    maps = np.abs(prepared.sensitivity_maps.numpy()).reshape(len(image), -1, *prepared.kspace.shape[-2:])
+    maps = np.abs(prepared.sensitivity_maps.numpy()).reshape(len(image), -1, *prepared.sensitivity_maps.shape[-2:])
     grid = mosaic(center_crop(maps, prepared.volume.recon_shape), MAPS_WIDTH)
     sides = [
         _Side("zero-filled", "Zero-filled", "the measured samples alone", zero_filled, 0, white, "intensity"),
@@ -202,6 +202,20 @@ def _found(found: list[DataWarning]) -> str:
     limit = found[0].threshold
     shown = f"{max(values):.3g}" + (" at worst" if len(values) > 1 else "")
     return shown if limit is None else f"{shown}, at most {limit:.3g} is sound"
+
+
+def _sampling(volume: RawVolume, sampling: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the picture of what was measured, and its caption; of a trajectory the points of the grid it passes."""
+    if volume.trajectory is None or volume.grid is None:
+        return _mask(volume.sampling_mask, sampling)
+    passed = np.zeros(volume.grid, bool)
+    half = np.array(volume.grid) // 2
+    rows, cols = (
+        np.clip(np.rint(volume.trajectory[0]).astype(int) + half, 0, np.array(volume.grid) - 1).reshape(-1, 2).T
+    )
+    passed[rows, cols] = True
+    text = f"{sampling['readouts']} readouts of {sampling['samples']} samples, {sampling['kind']}"
+    return {"uri": png_uri(passed), "text": text, "by_rows": True, "lines": len(passed)}
 
 
 def _mask(mask: np.ndarray, sampling: Mapping[str, Any]) -> dict[str, Any]:
