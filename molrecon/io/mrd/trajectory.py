@@ -14,7 +14,7 @@ from molrecon.io.volume import RawVolume, UnreadableInput, check_kspace
 
 TRAJECTORIES = ("radial", "goldenangle", "spiral", "other")  # of the header, that bring their coordinates
 HALF = 0.51  # of the encoded matrix: what a coordinate may reach, with a little for how it was computed
-SMALLEST_REACH = 1 / 8  # of the matrix: coordinates that reach less than this are in neither unit
+SMALLEST_REACH = 1 / 4  # of the matrix: coordinates that reach less than this are in neither unit
 
 
 def make_trajectory_volume(
