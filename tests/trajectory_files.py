@@ -21,7 +21,7 @@ def spiral(arms: int, samples: int, matrix: int, *, pitch: float = 2.5) -> np.nd
     """Return arms that are dense in the centre and `pitch` cycles apart outside, (arms, samples, 2)."""
     share = np.linspace(0, 1, samples)
     radius = matrix / 2 * share
-    distance = 0.8 + (pitch - 0.8) * np.clip((share - 0.15) / 0.3, 0, 1)
+    distance = 0.8 + (pitch - 0.8) * np.clip((share - 0.35) / 0.3, 0, 1)
     turn = np.concatenate([[0], np.cumsum(np.diff(radius) * 2 * np.pi / (arms * distance[1:]))])
     angles = turn + 2 * np.pi * np.arange(arms)[:, None] / arms
     return radius[None, :, None] * np.stack([np.cos(angles), np.sin(angles)], -1)

@@ -46,11 +46,11 @@ def scan_file(tmp_path: Path) -> Callable[..., Path]:
         for r in range(repetitions):
             golden = repetitions > 1
             points = radial(readouts_each, MATRIX, golden=golden, first=r * readouts_each)
-            points = points if kind == "radial" else spiral(8, 400, MATRIX)
+            points = points if kind == "radial" else spiral(8, 160, MATRIX)
             for s in range(slices):
                 samples = measure((1 + s) * coil_images(), points)
                 samples = samples + noise(rng, level, *samples.shape)
                 acquisitions += readouts(samples, points / MATRIX, slice=s, repetition=r)
-        return write(tmp_path / f"{kind}.mrd", header(kind, (MATRIX, MATRIX)), acquisitions)
+        return write(tmp_path / f"{kind}-{readouts_each}.mrd", header(kind, (MATRIX, MATRIX)), acquisitions)
 
     return make

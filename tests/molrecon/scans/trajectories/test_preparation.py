@@ -31,7 +31,8 @@ def test_weighted_samples_maps_and_noise(scan_file, kind):
     assert torch.linalg.vector_norm(outside[:, seen]) < 0.05 * torch.linalg.vector_norm(truth)
     assert prepared.maps_source.method == "espirit" and prepared.sets == 1
     level = prepared.noise_level / prepared.trajectory.noise_gain
-    assert level == pytest.approx(LEVEL, rel=0.35 if kind == "spiral" else 0.1)
+    # Of the spiral it can only be too high: what the maps cannot explain is in the residual too.
+    assert 0.95 * LEVEL < level < (2 if kind == "spiral" else 1.1) * LEVEL
     assert prepared.noise_estimated
     assert (
         set(prepared.noise_estimates)
@@ -67,7 +68,7 @@ def test_a_noise_level_and_maps_that_are_given(scan_file):
     assert prepared.noise_level == pytest.approx(0.1 * prepared.trajectory.noise_gain)
     assert not prepared.noise_estimated and prepared.maps_source.method == "given"
     torch.testing.assert_close(prepared.sensitivity_maps[1, 0], torch.from_numpy(maps.astype(np.complex64)))
-    with pytest.raises(ValueError, match="expected .2 or 1, 6, 40 or 40, 40"):
+    with pytest.raises(ValueError, match=r"expected .2 or 1, 6, 40 or 40, 40"):
         prepare_volume(volume, maps[None, :, :20])
     with pytest.raises(ValueError, match="map_sets is 2"):
         prepare_volume(volume, map_sets=2)
@@ -87,7 +88,7 @@ def test_calibration_of_the_volume_comes_first(scan_file):
 
 
 def test_a_centre_that_is_not_dense_is_refused(scan_file):
-    with pytest.raises(ValueError, match="slice 0: gridded_calibration: .* measure more readouts, or give"):
+    with pytest.raises(ValueError, match=r"slice 0: gridded_calibration: .* measure more readouts, or give"):
         prepare_volume(read_volume(scan_file(readouts_each=6)))
 
 

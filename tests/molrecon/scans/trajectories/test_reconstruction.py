@@ -51,8 +51,8 @@ def test_convergence_bound_and_uniqueness(scan_file, kind):
     iterates = mol.stages(kspace, exact, conditioning=known, start=start)
     assert len(iterates) > 5
     for one in iterates:
-        error = torch.linalg.vector_norm(one.image - found.value) / torch.linalg.vector_norm(one.image)
-        assert float(error) <= float(one.error_bound) * (1 + 1e-6) + 1e-7
+        error = torch.linalg.vector_norm(one.value - found.value) / torch.linalg.vector_norm(one.value)
+        assert float(error) <= float(one.residual) * (1 + 1e-6) + 1e-7
     # The single precision operator of the scan has the same equilibrium, to within the bounds.
     single = model(1e-4)(prepared.kspace[[0]], operator, conditioning=known.in_precision(torch.complex64))
     assert bool(single.converged.all())
@@ -70,7 +70,7 @@ def test_images_of_slices_and_methods(scan_file):
         assert result.geometry is not None
     assert errors["CGSense"] < 0.12 and errors["CGSense"] < errors["ZeroFilled"] < 0.4
     checks = reconstruct_volume(volume, CGSense()).checks
-    assert all(0.8 < one.least_squares_sigmas < 1.5 for one in checks)
+    assert all(0.9 < one.least_squares_sigmas < 2 for one in checks)
 
 
 def test_what_is_said(scan_file, tmp_path):
