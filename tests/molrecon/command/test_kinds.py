@@ -9,10 +9,10 @@ import nibabel
 import numpy as np
 import pytest
 
+from examples._kinds import INSTALLED, KINDS, KnownScan
 from molrecon.command.parser import main
 from molrecon.reconstructors.defaults import DEFAULT_MODEL
 from molrecon.scans.metrics import psnr
-from tests.kinds_of_scans import INSTALLED, KINDS, KnownScan
 
 pytestmark = pytest.mark.skipif(not INSTALLED, reason="ismrmrd-tools is not installed")
 

@@ -11,9 +11,9 @@ import ismrmrd
 import numpy as np
 import pytest
 
+from examples._mrd_files import header, radial, readouts, spiral, write
 from molrecon.io import UnreadableInput, read_mrd, read_volume
 from molrecon.io.mrd import read_mrd_frames
-from tests.trajectory_files import header, radial, readouts, spiral, write
 
 MATRIX, COILS = 16, 3
 GENERATE = "ismrmrd_generate_cartesian_shepp_logan"
@@ -162,6 +162,27 @@ def test_what_is_refused(tmp_path, change, message):
     for read in (read_mrd, read_mrd_frames):
         with pytest.raises(UnreadableInput, match=message):
             read(path)
+
+
+def test_damaged_files_are_read_soundly_or_refused(tmp_path):
+    content = spokes(tmp_path).read_bytes()
+    rng = np.random.default_rng(0)
+    refused = 0
+    for number in range(150):
+        damaged = np.frombuffer(content, np.uint8).copy()
+        places = rng.integers(len(damaged), size=rng.integers(1, 200))
+        damaged[places] = rng.integers(256, size=len(places))
+        path = tmp_path / f"{number}.h5"
+        path.write_bytes(damaged.tobytes())
+        try:
+            volume = read_mrd(path)
+        except UnreadableInput:
+            refused += 1
+        else:
+            assert np.isfinite(volume.kspace.view(np.float32)).all()
+            assert volume.trajectory is None or np.isfinite(volume.trajectory).all()
+        path.unlink()
+    assert 0 < refused < 150
 
 
 def test_numbers_of_slices_that_the_file_cannot_hold(tmp_path):

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.trajectory_files import header, measure, noise, radial, readouts, spiral, write
+from examples._mrd_files import header, measure, noise, radial, readouts, spiral, write
 
 MATRIX, LEVEL = 40, 0.004
 

@@ -16,7 +16,7 @@ import h5py
 import ismrmrd
 import numpy as np
 
-from tests.trajectory_files import header, measure, noise, radial, readouts, spiral, write
+from examples._mrd_files import header, measure, noise, radial, readouts, spiral, write
 
 GENERATE = "ismrmrd_generate_cartesian_shepp_logan"
 INSTALLED = shutil.which(GENERATE) is not None
