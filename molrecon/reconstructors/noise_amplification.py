@@ -6,13 +6,14 @@ deviation = noise_deviation(model, A, kspace, noise_level, image)      # sqrt(E 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from molrecon.reconstructors.base import Reconstructor
 from molrecon.reconstructors.conditioning import Conditioning
+from molrecon.solvers.implicit import report_backward
 from operators import LinearOperator, Sense, SoftSense
 
 PROBES = 16
@@ -27,7 +28,7 @@ def noise_responses(
     *,
     conditioning: Conditioning | None = None,
     probes: int = PROBES,
-    generator: torch.Generator | None = None,
+    generator: torch.Generator | Sequence[torch.Generator] | None = None,
 ) -> Iterator[Tensor]:
     """Yield `J n` (batch, *spatial) for `probes` draws of the scan's own noise n, J the derivative of the image by b.
 
@@ -42,7 +43,7 @@ def noise_responses(
         image: x(b), as the model returned it.
         conditioning: of the scan; None: found by the model.
         probes: how many.
-        generator: of the noise; None: torch's own.
+        generator: of the noise, or one for each sample; None: torch's own.
 
     Raises:
         ValueError: a method whose derivative is not known, fewer than one probe.
@@ -59,8 +60,9 @@ def noise_responses(
     level = torch.as_tensor(noise_level, dtype=kspace.real.dtype, device=kspace.device)
     level = level.reshape(-1, *[1] * (kspace.ndim - 1))
     for _ in range(probes):
-        noise = torch.randn(kspace.shape, dtype=kspace.dtype, generator=generator, device="cpu").to(kspace.device)
-        yield respond(operator.sampling(level * noise)).value
+        solution = respond(operator.sampling(level * _noise_like(kspace, generator)))
+        report_backward(solution, None, type(model).__name__)
+        yield solution.value
 
 
 def noise_deviation(
@@ -72,7 +74,7 @@ def noise_deviation(
     *,
     conditioning: Conditioning | None = None,
     probes: int = PROBES,
-    generator: torch.Generator | None = None,
+    generator: torch.Generator | Sequence[torch.Generator] | None = None,
 ) -> Tensor:
     """Return the standard deviation of each pixel, `sqrt(E |J n|^2)` (batch, *spatial), in the units of the image.
 
@@ -94,6 +96,14 @@ def noise_deviation(
     ):
         total += response.abs().square()
     return (total / probes).sqrt()
+
+
+def _noise_like(kspace: Tensor, generator: torch.Generator | Sequence[torch.Generator] | None) -> Tensor:
+    if generator is None or isinstance(generator, torch.Generator):
+        noise = torch.randn(kspace.shape, dtype=kspace.dtype, generator=generator)
+    else:
+        noise = torch.stack([torch.randn(kspace.shape[1:], dtype=kspace.dtype, generator=one) for one in generator])
+    return noise.to(kspace.device)
 
 
 def acceleration(operator: LinearOperator) -> Tensor:

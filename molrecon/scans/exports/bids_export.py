@@ -19,6 +19,7 @@ from molrecon.io.sequence import read_sequence
 from molrecon.scans.reconstruction import Reconstruction
 from molrecon.scans.sidecar import ModelSource, plain, versions
 
+PHASE = "part-phase"
 COLUMNS = ("input", "subject", "session", "suffix", "run")
 
 
@@ -92,7 +93,7 @@ class BidsExport:
             volume: the scan, of a series in time its first frame.
             result: what is written.
             source, settings_sha256: as in the sidecar of the output.
-            entities: what tells the image from others of the same input.
+            entities: what tells the image from others of the same input; "part-phase": it is a phase in rad.
             contrast: from 0, for the echo time.
 
         Raises:
@@ -101,6 +102,8 @@ class BidsExport:
         bids = self._name(name, entities)
         unknown = math.nan if result.image.ndim == 4 else None
         content = plain(_sidecar(volume, result, source, settings_sha256, bids, contrast))
+        if PHASE in entities.split("_"):
+            content["Units"] = "rad"
         return write_bids(
             self.dataset,
             bids,

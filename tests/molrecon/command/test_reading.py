@@ -53,6 +53,7 @@ def test_a_geometry_is_borrowed_and_said_by_hash(scan, maps, placed, tmp_path, c
     place = json.loads((out / "head.json").read_text())["image"]["orientation"]
     digest = place["borrowed_from"].partition("sha256 ")[2][:64]
     assert len(digest) == 64 and "axes columns reversed" in place["borrowed_from"]
+    assert "borrowed from a NIfTI image" in (out / "head.html").read_text()
     capsys.readouterr()
     assert main([*command, "--resume"]) == 0
     assert "kept" in capsys.readouterr().out

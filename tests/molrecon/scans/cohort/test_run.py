@@ -258,3 +258,25 @@ def test_the_card_of_the_model_is_no_output(scans: list[Path], tmp_path: Path) -
     with pytest.raises(ValueError, match=r"scan\.json: would replace an input"):
         reconstruct_file(scans[0], tmp_path, str(tmp_path / "scan.safetensors"))
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_run_ends_with_a_page(scans: list[Path], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "bad.npy").write_bytes(b"\x93NUMPY\x01\0broken")
+    inputs, out = [*scans, tmp_path / "bad.npy"], tmp_path / "out"
+    reconstruct_cohort(inputs, out, network(), SOURCE, Settings())
+    page = (out / "index.html").read_text(encoding="utf-8")
+    assert "2 of 3 volumes certified; 1 unreadable" in page and "bad.npy: found" in page
+    assert 'href="./patient1_scan.html"' in page and page.count('<img src="data:image/webp') == 2
+    found = listed(out)["patient1_scan"]
+    assert found["no_paths"] is False and found["figures"]["kind"] == "certified" and found["figures"]["slices"] == 1
+    reconstruct_cohort(scans, out, network(), SOURCE, Settings(), resume=True)  # kept, with the same figures
+    assert listed(out)["patient1_scan"]["figures"] == found["figures"]
+    (out / "index.html").write_text("<title>my own</title>")
+    reconstruct_cohort(scans, out, network(), SOURCE, Settings(), resume=True)
+    assert (out / "index.html").read_text() == "<title>my own</title>"
+    assert "index.html: is there and no page of molrecon" in caplog.text
+
+
+def test_an_input_cannot_take_the_place_of_the_page(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"the page of .*Index\.h5 would take the name of index\.html"):
+        reconstruct_cohort([tmp_path / "Index.h5"], tmp_path / "out", network(), SOURCE, Settings())
