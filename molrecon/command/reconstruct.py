@@ -23,8 +23,8 @@ HELP = "scans (files or folders of files) to images with a report each"
 DESCRIPTION = (
     "Reconstruct scans. For every input NAME the folder receives NAME.nii.gz, NAME.h5 (fastMRI submission), NAME.png"
     " (quality page), NAME.html (a page to look at) and NAME.json (sidecar), records/NAME.json what became of it, and"
-    " manifest.json lists all that was ever reconstructed there. Existing files are replaced. Inputs of the same name"
-    " get their parent folder's name in front."
+    " manifest.json lists all that was ever reconstructed there, and index.html shows it. Existing files are replaced."
+    " Inputs of the same name get their parent folder's name in front."
 )
 
 
@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "inputs",
         nargs="*",
         metavar="INPUT",
-        help="fastMRI or ISMRMRD HDF5, .npy (coil, rows, cols) or (slice, coil, rows, cols), BART .cfl, or a folder",
+        help="fastMRI or ISMRMRD HDF5 (Cartesian, radial or spiral), .npy ([slice,] coil, rows, cols), BART .cfl, or a folder",
     )
     parser.add_argument(
         "--inputs-from",

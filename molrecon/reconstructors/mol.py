@@ -260,8 +260,9 @@ class MOL(LearnedReconstructor):
             return denoise(x.to(narrow)) + right_side
 
         on_step = in_units(scale, solver.on_step)
-        solution = splitting.solve(source, first, solver.tol, solver.max_steps, on_step)
+        solution = splitting.solve(source, first, solver.tol, solver.max_steps, on_step, solver.keep_residual)
         solution = solution.with_kind("certified" if self.network.certified else "estimated")
+        solution = solution.with_residual_in(scale, narrow)
         value = solution.value.to(narrow)
         if not torch.is_grad_enabled():
             return solution.with_value(value * scale)
@@ -282,7 +283,7 @@ class MOL(LearnedReconstructor):
     def _guided(self, kspace: Tensor, operator: LinearOperator, conditioning: Conditioning) -> Conditioning:
         if self.first is None:
             return conditioning
-        rough = replace(self.solver, tol=FIRST_TOL, on_backward=None, on_step=None)
+        rough = replace(self.solver, tol=FIRST_TOL, on_backward=None, on_step=None, keep_residual=False)
         image = self.first(kspace, operator, conditioning=replace(conditioning, guide=None), solver=rough).value
         return replace(conditioning, guide=guide_images(kspace, operator, conditioning, image))
 
@@ -317,6 +318,7 @@ class _Splitting:
         tol: float,
         max_steps: int,
         on_step: Callable[[Iterate], None] | None = None,
+        keep_residual: bool = False,
     ) -> Solution:
         """Return the solution x, iterated in the precision of `first`."""
         m = self.monotonicity
@@ -338,6 +340,7 @@ class _Splitting:
                 careful=partial(self.inverse, tol=careful_tol),
                 rounding=self.rounding,
                 on_step=on_step,
+                keep_residual=keep_residual,
             )
 
     def regularised(self, x: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import final
 
 import numpy as np
@@ -29,13 +29,15 @@ from molrecon.scans.data_checks import SliceChecks, check_slice
 from molrecon.scans.data_warnings import DataWarning, noise_warnings, remark_warnings, slice_warnings, training_warnings
 from molrecon.scans.parts.noise_maps import NoiseMaps, noise_maps
 from molrecon.scans.parts.wanted import PLAIN, Parts
-from molrecon.scans.preparation import PreparedVolume, prepare
+from molrecon.scans.preparation import PreparedVolume
 from molrecon.scans.progress import progress_bar
+from molrecon.scans.trajectories.checks import check_samples
+from molrecon.scans.trajectories.preparation import prepare_volume
 from molrecon.solvers.solution import Kind, Solution
 from molrecon.solvers.solver_settings import SolverSettings
-from operators import Sense, SoftSense
+from operators import Sense, SoftSense, WeightedSense
 
-Method = Callable[[Tensor, Sense | SoftSense], Solution]
+Method = Callable[[Tensor, Sense | SoftSense | WeightedSense], Solution]
 
 
 @final
@@ -51,6 +53,7 @@ class SliceSolutions:
         converged: (slices,) bool. n_steps: (slices,) int.
         kind: what the bounds rest on, see `Solution`.
         seconds: duration of the solves alone.
+        last_residual: as in `Solution`, shaped like the image; None where it was not asked for, or there is none.
 
     A slice without data is zero, converged, with bound 0 after 0 steps.
     """
@@ -62,6 +65,7 @@ class SliceSolutions:
     n_steps: np.ndarray
     kind: Kind
     seconds: float
+    last_residual: Tensor | None = None
 
 
 @final
@@ -94,6 +98,9 @@ class Reconstruction:
             whole volume first, then slice by slice.
         geometry: where the voxels are in the patient, or None.
         time_step: of a series, seconds from frame to frame; None where it is unknown.
+        last_residual: (slices, rows, cols) float32, magnitude of `Solution.last_residual`, in the units of the image:
+            what is left of the method's equation, pixel by pixel, and no map of the error. Of a series that of its
+            first frame. None where it was not asked for, or the method has none.
         complex_image: complex64 of the shape of the image, which is its magnitude; the phase is relative to that of the
             coil maps, and of several sets that of the first. None where it was not asked for.
         noise: standard deviation and amplification, of the shape of the image each, see `NoiseMaps`; None likewise.
@@ -118,6 +125,7 @@ class Reconstruction:
     warnings: list[DataWarning] = field(default_factory=list)
     geometry: Geometry | None = None
     time_step: float | None = None
+    last_residual: np.ndarray | None = None
     complex_image: np.ndarray | None = None
     noise: tuple[np.ndarray, np.ndarray] | None = None
 
@@ -151,7 +159,7 @@ def reconstruct_volume(
     Raises:
         ValueError: maps that do not fit, a calibration region too small for ESPIRiT, a batch size below 1.
     """
-    prepared = prepare(volume, maps, noise_level, device, progress, map_sets=map_sets)
+    prepared = prepare_volume(volume, maps, noise_level, device, progress, map_sets=map_sets)
     return reconstruct_prepared(prepared, model, solver=solver, device=device, batch_size=batch_size, progress=progress)
 
 
@@ -163,22 +171,25 @@ def reconstruct_prepared(
     device: torch.device | str = "cpu",
     batch_size: int = DEFAULT_BATCH_SIZE,
     progress: bool = False,
+    keep_residual: bool = False,
     parts: Parts = PLAIN,
 ) -> Reconstruction:
     """Do the second half of `reconstruct_volume`, for callers that use the prepared volume for more than this.
 
-    `parts` says what is wanted beside the magnitude. Raises ValueError for noise maps of a method whose derivative is
-    not known (`Reconstructor.response`).
+    With `keep_residual` the result has its `last_residual`, for a page. `parts` says what else is wanted beside the
+    magnitude. Raises ValueError for noise maps of a method whose derivative is not known (`Reconstructor.response`).
     """
     start = time.perf_counter()
+    solver = solver or model.solver
+    called_with = replace(solver, keep_residual=True) if solver is not None and keep_residual else solver
     prepared = prepared if model.takes_sets else prepared.first_set()
     with evaluating(on_device(model, device)) as working:
         scales: list[Tensor] = []
         noises: list[NoiseMaps] = []
 
-        def method(kspace: Tensor, A: Sense | SoftSense) -> Solution:
+        def method(kspace: Tensor, A: Sense | SoftSense | WeightedSense) -> Solution:
             known = working.condition(kspace, A, prepared.noise_level)
-            solution: Solution = working(kspace, A, prepared.noise_level, conditioning=known, solver=solver)
+            solution: Solution = working(kspace, A, prepared.noise_level, conditioning=known, solver=called_with)
             if parts.noise_probes is not None:
                 done = sum(map(len, scales))
                 seeds = range(done, done + len(kspace))
@@ -207,7 +218,7 @@ def reconstruct_prepared(
         noise_level=prepared.noise_level,
         scale=scale,
         certificate=certificate,
-        solver=solver or model.solver,
+        solver=solver,
         complex_image=prepared.complex_image(slices.image) if parts.complex else None,
         noise=None if parts.noise_probes is None else _delivered(prepared, noises),
         seconds=prepared.seconds + time.perf_counter() - start,
@@ -215,6 +226,7 @@ def reconstruct_prepared(
         checks=checks,
         warnings=_warnings(prepared, checks, _training(prepared, scale, parts) if learned else []),
         geometry=prepared.volume.geometry,
+        last_residual=None if slices.last_residual is None else prepared.magnitude(slices.last_residual),
     )
 
 
@@ -244,7 +256,11 @@ def _checks(prepared: PreparedVolume, image: Tensor, device: torch.device) -> li
     checks = [SliceChecks()] * len(image)
     for k in map(int, np.flatnonzero(~prepared.empty)):
         kspace, operator = prepared.kspace[[k]].to(device), prepared.operator([k]).to(device)
-        checks[k] = check_slice(kspace, operator, prepared.noise_level, image[[k]].to(device))
+        if isinstance(operator, WeightedSense):
+            effective = 0.0 if prepared.trajectory is None else prepared.trajectory.effective_samples(k)
+            checks[k] = check_samples(kspace, operator, prepared.noise_level, image[[k]].to(device), effective)
+        else:
+            checks[k] = check_slice(kspace, operator, prepared.noise_level, image[[k]].to(device))
     return checks
 
 
@@ -284,22 +300,27 @@ def solve_slices(
     start = time.perf_counter()
     n_slices = prepared.kspace.shape[0]
     sets = () if prepared.sets == 1 else (prepared.sets,)
-    image = prepared.kspace.new_zeros(n_slices, *sets, *prepared.kspace.shape[-2:])
+    image = prepared.kspace.new_zeros(n_slices, *sets, *prepared.sensitivity_maps.shape[-2:])
     error_bound, converged = np.zeros(n_slices), np.ones(n_slices, dtype=bool)
     n_steps, residuals = np.zeros(n_slices, dtype=np.int64), [np.zeros(0)] * n_slices
     kind: Kind = "none"
+    left: Tensor | None = None
     filled = [int(k) for k in np.flatnonzero(~prepared.empty)]
     batches = [filled[i : i + batch_size] for i in range(0, len(filled), batch_size)]
     for batch in progress_bar(batches, description, progress, unit="batch"):
         for part, solution in _solve_in_memory(method, prepared, batch, torch.device(device)):
             kind = solution.kind
             image[part] = solution.value.cpu().to(image.dtype)
+            if solution.last_residual is not None:
+                left = torch.zeros_like(image) if left is None else left
+                left[part] = solution.last_residual.cpu().to(left.dtype)
             error_bound[part] = solution.error_bound.cpu().double().numpy()
             converged[part] = solution.converged.cpu().numpy()
             n_steps[part] = solution.n_steps.cpu().numpy()
             for position, k in enumerate(part):
                 residuals[k] = solution.residuals[: n_steps[k] + 1, position].cpu().double().numpy()
-    return SliceSolutions(image, error_bound, residuals, converged, n_steps, kind, time.perf_counter() - start)
+    seconds = time.perf_counter() - start
+    return SliceSolutions(image, error_bound, residuals, converged, n_steps, kind, seconds, left)
 
 
 def _solve_in_memory(

@@ -8,16 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-from molrecon.io import Frame
+from molrecon.io import Frame, RawVolume
 from molrecon.reconstructors.base import Reconstructor
 from molrecon.scans.outputs import output_paths, write_outputs
 from molrecon.scans.parts.wanted import PLAIN, Parts
-from molrecon.scans.preparation import PreparedVolume, prepare
+from molrecon.scans.preparation import PreparedVolume
 from molrecon.scans.reconstruction import Reconstruction, reconstruct_prepared
 from molrecon.scans.scan import Scan, Series
 from molrecon.scans.series import joined
 from molrecon.scans.settings import Settings
 from molrecon.scans.sidecar import ModelSource, describe, describe_sampling, write_json
+from molrecon.scans.trajectories.preparation import prepare_volume
 
 
 @final
@@ -36,7 +37,9 @@ class SeriesReconstruction:
     result: Reconstruction
 
 
-def reconstruct_scan(scan: Scan, model: Reconstructor, settings: Settings | None = None) -> list[SeriesReconstruction]:
+def reconstruct_scan(
+    scan: Scan, model: Reconstructor, settings: Settings | None = None, *, keep_residual: bool = False
+) -> list[SeriesReconstruction]:
     """Reconstruct every image of a scan.
 
     The sensitivity maps and the noise level are found once for each encoding space, from calibration data where there
@@ -47,6 +50,7 @@ def reconstruct_scan(scan: Scan, model: Reconstructor, settings: Settings | None
         scan: from `read_scan` or `Scan.from_arrays`.
         model: any reconstructor.
         settings: everything else; None: the defaults.
+        keep_residual: the results have their `last_residual`, for a page.
 
     Raises:
         ValueError: as `reconstruct_volume`.
@@ -56,7 +60,7 @@ def reconstruct_scan(scan: Scan, model: Reconstructor, settings: Settings | None
     found = []
     for series in scan.calibrated().series():
         first = _prepare(series.frames[0], settings, shared)
-        results = [_solve(first, model, settings)]
+        results = [_solve(first, model, settings, keep_residual)]
         results += [_solve(_prepare(frame, settings, shared), model, settings) for frame in series.frames[1:]]
         found.append(SeriesReconstruction(series, first, joined(results, series.time_step)))
     return found
@@ -115,9 +119,9 @@ def _refuse_others(folder: str | Path, name: str, sha256: str) -> None:
 
 def _prepare(frame: Frame, settings: Settings, shared: dict[int, PreparedVolume]) -> PreparedVolume:
     like = shared.get(frame.encoding_space)
-    if like is not None and like.volume.kspace.shape != frame.volume.kspace.shape:
+    if like is not None and _images(like.volume) != _images(frame.volume):
         like = None
-    prepared = prepare(
+    prepared = prepare_volume(
         frame.volume,
         settings.maps,
         settings.noise_level,
@@ -130,7 +134,14 @@ def _prepare(frame: Frame, settings: Settings, shared: dict[int, PreparedVolume]
     return prepared
 
 
-def _solve(prepared: PreparedVolume, model: Reconstructor, settings: Settings) -> Reconstruction:
+def _images(volume: RawVolume) -> tuple[bool, tuple[int, int] | None, tuple[int, ...]]:
+    """Return what coil images that share their maps have in common."""
+    return volume.trajectory is None, volume.grid, volume.kspace.shape[:2]
+
+
+def _solve(
+    prepared: PreparedVolume, model: Reconstructor, settings: Settings, keep_residual: bool = False
+) -> Reconstruction:
     return reconstruct_prepared(
         prepared,
         model,
@@ -138,6 +149,7 @@ def _solve(prepared: PreparedVolume, model: Reconstructor, settings: Settings) -
         device=settings.device,
         batch_size=settings.batch_size,
         progress=settings.progress,
+        keep_residual=keep_residual,
         parts=settings.parts,
     )
 

@@ -73,6 +73,7 @@ def frame_of(result: Reconstruction, k: int) -> Reconstruction:
         checks=result.checks[part],
         warnings=warnings,
         time_step=None,
+        last_residual=result.last_residual if k == 0 else None,
         complex_image=None if result.complex_image is None else result.complex_image[k],
         noise=None if result.noise is None else (result.noise[0][k], result.noise[1][k]),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, fields
 from typing import Any, final
 
 import numpy as np
@@ -49,12 +49,15 @@ class Settings:
         except TypeError:
             described = secrets.token_hex()
         solver = self.solver or model.solver
+        iteration = None
+        if solver is not None:  # without what belongs to a call alone, such as its callbacks
+            iteration = {f.name: getattr(solver, f.name) for f in fields(solver) if f.compare}
         facts = {
             "maps": maps,
             "map_sets": self.map_sets,
             "noise_level": self.noise_level,
             "model": described,
-            "solver": None if solver is None else asdict(replace(solver, on_backward=None)),
+            "solver": iteration,
             "molrecon": versions()["molrecon"],
             **self.reading.facts(),
         }

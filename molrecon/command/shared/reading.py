@@ -52,7 +52,7 @@ def geometry_files(args: argparse.Namespace) -> list[Path]:
 
 
 def chosen_reading(args: argparse.Namespace) -> Reading:
-    """Return how the scans are read.
+    """Return how the scans are read: with the geometry of `--geometry`, else of a series that is the DICOM template.
 
     Raises:
         UsageError: axes without an image, or DICOM without pydicom. UnreadableInput: an image that cannot be used.
@@ -61,13 +61,16 @@ def chosen_reading(args: argparse.Namespace) -> Reading:
     from molrecon.io import read_placed_image
     from molrecon.scans.scan import Reading
 
-    if args.geometry is None:
+    image = args.geometry
+    if image is None and args.dicom_template is not None and Path(args.dicom_template).is_dir():
+        image = args.dicom_template
+    if image is None:
         if args.geometry_axes != "found":
             raise UsageError("reconstruct: --geometry-axes without --geometry, expected both")
         return Reading(conjugation(args))
     try:
-        return Reading(conjugation(args), read_placed_image(args.geometry), args.geometry_axes)
+        return Reading(conjugation(args), read_placed_image(image), args.geometry_axes)
     except ModuleNotFoundError:
         raise UsageError(
-            "reconstruct: --geometry of DICOM needs pydicom, expected it: pip install 'molrecon[dicom]'"
+            "reconstruct: a geometry from DICOM needs pydicom, expected it: pip install 'molrecon[dicom]'"
         ) from None

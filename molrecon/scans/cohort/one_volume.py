@@ -136,7 +136,7 @@ def reconstruct_one(item: Item, model: Reconstructor, recipe: Recipe) -> Reconst
         scan = scan.renamed(Path(item.path.name))
     if recipe.out is not None:
         recipe.exports.check(item.name, scan.frames[0].volume)
-    found = reconstruct_scan(scan, model, recipe.settings)
+    found = reconstruct_scan(scan, model, recipe.settings, keep_residual=recipe.out is not None)
     if recipe.out is not None:
         _export(item, recipe, found)  # first: where the sidecar is, everything else is there too
         write_scan(

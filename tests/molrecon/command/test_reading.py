@@ -148,3 +148,39 @@ def test_dicom_of_a_scan_without_geometry(scan, maps, placed, tmp_path):
     options = ["--geometry", str(placed), "--dicom", "enhanced"]
     assert main(["reconstruct", str(scan), "--out", str(out), *FIXED, maps, *options]) == 0
     assert pydicom.dcmread(out / "head.dcm").NumberOfFrames == 2
+
+
+def test_a_template_series_gives_identity_and_place(scan, maps, tmp_path, capsys):
+    pydicom = pytest.importorskip("pydicom")
+    from molrecon.io import read_placed_image
+    from molrecon.io.dicom import Origin, Template, write_dicom
+
+    identity = pydicom.Dataset()
+    identity.PatientName, identity.PatientID, identity.StudyInstanceUID = "Template^Patient", "T1", "1.2.3.4"
+    identity.FrameOfReferenceUID = "1.2.3.9"
+    reference = read_volume(scan).reference
+    assert reference is not None
+    exam = tmp_path / "exam"
+    made = Origin("ab" * 32, "scanner", None, "ef" * 32, "0")
+    write_dicom(exam, reference, PLACE, made, template=Template(identity))
+    out = tmp_path / "out"
+    command = ["reconstruct", str(scan), "--out", str(out), *FIXED, maps, "--dicom", "--dicom-template", str(exam)]
+    assert main(command) == 0
+    assert np.allclose(nibabel.load(out / "head.nii.gz").affine, affine_ras(PLACE), atol=1e-4)
+    ours, theirs = (read_placed_image(folder) for folder in (out / "head.dicom", exam))
+    assert np.allclose(ours.geometry.affine_lps(), theirs.geometry.affine_lps(), atol=1e-4)
+    for file in (out / "head.dicom").iterdir():
+        data = pydicom.dcmread(file)
+        assert (data.PatientName, data.PatientID, data.StudyInstanceUID) == ("Template^Patient", "T1", "1.2.3.4")
+        assert data.FrameOfReferenceUID == "1.2.3.9"
+    # One slice less, and a slice of another patient, are refused.
+    last = sorted(exam.iterdir())[-1]
+    other = pydicom.dcmread(last)
+    last.unlink()
+    capsys.readouterr()
+    assert main(command) == 4
+    assert "the image has 1 slices, expected 2" in capsys.readouterr().err
+    other.PatientID = "T2"
+    other.save_as(last)
+    assert main(command) == 3
+    assert "a folder of 2 studies or patients" in capsys.readouterr().err
