@@ -177,8 +177,11 @@ def reconstruct_prepared(
     """Do the second half of `reconstruct_volume`, for callers that use the prepared volume for more than this.
 
     With `keep_residual` the result has its `last_residual`, for a page. `parts` says what else is wanted beside the
-    magnitude. Raises ValueError for noise maps of a method whose derivative is not known (`Reconstructor.response`).
+    magnitude. Raises ValueError for noise maps of a method whose derivative is not known (`Reconstructor.response`),
+    and of samples on a trajectory.
     """
+    if parts.noise_probes is not None and prepared.trajectory is not None:
+        raise ValueError("noise map: samples on a trajectory, expected samples on the grid: their noise is not white")
     start = time.perf_counter()
     solver = solver or model.solver
     called_with = replace(solver, keep_residual=True) if solver is not None and keep_residual else solver
@@ -190,7 +193,7 @@ def reconstruct_prepared(
         def method(kspace: Tensor, A: Sense | SoftSense | WeightedSense) -> Solution:
             known = working.condition(kspace, A, prepared.noise_level)
             solution: Solution = working(kspace, A, prepared.noise_level, conditioning=known, solver=called_with)
-            if parts.noise_probes is not None:
+            if parts.noise_probes is not None and not isinstance(A, WeightedSense):
                 done = sum(map(len, scales))
                 seeds = range(done, done + len(kspace))
                 image, level = solution.value, prepared.noise_level
