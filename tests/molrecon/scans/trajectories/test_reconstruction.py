@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import torch
 
+from molrecon.guarantees.certify import certify, volume_problem
 from molrecon.io import read_volume
 from molrecon.networks import ResidualNetwork
 from molrecon.reconstructors.classical import CGSense, ZeroFilled
 from molrecon.reconstructors.mol import MOL
+from molrecon.scans.comparison import undersample
 from molrecon.scans.info import describe_scan, scan_text
 from molrecon.scans.reconstruction import reconstruct_volume
 from molrecon.scans.scan import read_scan
@@ -88,10 +90,24 @@ def test_what_is_said(scan_file, tmp_path):
     assert "16 readouts of 80 samples, radial" in page
 
 
+def test_findings_about_a_certificate_on_a_trajectory(scan_file):
+    problem = volume_problem(read_volume(scan_file()))
+    findings = certify(model(1e-5), problem)
+    assert findings.holds
+
+
+def test_a_comparison_has_nothing_to_leave_out(scan_file):
+    volume = read_volume(scan_file())
+    with pytest.raises(ValueError, match="is of a trajectory, expected samples on the grid"):
+        undersample(volume, np.ones(80, bool), 0.0, [0])
+
+
 def test_what_is_in_a_file(scan_file):
     described = describe_scan(scan_file(slices=2))
     assert described["sampling"]["kind"] == "radial" and described["calibration"]["size"] == "12 x 12"
-    assert described["odd"] == []
+    assert described["odd"] == [
+        "no packaged model was trained on trajectories; certificate and bound hold all the same"
+    ]
     assert "radial, 24 readouts of 80 samples" in scan_text(described)
     sparse = describe_scan(scan_file("radial", readouts_each=6, slices=1))
     assert any("no fully sampled centre" in sentence for sentence in sparse["odd"])
