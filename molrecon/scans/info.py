@@ -167,6 +167,8 @@ def _odd(scan: Scan) -> list[str]:
     if empty:
         found[f"{empty} of {len(first.kspace)} slices hold no data and are delivered as zeros"] = None
     rows = np.asarray(first.kspace.any(axis=(0, 1, 3)))
+    if first.trajectory is not None:
+        found["no packaged model was trained on trajectories; certificate and bound hold all the same"] = None
     if first.trajectory is None and not rows.all():
         found[f"{int((~rows).sum())} of {len(rows)} samples of each readout are zero (partial echo)"] = None
     if _calibration(scan)["size"] == "none":
