@@ -19,6 +19,7 @@ _FEWEST_LINES = 4
 _WARM_UP_ROUNDS = 4
 _MAX_ROUNDS = 8
 _SETTLED = 0.005
+_FILTERED = 0.5  # of the centre's noise level: with less at the edge, k-space was filtered
 
 
 def estimate_noise_level(
@@ -95,8 +96,8 @@ def estimate_noise_covariance(kspace: Tensor, sampling_mask: Tensor | np.ndarray
 
     Both this and the energy of the outermost measured samples can only be too high (the centre of a real scan holds
     motion and other errors that no low-rank model describes, the edge holds fine detail), so Psi is scaled down to the
-    latter where that is less. Without a fully sampled centre the outermost samples are all there is, and Psi is
-    diagonal.
+    latter where that is less (`smaller_noise_level`). Without a fully sampled centre the outermost samples are all
+    there is, and Psi is diagonal.
 
     Args:
         kspace: (batch, coil, rows, cols) complex; rows are the readout.
@@ -106,9 +107,9 @@ def estimate_noise_covariance(kspace: Tensor, sampling_mask: Tensor | np.ndarray
     Returns:
         (batch, coil, coil) complex Hermitian positive definite, in squared units of the k-space.
 
-    The noise must be white along k-space (no filter, no interpolation). Rows that are exactly zero at the edges (an
-    asymmetric echo) are left out. With a single coil the null space is owed to the empty background alone, and sigma is
-    overestimated when the object fills the field of view and is sharp.
+    The noise should be white along k-space. Where it was filtered or interpolated, sigma is that of the centre. Rows
+    that are exactly zero at the edges (an asymmetric echo) are left out. With a single coil the null space is owed to
+    the empty background alone, and sigma is overestimated when the object fills the field of view and is sharp.
 
     Raises:
         TypeError: when the k-space is not complex.
@@ -121,7 +122,7 @@ def estimate_noise_covariance(kspace: Tensor, sampling_mask: Tensor | np.ndarray
 
 
 class NoiseEstimates(NamedTuple):
-    """Two independent estimates of sigma, (batch,) each; the smaller one is that of `estimate_noise_level`.
+    """Two independent estimates of sigma, (batch,) each; `smaller_noise_level` is that of `estimate_noise_level`.
 
     Attributes:
         null_space: from the null space of the calibration region, as `estimate_noise_covariance` says; NaN where the
@@ -134,7 +135,7 @@ class NoiseEstimates(NamedTuple):
 
 
 def noise_level_estimates(kspace: Tensor, sampling_mask: Tensor | np.ndarray) -> NoiseEstimates:
-    """Return both estimates that `estimate_noise_covariance` takes the smaller one of.
+    """Return both estimates that `estimate_noise_covariance` chooses from.
 
     On sound scans they agree, or the periphery's is larger, by the fine detail that it holds. Where it is much smaller,
     k-space is not as it was measured: filtered, interpolated or padded.
@@ -149,6 +150,16 @@ def noise_level_estimates(kspace: Tensor, sampling_mask: Tensor | np.ndarray) ->
         centre.append(torch.nan if covariance is None else math.sqrt(covariance.diagonal().real.mean()))
         edge.append(math.sqrt(_peripheral_variances(scan, mask).mean()))
     return NoiseEstimates(kspace.real.new_tensor(centre), kspace.real.new_tensor(edge))
+
+
+def smaller_noise_level(estimates: NoiseEstimates) -> Tensor:
+    """Return the smaller estimate (batch,), but that of the centre where the edge has less than half of it.
+
+    Noise is as strong at the edge of k-space as in its centre, unless a filter took it away there. What remains in the
+    image is then nearly all of the centre's level, and a method that is told that of the edge fits the noise.
+    """
+    null_space, periphery = estimates
+    return torch.where(periphery < _FILTERED * null_space, null_space, torch.fmin(null_space, periphery))
 
 
 class _Grams(NamedTuple):
@@ -170,7 +181,8 @@ def _noise_covariance(scan: Tensor, sampling_mask: Tensor) -> Tensor:
     covariance = _null_space_covariance(scan, sampling_mask)
     if covariance is None:
         return torch.diag(peripheral).to(torch.complex128)
-    return covariance * (peripheral.mean() / covariance.diagonal().real.mean()).clamp_max(1)
+    centre = covariance.diagonal().real.mean().sqrt()
+    return covariance * (smaller_noise_level(NoiseEstimates(centre, peripheral.mean().sqrt())) / centre).square()
 
 
 def _null_space_covariance(scan: Tensor, sampling_mask: Tensor) -> Tensor | None:

@@ -172,8 +172,9 @@ def noise_warnings(
         ratio = max((value for value in ratios if math.isfinite(value)), default=math.nan)
         if ratio > NOISE_RATIO:
             advice = (
-                f"estimates of the noise level disagree ({listed}): k-space may have been filtered, interpolated or"
-                " padded, or hold interference; give the noise level (--noise-level)"
+                f"estimates of the noise level disagree ({listed}) and {noise_level:.3g} is used: k-space may have been"
+                " filtered, interpolated or padded, or hold interference; give the noise level (--noise-level) if you"
+                " know it"
             )
             return [DataWarning(None, "noise estimates", ratio, NOISE_RATIO, advice)]
         return []

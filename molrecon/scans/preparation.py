@@ -22,7 +22,7 @@ from operators import Sense, SoftSense, espirit, espirit_maps, map_sets_needed
 from operators.calibration import calibration_region
 from operators.compression import mix_coils
 from operators.hybrid import crop_readout
-from operators.noise import estimate_noise_level, noise_level_estimates
+from operators.noise import NoiseEstimates, estimate_noise_level, noise_level_estimates, smaller_noise_level
 from operators.prewhitening import whitening_matrix
 
 NOISE_SLICES = 16  # the noise is the same in all slices: so many, spread over the volume, tell it well enough
@@ -63,8 +63,8 @@ class PreparedVolume:
         seconds: duration of the preparation.
         noise_estimates: sigma by independent estimates, medians over some slices: "null space" of the calibration
             region, "periphery" of k-space, and "outer readout" where the object leaves room for it. Without the last,
-            the smaller one of the others is an estimated noise level. "noise scan" is what the noise readouts of the
-            file say; it is the noise level where it agrees with that of the data (`NOISE_AGREEMENT`).
+            an estimated noise level is chosen of the others, see `smaller_noise_level`. "noise scan" is what the noise
+            readouts of the file say; it is the noise level where it agrees with that of the data (`NOISE_AGREEMENT`).
         prewhitened: k-space and maps are of virtual coils with independent noise of equal level, by the noise scan.
     """
 
@@ -280,7 +280,7 @@ def _noise_level(
         estimates["noise scan"] = scanned
     if given is not None:
         return given, estimates
-    level = estimates.get("outer readout", float(torch.fmin(null_space, periphery).median()))
+    level = estimates.get("outer readout", float(smaller_noise_level(NoiseEstimates(null_space, periphery)).median()))
     if not math.isfinite(level):
         raise ValueError(f"prepare: the noise level was estimated as {level}, expected a number: give noise_level")
     if scanned is not None and max(scanned / level, level / scanned) <= NOISE_AGREEMENT:

@@ -8,6 +8,7 @@ images               which images are scanned?
 anatomy              a head of analytic tissues
 coils, fields        receive coils and their maps
 phase, contrast, noise   phase, contrast and noise of real scans
+filters              what do scanners lay over k-space?
 sampling             masks and partial Fourier
 sample, phantom      the sample scan, and a phantom, in the fastMRI format
 fastmri_file         how is a simulated scan written as a fastMRI file?

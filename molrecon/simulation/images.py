@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
 import numpy as np
-from scipy import fft, ndimage
+import torch
+from scipy import ndimage
+
+from operators import centred_fft, centred_ifft
 
 LARGEST = 320  # pixels of the longer side of an object; more detail is cut off in k-space
 SMALLEST = 64
@@ -48,7 +52,7 @@ def resampled(image: np.ndarray, shape: Sequence[int]) -> np.ndarray:
 
     Its k-space is cut off or filled with zeros. A real image is taken for a magnitude, and one is returned.
     """
-    spectrum = fft.fftshift(fft.fft2(image), (0, 1))
+    spectrum = centred_fft(torch.from_numpy(image.astype(np.complex64)), (0, 1)).numpy()
     cut = np.zeros(tuple(shape), np.complex64)
     source, target = [], []
     for n, m in zip(image.shape, shape, strict=True):
@@ -56,7 +60,7 @@ def resampled(image: np.ndarray, shape: Sequence[int]) -> np.ndarray:
         source.append(slice(n // 2 - both // 2, n // 2 - both // 2 + both))
         target.append(slice(m // 2 - both // 2, m // 2 - both // 2 + both))
     cut[tuple(target)] = spectrum[tuple(source)]
-    new = fft.ifft2(fft.ifftshift(cut, (0, 1))) * (cut.size / image.size)
+    new = centred_ifft(torch.from_numpy(cut), (0, 1)).numpy() * math.sqrt(cut.size / image.size)
     return np.asarray(new, np.complex64) if np.iscomplexobj(image) else np.abs(new).astype(np.float32)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from molrecon.simulation.contrast import augmented_contrast, bias_field, without_noise_floor
 from molrecon.simulation.fields import draw_fields
+from molrecon.simulation.filters import KSpaceFilter, draw_filter
 from molrecon.simulation.images import placed
 from molrecon.simulation.noise import complex_noise, draw_noise_level, image_noise_level
 from molrecon.simulation.phase import chemical_shift, rough_phase, smooth_phase, transplanted
@@ -36,9 +37,10 @@ class SimulatedScan:
         coil_images: (coil, rows, cols) complex64.
         sensitivity_maps: (coil, rows, cols) complex64, from the scan's own noisy calibration region.
         reference: (rows, cols) complex64, `sum_c conj(s_c) x_c`; its 99.5 % quantile of magnitudes is about 1.
-        noise_level: standard deviation of the complex noise that this scan is measured with.
+        noise_level: standard deviation of the complex noise that this scan is measured with, before any filter.
         calibration_lines: central columns that every mask of the scan samples.
         acquired: (cols,) bool, the acquired matrix where the image's grid is larger; None for all columns.
+        kspace_filter: the filter that coil images and maps have seen already, and the noise of a measurement has to.
     """
 
     coil_images: Tensor
@@ -47,6 +49,7 @@ class SimulatedScan:
     noise_level: float
     calibration_lines: int
     acquired: np.ndarray | None
+    kspace_filter: KSpaceFilter | None = None
 
 
 def with_phase(magnitude: np.ndarray, rng: np.random.Generator, residual: ResidualPhase | None = None) -> np.ndarray:
@@ -77,9 +80,9 @@ def simulate(
 
     A complex image keeps its phase and its contrast. A magnitude loses its noise floor, may get another contrast and a
     bias field, and a phase (`with_phase`). Both are placed (`images.placed`), received by 1 to 32 coils
-    (`fields.draw_fields`) and measured with noise of 0.0005 to 0.05, yet at least half of what the image was taken
-    with: less would teach that the noise of the reference is signal. The maps are ESPIRiT's, from a calibration region
-    of at most 24 x 24 samples with noise of its own.
+    (`fields.draw_fields`), sometimes filtered (`filters.draw_filter`), and measured with noise of 0.0005 to 0.05, yet
+    at least half of what the image was taken with: less would teach that the noise of the reference is signal. The maps
+    are ESPIRiT's, from a calibration region of at most 24 x 24 samples with noise of its own.
 
     Args:
         image: (rows, cols), complex64 or a float32 magnitude.
@@ -100,27 +103,45 @@ def simulate(
     if acquired is not None:
         spectrum = centred_fft(coil_images, (-1,))
         coil_images = centred_ifft(spectrum * torch.from_numpy(acquired), (-1,))
+    kspace_filter = draw_filter(rng)
+    if kspace_filter is not None:
+        coil_images = kspace_filter(coil_images)
     lines = draw_calibration_lines(x.shape[1], rng)
     combined = robust_maximum(torch.linalg.vector_norm(coil_images, dim=0))
     coil_images = coil_images / combined
     own = own / max(float(robust_maximum(torch.from_numpy(np.abs(image)))), 1e-9)
     level = max(draw_noise_level(rng), OWN_NOISE * own)
-    return _calibrated(coil_images, level, lines, acquired, rng)
+    return _calibrated(coil_images, level, lines, acquired, kspace_filter, rng)
 
 
 def _calibrated(
-    coil_images: Tensor, level: float, lines: int, acquired: np.ndarray | None, rng: np.random.Generator
+    coil_images: Tensor,
+    level: float,
+    lines: int,
+    acquired: np.ndarray | None,
+    kspace_filter: KSpaceFilter | None,
+    rng: np.random.Generator,
 ) -> SimulatedScan:
     coils, rows, cols = coil_images.shape
     if coils == 1:
         maps = torch.ones_like(coil_images)
     else:
-        noisy = centred_fft(coil_images + level * complex_noise(coil_images.shape, rng), (-2, -1))
+        noise = _measured_noise(coil_images.shape, level, kspace_filter, rng)
+        noisy = centred_fft(coil_images + noise, (-2, -1))
         height, width = min(CALIBRATION, rows), min(CALIBRATION, lines)
         top, left = rows // 2 - height // 2, cols // 2 - width // 2
         calibration = noisy[None, :, top : top + height, left : left + width]
         maps = espirit_maps(calibration, (rows, cols), noise_level=level)[0]
-    return SimulatedScan(coil_images, maps, torch.linalg.vecdot(maps, coil_images, dim=0), level, lines, acquired)
+    reference = torch.linalg.vecdot(maps, coil_images, dim=0)
+    return SimulatedScan(coil_images, maps, reference, level, lines, acquired, kspace_filter)
+
+
+def _measured_noise(
+    shape: torch.Size, level: float, kspace_filter: KSpaceFilter | None, rng: np.random.Generator
+) -> Tensor:
+    """Return the noise of coil images (coil, rows, cols)."""
+    noise = level * complex_noise(shape, rng)
+    return noise if kspace_filter is None else kspace_filter(noise)
 
 
 def strip(scan: SimulatedScan, rows: int, rng: np.random.Generator, *, margin: int = MARGIN) -> Problem:
@@ -142,7 +163,8 @@ def strip(scan: SimulatedScan, rows: int, rng: np.random.Generator, *, margin: i
     images, maps = scan.coil_images[:, part], scan.sensitivity_maps[:, part]
     mask = draw_mask((images.shape[-2], cols), scan.calibration_lines, rng, scan.acquired)
     operator = Sense(maps[None], mask)
-    noisy = images + scan.noise_level * complex_noise(images.shape, rng)
+    # Its rows being fewer, the filter of the noise is as coarse along them; it falls as fast.
+    noisy = images + _measured_noise(images.shape, scan.noise_level, scan.kspace_filter, rng)
     kspace = operator.sampling(centred_fft(noisy, (-2, -1))[None])
     level = torch.tensor([scan.noise_level])
     return Problem(kspace, operator, scan.reference[None, part], level, 0 if whole else margin)

@@ -15,7 +15,13 @@ from torch import Tensor
 
 from operators.fourier import centred_fft, centred_ifft
 from operators.masks import random_mask
-from operators.noise import estimate_noise_covariance, estimate_noise_level, noise_level_estimates
+from operators.noise import (
+    NoiseEstimates,
+    estimate_noise_covariance,
+    estimate_noise_level,
+    noise_level_estimates,
+    smaller_noise_level,
+)
 
 DATA = os.environ.get("MOLRECON_DATA")
 needs_data = pytest.mark.skipif(DATA is None, reason="MOLRECON_DATA is not set: no real images")
@@ -215,3 +221,23 @@ def test_the_smaller_of_two_estimates_is_the_noise_level() -> None:
     estimates = noise_level_estimates(kspace * mask, mask)
     assert bool(estimates.null_space.isnan().all())
     assert torch.allclose(estimates.periphery, estimate_noise_level(kspace * mask, mask))
+
+
+@pytest.mark.parametrize("sigma", [0.005, 0.02])
+def test_of_filtered_k_space_the_noise_of_the_centre_counts(sigma: float) -> None:
+    kspace, mask = scan(phantom(), sigma, 4, 0.08)
+    y, x = grid((kspace.shape[-2], kspace.shape[-1]))
+    radius = torch.hypot(y, x)
+    window = torch.where(radius < 0.5, 1.0, torch.cos((radius.clamp(max=1) - 0.5) * math.pi).square() * 0.95 + 0.05)
+    kspace = (kspace * window).to(kspace.dtype)
+    estimates = noise_level_estimates(kspace, mask)
+    assert float(estimates.periphery) < 0.3 * sigma
+    # The calibration region reaches to the filtered ends of the readout, so it holds a little less.
+    assert abs(float(estimate_noise_level(kspace, mask)) / sigma - 1) < 0.25
+
+
+def test_choice_between_two_estimates() -> None:
+    null_space = torch.tensor([1.0, 1.0, 1.0, torch.nan])
+    periphery = torch.tensor([0.1, 0.9, 30.0, 2.0])
+    chosen = smaller_noise_level(NoiseEstimates(null_space, periphery))
+    assert torch.equal(chosen, torch.tensor([1.0, 0.9, 1.0, 2.0]))
