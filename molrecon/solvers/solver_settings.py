@@ -19,6 +19,7 @@ class SolverSettings:
         tol: goal of each sample: for its relative error bound where the model has one, else for the relative residual.
         max_steps: iterations at most.
         window: Anderson differences; 0 for the plain iteration.
+        relaxation: alpha of the trial steps (MOL), whose safeguard keeps to alpha = 1.
         backward_tol, backward_max_steps: the same for the gradient's linear system.
         refine: hold image and data term in double precision around a network in single precision (MOL); turn it off for
             devices without double precision.
@@ -28,12 +29,13 @@ class SolverSettings:
             call too.
 
     Raises:
-        ValueError: goals or limits that are negative.
+        ValueError: goals or limits that are negative, a relaxation that is not positive.
     """
 
     tol: float = 1e-4
     max_steps: int = 100
     window: int = WINDOW
+    relaxation: float = 1.3
     backward_tol: float = 1e-2
     backward_max_steps: int = 100
     refine: bool = True
@@ -43,3 +45,5 @@ class SolverSettings:
     def __post_init__(self) -> None:
         if not min(self.tol, self.backward_tol) >= 0 or min(self.max_steps, self.window, self.backward_max_steps) < 0:
             raise ValueError(f"SolverSettings: got {self}, expected goals and limits of at least 0")
+        if not self.relaxation > 0:
+            raise ValueError(f"SolverSettings: relaxation is {self.relaxation}, expected a positive number")
