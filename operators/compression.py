@@ -1,4 +1,4 @@
-"""Fewer virtual coils that hold nearly all of the signal: coil compression by SVD, for how many coils, and geometric."""
+"""Fewer virtual coils that hold nearly all of the signal: coil compression by SVD, and to how many, and geometric."""
 
 from __future__ import annotations
 

@@ -48,8 +48,8 @@ class MOL(LearnedReconstructor):
     careful step, while trial steps use `eta = 0.1`. Trial steps are also longer, with a relaxation alpha above 1
     (`SolverSettings.relaxation`): `x <- x + (I / alpha + lambda A^H A)^-1 r(x)`. The I of the plain step takes the
     score's slope for 1, and over most of an image it is less. Such steps need not contract by themselves, for which the
-    safeguard is there; with those of the first equilibrium they save a tenth to a seventh of the iterations. The iteration stops on the a-posteriori bound `|x - x*| <= |r(x)| / m`, which holds for
-    every x by strong monotonicity.
+    safeguard is there; with those of the first equilibrium they save a tenth to a seventh of the iterations. The
+    iteration stops on the a-posteriori bound `|x - x*| <= |r(x)| / m`, which holds for every x by strong monotonicity.
 
     The network and the conjugate gradients work in the precision of the network. Image and data term are held in
     double precision (iterative refinement, `SolverSettings.refine`): in single precision alone the rounding of
