@@ -13,6 +13,7 @@ outputs, sidecar     which files does a reconstruction leave, and what do they s
 quality_page         one picture that shows it
 page                 NAME.html, to look at: verdict, images, convergence, warnings, hashes
 cohort, manifest     many volumes, and what became of each
+parts                phase, coil maps and noise beside the image
 exports              images as DICOM series and BIDS
 series               several reconstructed volumes as one, and one of them again
 info                 what is in a file, without reconstructing it?

@@ -11,15 +11,15 @@ import torch
 from molrecon.io import RawVolume
 from molrecon.io.volume import left_out_text
 from molrecon.reconstructors.defaults import DEFAULT_MODEL
-from molrecon.scans.scan import Scan, Series, read_scan
+from molrecon.scans.scan import Reading, Scan, Series, read_scan
 from molrecon.scans.sidecar import describe_sampling, plain
 from operators.calibration import calibration_region
 
 COUNTERS = ("encoding_space", "contrast", "set", "phase", "repetition")
 
 
-def describe_scan(path: str | Path) -> dict[str, Any]:
-    """Return what a file holds and what would become of it, as plain JSON values.
+def describe_scan(path: str | Path, reading: Reading | None = None) -> dict[str, Any]:
+    """Return what a file holds and what would become of it, as plain JSON values; `reading` says how it is read.
 
     Keys: file (its name), sha256, images (how many of each counter), kspace (slices, coils, rows, cols), image_shape,
     voxel_size_mm, geometry, sampling, calibration, noise, conjugated, left_out, outputs (of `molrecon reconstruct`),
@@ -29,7 +29,7 @@ def describe_scan(path: str | Path) -> dict[str, Any]:
     Raises:
         UnreadableInput: a file that cannot be used.
     """
-    scan = read_scan(path)
+    scan = read_scan(path, reading)
     first = scan.frames[0].volume
     slices, coils, rows, cols = first.kspace.shape
     return dict(
@@ -75,7 +75,7 @@ def scan_text(described: dict[str, Any]) -> str:
         ("sampling", f"{sampling['measured']} of {sampling['of']} {sampling['kind']}, R = {sampling['acceleration']}"),
         ("calibration", f"{calibration['source']}, {calibration['size']}"),
         ("noise", noise["source"] + ("" if noise["level"] is None else f", {noise['level']:.3g} a sample")),
-        ("conjugated", "yes, as the vendor's data need" if described["conjugated"] else "no"),
+        ("conjugated", "yes" if described["conjugated"] else "no"),
         ("left out", left_out_text(described["left_out"]) or "nothing"),
         ("model", described["model"]),
     ]

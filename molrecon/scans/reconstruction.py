@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import final
 
@@ -20,13 +20,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from molrecon.io import RawVolume
+from molrecon.io import RawVolume, center_crop
 from molrecon.io.geometry import Geometry
 from molrecon.reconstructors.base import Reconstructor, evaluating
 from molrecon.reconstructors.certificate import Certificate
 from molrecon.reconstructors.defaults import DEFAULT_BATCH_SIZE
+from molrecon.reconstructors.learned import LearnedReconstructor
 from molrecon.scans.data_checks import SliceChecks, check_slice
-from molrecon.scans.data_warnings import DataWarning, noise_warnings, remark_warnings, slice_warnings
+from molrecon.scans.data_warnings import DataWarning, noise_warnings, remark_warnings, slice_warnings, training_warnings
+from molrecon.scans.parts.noise_maps import NoiseMaps, noise_maps
+from molrecon.scans.parts.wanted import PLAIN, Parts
 from molrecon.scans.preparation import PreparedVolume, prepare
 from molrecon.scans.progress import progress_bar
 from molrecon.solvers.in_threads import in_threads
@@ -50,6 +53,7 @@ class SliceSolutions:
         converged: (slices,) bool. n_steps: (slices,) int.
         kind: what the bounds rest on, see `Solution`.
         seconds: duration of the solves alone.
+        last_residual: as in `Solution`, shaped like the image; None where it was not asked for, or there is none.
 
     A slice without data is zero, converged, with bound 0 after 0 steps.
     """
@@ -61,6 +65,7 @@ class SliceSolutions:
     n_steps: np.ndarray
     kind: Kind
     seconds: float
+    last_residual: Tensor | None = None
 
 
 @final
@@ -93,6 +98,12 @@ class Reconstruction:
             whole volume first, then slice by slice.
         geometry: where the voxels are in the patient, or None.
         time_step: of a series, seconds from frame to frame; None where it is unknown.
+        last_residual: (slices, rows, cols) float32, magnitude of `Solution.last_residual`, in the units of the image:
+            what is left of the method's equation, pixel by pixel, and no map of the error. Of a series that of its
+            first frame. None where it was not asked for, or the method has none.
+        complex_image: complex64 of the shape of the image, which is its magnitude; the phase is relative to that of the
+            coil maps, and of several sets that of the first. None where it was not asked for.
+        noise: standard deviation and amplification, of the shape of the image each, see `NoiseMaps`; None likewise.
     """
 
     image: np.ndarray
@@ -114,6 +125,9 @@ class Reconstruction:
     warnings: list[DataWarning] = field(default_factory=list)
     geometry: Geometry | None = None
     time_step: float | None = None
+    last_residual: np.ndarray | None = None
+    complex_image: np.ndarray | None = None
+    noise: tuple[np.ndarray, np.ndarray] | None = None
 
 
 def reconstruct_volume(
@@ -157,25 +171,41 @@ def reconstruct_prepared(
     device: torch.device | str = "cpu",
     batch_size: int = DEFAULT_BATCH_SIZE,
     progress: bool = False,
+    keep_residual: bool = False,
+    parts: Parts = PLAIN,
 ) -> Reconstruction:
-    """Do the second half of `reconstruct_volume`, for callers that use the prepared volume for more than this."""
+    """Do the second half of `reconstruct_volume`, for callers that use the prepared volume for more than this.
+
+    With `keep_residual` the result has its `last_residual`, for a page. `parts` says what else is wanted beside the
+    magnitude. Raises ValueError for noise maps of a method whose derivative is not known (`Reconstructor.response`).
+    """
     start = time.perf_counter()
+    solver = solver or model.solver
+    called_with = replace(solver, keep_residual=True) if solver is not None and keep_residual else solver
     prepared = prepared if model.takes_sets else prepared.first_set()
     with evaluating(on_device(model, device)) as working:
         scale = np.ones(len(prepared.empty))
+        place = {int(k): number for number, k in enumerate(np.flatnonzero(~prepared.empty))}
+        noises: dict[int, NoiseMaps] = {}  # by the first slice of each part
 
         def method_of(part: list[int]) -> Method:
             def method(kspace: Tensor, A: Sense | SoftSense) -> Solution:
                 known = working.condition(kspace, A, prepared.noise_level)
+                solution: Solution = working(kspace, A, prepared.noise_level, conditioning=known, solver=called_with)
+                if parts.noise_probes is not None:
+                    seeds = [place[k] for k in part]
+                    image, level = solution.value, prepared.noise_level
+                    noises[part[0]] = noise_maps(working, A, kspace, level, image, known, parts.noise_probes, seeds)
                 if known is not None:
                     scale[part] = known.scale.cpu().double().numpy()
-                return working(kspace, A, prepared.noise_level, conditioning=known, solver=solver)
+                return solution
 
             return method
 
         slices = solve_parts(method_of, prepared, device=device, batch_size=batch_size, progress=progress)
         checks = _checks(prepared, slices.image, torch.device(device))
         certificate = working.certificate()
+        learned = isinstance(working, LearnedReconstructor)
     return Reconstruction(
         image=prepared.magnitude(slices.image),
         method=type(model).__name__,
@@ -189,13 +219,27 @@ def reconstruct_prepared(
         noise_level=prepared.noise_level,
         scale=scale,
         certificate=certificate,
-        solver=solver or model.solver,
+        solver=solver,
+        complex_image=prepared.complex_image(slices.image) if parts.complex else None,
+        noise=None if parts.noise_probes is None else _delivered(prepared, [noises[k] for k in sorted(noises)]),
         seconds=prepared.seconds + time.perf_counter() - start,
         left_out=prepared.volume.left_out,
         checks=checks,
-        warnings=_warnings(prepared, checks),
+        warnings=_warnings(prepared, checks, _training(prepared, scale, parts) if learned else []),
         geometry=prepared.volume.geometry,
+        last_residual=None if slices.last_residual is None else prepared.magnitude(slices.last_residual),
     )
+
+
+def _delivered(prepared: PreparedVolume, noises: list[NoiseMaps]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the noise maps of all slices, zero in those without data, cropped: (slices, *recon_shape) float32."""
+    slices, _, rows, cols = prepared.kspace.shape
+    whole = np.zeros((2, slices, rows, cols), np.float32)
+    for number, name in enumerate(("deviation", "amplification")):
+        if noises:
+            whole[number, ~prepared.empty] = torch.cat([getattr(one, name).cpu() for one in noises]).numpy()
+    deviation, amplification = np.ascontiguousarray(center_crop(whole, prepared.volume.recon_shape))
+    return deviation, amplification
 
 
 def on_device(model: Reconstructor, device: torch.device | str) -> Reconstructor:
@@ -217,12 +261,18 @@ def _checks(prepared: PreparedVolume, image: Tensor, device: torch.device) -> li
     return checks
 
 
-def _warnings(prepared: PreparedVolume, checks: list[SliceChecks]) -> list[DataWarning]:
+def _training(prepared: PreparedVolume, scale: np.ndarray, parts: Parts) -> list[DataWarning]:
+    relative = float((prepared.noise_level / scale[~prepared.empty]).max(initial=0.0))
+    return training_warnings(prepared.volume, relative, sets=prepared.sets, phase=parts.complex)
+
+
+def _warnings(prepared: PreparedVolume, checks: list[SliceChecks], of_training: list[DataWarning]) -> list[DataWarning]:
     given = prepared.maps_source.method == "given"
     rounding = torch.finfo(torch.float32).eps * float(np.abs(prepared.volume.kspace).max())
     return [
         *remark_warnings(prepared.volume),
         *noise_warnings(prepared.noise_level, prepared.noise_estimates, prepared.noise_estimated, rounding),
+        *of_training,
         *(warning for k, one in enumerate(checks) for warning in slice_warnings(k, one, given)),
     ]
 
@@ -274,6 +324,7 @@ def solve_parts(
     error_bound, converged = np.zeros(n_slices), np.ones(n_slices, dtype=bool)
     n_steps, residuals = np.zeros(n_slices, dtype=np.int64), [np.zeros(0)] * n_slices
     kind: Kind = "none"
+    left: Tensor | None = None
     filled = [int(k) for k in np.flatnonzero(~prepared.empty)]
     side_by_side = torch.device(device).type == "cpu" and torch.get_num_threads() > 1
     size, at_once = (1, batch_size) if side_by_side else (batch_size, 1)
@@ -284,12 +335,16 @@ def solve_parts(
         for part, solution in next(found):
             kind = solution.kind
             image[part] = solution.value.cpu().to(image.dtype)
+            if solution.last_residual is not None:
+                left = torch.zeros_like(image) if left is None else left
+                left[part] = solution.last_residual.cpu().to(left.dtype)
             error_bound[part] = solution.error_bound.cpu().double().numpy()
             converged[part] = solution.converged.cpu().numpy()
             n_steps[part] = solution.n_steps.cpu().numpy()
             for position, k in enumerate(part):
                 residuals[k] = solution.residuals[: n_steps[k] + 1, position].cpu().double().numpy()
-    return SliceSolutions(image, error_bound, residuals, converged, n_steps, kind, time.perf_counter() - start)
+    seconds = time.perf_counter() - start
+    return SliceSolutions(image, error_bound, residuals, converged, n_steps, kind, seconds, left)
 
 
 def _solve_in_memory(

@@ -11,6 +11,7 @@ from typing import Any, final
 from molrecon.io import Frame
 from molrecon.reconstructors.base import Reconstructor
 from molrecon.scans.outputs import output_paths, write_outputs
+from molrecon.scans.parts.wanted import PLAIN, Parts
 from molrecon.scans.preparation import PreparedVolume, prepare
 from molrecon.scans.reconstruction import Reconstruction, reconstruct_prepared
 from molrecon.scans.scan import Scan, Series
@@ -35,7 +36,9 @@ class SeriesReconstruction:
     result: Reconstruction
 
 
-def reconstruct_scan(scan: Scan, model: Reconstructor, settings: Settings | None = None) -> list[SeriesReconstruction]:
+def reconstruct_scan(
+    scan: Scan, model: Reconstructor, settings: Settings | None = None, *, keep_residual: bool = False
+) -> list[SeriesReconstruction]:
     """Reconstruct every image of a scan.
 
     The sensitivity maps and the noise level are found once for each encoding space, from calibration data where there
@@ -46,6 +49,7 @@ def reconstruct_scan(scan: Scan, model: Reconstructor, settings: Settings | None
         scan: from `read_scan` or `Scan.from_arrays`.
         model: any reconstructor.
         settings: everything else; None: the defaults.
+        keep_residual: the results have their `last_residual`, for a page.
 
     Raises:
         ValueError: as `reconstruct_volume`.
@@ -55,7 +59,7 @@ def reconstruct_scan(scan: Scan, model: Reconstructor, settings: Settings | None
     found = []
     for series in scan.calibrated().series():
         first = _prepare(series.frames[0], settings, shared)
-        results = [_solve(first, model, settings)]
+        results = [_solve(first, model, settings, keep_residual)]
         results += [_solve(_prepare(frame, settings, shared), model, settings) for frame in series.frames[1:]]
         found.append(SeriesReconstruction(series, first, joined(results, series.time_step)))
     return found
@@ -67,6 +71,7 @@ def write_scan(
     found: Sequence[SeriesReconstruction],
     source: ModelSource,
     settings_sha256: str,
+    parts: Parts = PLAIN,
 ) -> list[Path]:
     """Write the files of every series, and return their paths; the sidecar NAME.json is the last.
 
@@ -81,7 +86,7 @@ def write_scan(
     """
     if len(found) == 1:
         only = found[0]
-        return write_outputs(folder, name, only.first, only.result, source, settings_sha256, _facts(only.series))
+        return write_outputs(folder, name, only.first, only.result, source, settings_sha256, _facts(only.series), parts)
     names = [f"{name}_{one.series.entities}" for one in found]
     sidecar = output_paths(folder, name)[-1]
     for own in names:
@@ -90,7 +95,7 @@ def write_scan(
     written: list[Path] = []
     for own, one in zip(names, found, strict=True):
         facts = _facts(one.series)
-        written += write_outputs(folder, own, one.first, one.result, source, settings_sha256, facts)
+        written += write_outputs(folder, own, one.first, one.result, source, settings_sha256, facts, parts)
     whole = joined([one.result for one in found])
     described = describe(found[0].first, whole, source)
     described["image"] = [{"entities": one.series.entities, "shape": list(one.result.image.shape)} for one in found]
@@ -129,7 +134,9 @@ def _prepare(frame: Frame, settings: Settings, shared: dict[int, PreparedVolume]
     return prepared
 
 
-def _solve(prepared: PreparedVolume, model: Reconstructor, settings: Settings) -> Reconstruction:
+def _solve(
+    prepared: PreparedVolume, model: Reconstructor, settings: Settings, keep_residual: bool = False
+) -> Reconstruction:
     return reconstruct_prepared(
         prepared,
         model,
@@ -137,6 +144,8 @@ def _solve(prepared: PreparedVolume, model: Reconstructor, settings: Settings) -
         device=settings.device,
         batch_size=settings.batch_size,
         progress=settings.progress,
+        keep_residual=keep_residual,
+        parts=settings.parts,
     )
 
 

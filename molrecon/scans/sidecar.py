@@ -176,9 +176,9 @@ def plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def write_json(path: str | Path, content: dict[str, Any]) -> None:
-    """Write JSON, atomically: the file is there as a whole or not at all. Raises OSError."""
-    write_atomically(path, (json.dumps(plain(content), indent=2, allow_nan=False) + "\n").encode())
+def write_json(path: str | Path, content: dict[str, Any], *, durable: bool = True) -> None:
+    """Write JSON, atomically (`write_atomically`): the file is there as a whole or not at all. Raises OSError."""
+    write_atomically(path, (json.dumps(plain(content), indent=2, allow_nan=False) + "\n").encode(), durable=durable)
 
 
 @cache

@@ -10,7 +10,7 @@ from molrecon.solvers.fixed_point import WINDOW
 from molrecon.solvers.solution import Iterate, Solution
 
 # Error bound of images to look at: no pixel is further than a tenth of the noise from where it would converge to. The
-# largest of 1, 2, 5 x 10^-k with which that holds on three scans of noise 0.7 to 1.3 % of their maximum (docs/bound.md).
+# largest of 1, 2, 5 x 10^-k with which that holds on three scans, noise 0.7 to 1.3 % of their maximum (docs/bound.md).
 IMAGE_TOL = 5e-4
 
 
@@ -31,6 +31,8 @@ class SolverSettings:
             `backward_tol` is logged as a warning. It belongs to a call and is not stored with weights.
         on_step: called with every iterate, the first one included, to show progress or to look at them. It belongs to a
             call too.
+        keep_residual: return `Solution.last_residual`, at the cost of one more iterate in memory. It belongs to a call
+            too.
 
     Raises:
         ValueError: goals or limits that are negative, a relaxation that is not positive.
@@ -45,6 +47,7 @@ class SolverSettings:
     refine: bool = True
     on_backward: Callable[[Solution], None] | None = field(default=None, compare=False, repr=False)
     on_step: Callable[[Iterate], None] | None = field(default=None, compare=False, repr=False)
+    keep_residual: bool = field(default=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if not min(self.tol, self.backward_tol) >= 0 or min(self.max_steps, self.window, self.backward_max_steps) < 0:

@@ -15,6 +15,7 @@ from molrecon.command.shared.argument_types import (
     positive_or_best,
     seed,
 )
+from molrecon.command.shared.reading import add_conjugate
 from molrecon.reconstructors.defaults import CG_REGULARISATION, DEFAULT_BATCH_SIZE, DEFAULT_MODEL
 
 ESTIMATED_MAPS = "espirit"  # what --maps says where no file holds them
@@ -51,7 +52,8 @@ def add_undersampling(parser: argparse.ArgumentParser) -> None:
 
 
 def add_data(parser: argparse.ArgumentParser) -> None:
-    """Add the coil maps and the noise level."""
+    """Add how scans are read, the coil maps and the noise level."""
+    add_conjugate(parser)
     parser.add_argument(
         "--maps",
         default=ESTIMATED_MAPS,

@@ -126,7 +126,7 @@ def _open(path: Path, conjugate: bool | None) -> _Scan:
     refuse_echo_planar(records, found.imaging, header)
     attributes = _noise_attributes(records.samples[found.noise])
     conjugated = facts.conjugated if conjugate is None else conjugate
-    if conjugate is None and conjugated:
+    if conjugated:
         attributes["conjugated"] = True
     covariance = noise_covariance(records, found.noise, found.imaging, facts)
     if covariance is not None and conjugated:
