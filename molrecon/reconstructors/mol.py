@@ -28,7 +28,7 @@ from operators import LinearOperator, Sense, SoftSense
 
 FIRST_TOL = 1e-2  # error bound of the first equilibrium, which a second one is guided by and started at
 # Of the first equilibrium's trial steps. It is left at a rough tolerance, where longer steps than
-# `SolverSettings.relaxation` still pay: 16 to 21 iterations instead of 24 to 27 with alpha = 1.
+# `SolverSettings.relaxation` still pay: on strips 16 to 21 iterations instead of 24 to 27 with alpha = 1.
 FIRST_RELAXATION = 3.0
 INNER_TOL = 0.1  # of the inner CG, relative to the outer residual
 
@@ -48,7 +48,7 @@ class MOL(LearnedReconstructor):
     careful step, while trial steps use `eta = 0.1`. Trial steps are also longer, with a relaxation alpha above 1
     (`SolverSettings.relaxation`): `x <- x + (I / alpha + lambda A^H A)^-1 r(x)`. The I of the plain step takes the
     score's slope for 1, and over most of an image it is less. Such steps need not contract by themselves, for which the
-    safeguard is there; with those of the first equilibrium they save a tenth to a seventh of the iterations. The
+    safeguard is there; with those of the first equilibrium they save a twentieth to a seventh of the iterations. The
     iteration stops on the a-posteriori bound `|x - x*| <= |r(x)| / m`, which holds for every x by strong monotonicity.
 
     The network and the conjugate gradients work in the precision of the network. Image and data term are held in

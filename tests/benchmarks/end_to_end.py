@@ -270,9 +270,10 @@ def draw(results: dict[str, dict[str, dict[str, Any]]], path: Path) -> None:
             points = [(report[name]["seconds"], report[name]["psnr"]) for name in members]
             axis.plot(*zip(*points, strict=True), "o-" if family else "o", color=colour)
             for name, point in zip(members, points, strict=True):
-                axis.annotate(name, point, xytext=(4, 4), textcoords="offset points", fontsize=8)
+                turned = {"rotation": 45} if family else {}  # the points of a line lie close together
+                axis.annotate(name, point, xytext=(3, 3), textcoords="offset points", fontsize=7, **turned)
         axis.set(xscale="log", xlabel="seconds, coil maps included", title=case)
-        axis.margins(x=0.2)
+        axis.margins(x=0.2, y=0.2)
         axis.grid(alpha=0.3)
     panels[0].set_ylabel("PSNR (dB)")
     figure.tight_layout()
