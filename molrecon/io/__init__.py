@@ -6,7 +6,7 @@ READERS         what is supported; a Reader of your own joins by READERS.insert(
 expand_inputs   files and folders -> the volumes they stand for
 input_sha256    the hash of an input, without reading it as a volume
 read_fastmri    fastMRI HDF5                     read_npy    NumPy array
-read_bart       BART .cfl/.hdr k-space           read_mrd    ISMRMRD raw data, Cartesian 2D
+read_bart       BART .cfl/.hdr k-space           read_mrd    ISMRMRD raw data
 read_cfl, write_cfl      BART arrays             write_nifti, write_submission      images
 atomic_path, write_atomically    how every writer here writes
 center_crop     image -> recon matrix

@@ -192,7 +192,7 @@ def noise_warnings(
 
 
 def training_warnings(
-    volume: RawVolume, relative_noise: float, *, sets: int = 1, phase: bool = False, cartesian: bool = True
+    volume: RawVolume, relative_noise: float, *, sets: int = 1, phase: bool = False
 ) -> list[DataWarning]:
     """Return in what a scan is of a kind that the packaged models were not trained for, or hardly.
 
@@ -203,7 +203,6 @@ def training_warnings(
         relative_noise: the noise level over the intensity of the image, the largest of the slices.
         sets: of coil maps in use.
         phase: the phase of the image is used.
-        cartesian: whether the samples lie on the grid.
     """
     mask, found = volume.sampling_mask, []
     left = int(volume.attributes.get("padding_left") or 0)
@@ -221,8 +220,8 @@ def training_warnings(
         warn("more undersampled than trained for", acceleration, TRAINED_ACCELERATION, "trained with more samples")
     if volume.n_coils > TRAINED_COILS:
         warn("more coils than trained for", volume.n_coils, TRAINED_COILS, "trained with fewer coils")
-    if not cartesian:
-        warn("no grid", None, None, "trained on Cartesian scans alone, not on radial or spiral ones")
+    if volume.trajectory is not None:
+        warn("trajectory", None, None, "trained on Cartesian scans alone, not on radial or spiral ones")
     elif mask.shape[1] > 1 and not mask.all():
         kind = "trained on scans undersampled along columns, and hardly or not at all on such ones"
         warn("undersampled along both axes (3D)", None, None, kind)

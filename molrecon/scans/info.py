@@ -13,6 +13,7 @@ from molrecon.io.volume import left_out_text
 from molrecon.reconstructors.defaults import DEFAULT_MODEL
 from molrecon.scans.scan import Reading, Scan, Series, read_scan
 from molrecon.scans.sidecar import describe_sampling, plain
+from molrecon.scans.trajectories.calibration import calibration_on_grid
 from operators.calibration import calibration_region
 
 COUNTERS = ("encoding_space", "contrast", "set", "phase", "repetition")
@@ -45,7 +46,7 @@ def describe_scan(path: str | Path, reading: Reading | None = None) -> dict[str,
                 "sampling": {
                     key: value
                     for key, value in describe_sampling(first).items()
-                    if key in ("kind", "alike_in_all_slices", "measured", "of", "acceleration")
+                    if key in ("kind", "alike_in_all_slices", "readouts", "samples", "measured", "of", "acceleration")
                 },
                 "calibration": _calibration(scan),
                 "noise": _noise(first),
@@ -72,7 +73,7 @@ def scan_text(described: dict[str, Any]) -> str:
         ("image", " x ".join(map(str, described["image_shape"])) + " (slices, rows, cols)"),
         ("voxels", "size unknown" if voxel is None else " x ".join(f"{mm:.4g}" for mm in voxel) + " mm"),
         ("place", described["geometry"]["place"]),
-        ("sampling", f"{sampling['measured']} of {sampling['of']} {sampling['kind']}, R = {sampling['acceleration']}"),
+        ("sampling", _sampling_text(sampling)),
         ("calibration", f"{calibration['source']}, {calibration['size']}"),
         ("noise", noise["source"] + ("" if noise["level"] is None else f", {noise['level']:.3g} a sample")),
         ("conjugated", "yes" if described["conjugated"] else "no"),
@@ -82,6 +83,12 @@ def scan_text(described: dict[str, Any]) -> str:
     lines += [("becomes", _becomes(output)) for output in described["outputs"]]
     lines += [("odd", sentence) for sentence in described["odd"]]
     return "\n".join(f"{name:<12} {text}" for name, text in lines)
+
+
+def _sampling_text(sampling: dict[str, Any]) -> str:
+    if "readouts" in sampling:
+        return f"{sampling['kind']}, {sampling['readouts']} readouts of {sampling['samples']} samples"
+    return f"{sampling['measured']} of {sampling['of']} {sampling['kind']}, R = {sampling['acceleration']}"
 
 
 def _becomes(output: dict[str, Any]) -> str:
@@ -127,6 +134,11 @@ def _calibration(scan: Scan) -> dict[str, Any]:
     shared = scan.calibrated().frames[0].volume.calibration
     apart = first.calibration is not None
     source = "measured apart" if apart else "the mean of all frames" if shared is not None else "the scan's own centre"
+    if first.trajectory is not None and shared is None:
+        try:
+            shared = calibration_on_grid([first])
+        except ValueError:
+            return {"source": source, "size": "none"}
     data = first.kspace if shared is None else shared
     filled = next(k for k in range(len(data)) if data[k].any())
     kspace = torch.from_numpy(data[[filled]])
@@ -155,7 +167,7 @@ def _odd(scan: Scan) -> list[str]:
     if empty:
         found[f"{empty} of {len(first.kspace)} slices hold no data and are delivered as zeros"] = None
     rows = np.asarray(first.kspace.any(axis=(0, 1, 3)))
-    if not rows.all():
+    if first.trajectory is None and not rows.all():
         found[f"{int((~rows).sum())} of {len(rows)} samples of each readout are zero (partial echo)"] = None
     if _calibration(scan)["size"] == "none":
         found["no fully sampled centre that coil maps could be estimated from: give maps (--maps)"] = None

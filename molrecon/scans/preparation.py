@@ -19,7 +19,8 @@ from molrecon.io import RawVolume, center_crop, read_bart, read_npy
 from molrecon.io.masks import infer_sampling_mask
 from molrecon.io.volume import reading
 from molrecon.scans.progress import progress_bar
-from operators import Sense, SoftSense, espirit, espirit_maps, map_sets_needed
+from molrecon.scans.trajectories.samples import Trajectory
+from operators import Sense, SoftSense, WeightedSense, espirit, espirit_maps, map_sets_needed
 from operators.calibration import calibration_region
 from operators.compression import VirtualCoils, mix_coils, virtual_coils
 from operators.hybrid import crop_readout
@@ -73,6 +74,9 @@ class PreparedVolume:
         prewhitened: k-space and maps are of virtual coils with independent noise of equal level, by the noise scan.
         compression: the virtual coils that k-space and maps are of, fewer than were measured; None: of all. The mixing
             is of coils that were prewhitened, where they were.
+        trajectory: where the samples lie, and their weights W; None for samples on the grid. kspace is then
+            `W^(1/2) b`, (slices, coil, readouts, samples), sampling_mask is all True, and the noise levels are those of
+            white noise that leaves as much in the image, see `Trajectory.noise_gain`.
     """
 
     volume: RawVolume
@@ -87,6 +91,7 @@ class PreparedVolume:
     noise_estimates: Mapping[str, float] = field(default_factory=dict)
     prewhitened: bool = False
     compression: VirtualCoils | None = None
+    trajectory: Trajectory | None = None
 
     @property
     def sets(self) -> int:
@@ -100,12 +105,14 @@ class PreparedVolume:
         source = replace(self.maps_source, detail={**self.maps_source.detail, "sets": 1})
         return replace(self, sensitivity_maps=self.sensitivity_maps[:, :1], maps_source=source)
 
-    def operator(self, slices: slice | list[int]) -> Sense | SoftSense:
-        """Return the operator of some slices, each with its mask.
+    def operator(self, slices: slice | list[int]) -> Sense | SoftSense | WeightedSense:
+        """Return the operator of some slices, each with its mask or its trajectory.
 
         With one set of maps it is SENSE, images (batch, rows, cols) -> k-space (batch, coil, rows, cols); with several
-        soft-SENSE, (batch, set, rows, cols) -> k-space.
+        soft-SENSE, (batch, set, rows, cols) -> k-space. On a trajectory it is that of the weighted problem.
         """
+        if self.trajectory is not None:
+            return self.trajectory.operator(self.sensitivity_maps[slices, 0], slices)
         mask, maps = self.sampling_mask, self.sensitivity_maps[slices]
         mask = mask if len(mask) == 1 else mask[slices]
         return Sense(maps[:, 0], mask) if self.sets == 1 else SoftSense(maps, mask)
@@ -142,7 +149,7 @@ def unmixed_maps(prepared: PreparedVolume) -> np.ndarray:
     """Return the coil maps as `prepare` takes them: (slices, coil, rows, cols) complex64, or with the sets after the
     slices where there are several. Those of whitened coils are turned back into those of the coils themselves.
     """
-    maps, mixing = prepared.sensitivity_maps, _whitening(prepared.volume)[0]
+    maps, mixing = prepared.sensitivity_maps, whitening(prepared.volume)[0]
     if mixing is not None:
         back = torch.linalg.inv(mixing.to(torch.complex128)).to(maps.dtype)
         maps = mix_coils(back, maps.flatten(0, 1)).unflatten(0, maps.shape[:2])
@@ -186,14 +193,16 @@ def prepare(
 
     Raises:
         ValueError: maps that do not fit, a noise level below zero, a calibration region too small for ESPIRiT, a number
-            of map sets other than 1 and 2.
+            of map sets other than 1 and 2; a trajectory.
     """
     start = time.perf_counter()
+    if volume.trajectory is not None:
+        raise ValueError(f"prepare: {volume.path.name} is of a trajectory, expected samples on the grid")
     if noise_level is not None and not noise_level >= 0:
         raise ValueError(f"prepare: noise_level is {noise_level}, expected a number that is not negative")
     sampling_mask = torch.from_numpy(volume.sampling_mask)
-    mixing, scanned = _whitening(volume)
-    raw = _mixed(volume.kspace, mixing)
+    mixing, scanned = whitening(volume)
+    raw = mixed(volume.kspace, mixing)
     rows = min(volume.recon_shape[0], raw.shape[-2])
     whole_columns = sampling_mask.shape[1] == 1
     readout_oversampled = whole_columns and rows < raw.shape[-2]
@@ -220,7 +229,7 @@ def prepare(
         compression = virtual_coils(kspace, noise_level, None if compress == "auto" else min(compress, volume.n_coils))
     all_coils, kspace = kspace, _compressed(kspace, compression)
     if maps is not None:
-        sensitivity_maps, source = _given_maps(maps, all_coils, raw.shape[-2], mixing)
+        sensitivity_maps, source = given_maps(maps, tuple(all_coils.shape), raw.shape[-2], mixing)
         if compression is not None:
             sensitivity_maps = torch.stack([_compressed(one, compression) for one in sensitivity_maps])
     elif volume.n_coils == 1:
@@ -228,11 +237,11 @@ def prepare(
     else:
         found = None
         if volume.calibration is not None:
-            apart = _mixed(volume.calibration, mixing)
+            apart = mixed(volume.calibration, mixing)
             apart = crop_readout(apart, rows) if readout_oversampled else apart
             apart = _compressed(apart, compression)
             found = _maps_measured_apart(apart, volume.calibration, noise_level, device, progress, map_sets)
-        sensitivity_maps, source = found or _estimate_maps(
+        sensitivity_maps, source = found or estimate_maps(
             kspace, sampling_mask, empty, noise_level, device, progress, map_sets
         )
     return PreparedVolume(
@@ -271,7 +280,7 @@ def _mask_of(sampling_mask: Tensor, k: int) -> Tensor:
     return sampling_mask if len(sampling_mask) == 1 else sampling_mask[[k]]
 
 
-def _whitening(volume: RawVolume) -> tuple[Tensor | None, float | None]:
+def whitening(volume: RawVolume) -> tuple[Tensor | None, float | None]:
     """Return the matrix that mixes the coils (coil, coil) complex64, and sigma by the noise scan; None without one."""
     covariance = volume.noise_covariance
     if covariance is None:
@@ -283,7 +292,7 @@ def _whitening(volume: RawVolume) -> tuple[Tensor | None, float | None]:
     return (sigma * matrix).to(torch.complex64), sigma
 
 
-def _mixed(coil_data: np.ndarray, mixing: Tensor | None) -> Tensor:
+def mixed(coil_data: np.ndarray, mixing: Tensor | None) -> Tensor:
     """Return (slices, coil, rows, cols) as virtual coils; as it is without a matrix."""
     data = torch.from_numpy(coil_data)
     return data if mixing is None else mix_coils(mixing, data)
@@ -339,8 +348,21 @@ def _spread(slices: list[int], count: int) -> list[int]:
     return slices[:: max(1, -(-len(slices) // count))]
 
 
-def _given_maps(maps: np.ndarray, kspace: Tensor, raw_rows: int, mixing: Tensor | None) -> tuple[Tensor, MapsSource]:
-    slices, coils, rows, cols = kspace.shape
+def given_maps(
+    maps: np.ndarray, images: tuple[int, ...], raw_rows: int, mixing: Tensor | None
+) -> tuple[Tensor, MapsSource]:
+    """Return maps (slices, set, coil, rows, cols) complex64 of those that were given, mixed as the coils are.
+
+    Args:
+        maps: see `prepare`.
+        images: (slices, coil, rows, cols) of the coil images.
+        raw_rows: before the readout was cropped.
+        mixing: of the coils, or None.
+
+    Raises:
+        ValueError: maps that do not fit.
+    """
+    slices, coils, rows, cols = images
     shape = maps.shape
     if maps.ndim == 4:
         maps = maps[:, None]
@@ -371,13 +393,13 @@ def _maps_measured_apart(
     mask = torch.from_numpy(infer_sampling_mask(measured))
     empty = np.array([not one.any() for one in measured])
     try:
-        maps, source = _estimate_maps(calibration, mask, empty, noise_level, device, progress, sets)
+        maps, source = estimate_maps(calibration, mask, empty, noise_level, device, progress, sets)
     except ValueError:  # too few lines: the image's own may do better, and say what is missing if they do not
         return None
     return maps, MapsSource(source.method, {**source.detail, "measured_apart": True})
 
 
-def _estimate_maps(
+def estimate_maps(
     kspace: Tensor,
     sampling_mask: Tensor,
     empty: np.ndarray,
@@ -386,6 +408,18 @@ def _estimate_maps(
     progress: bool,
     sets: int | None,
 ) -> tuple[Tensor, MapsSource]:
+    """Return ESPIRiT's maps (slices, set, coil, rows, cols) complex64, zero in empty slices, of the central lines.
+
+    Args:
+        kspace: (slices, coil, rows, cols) complex64.
+        sampling_mask: (slices or 1, rows or 1, cols) bool.
+        empty: (slices,) bool.
+        noise_level, device, progress: as for `prepare`.
+        sets: how many; None: as many as the data ask for.
+
+    Raises:
+        ValueError: a calibration region that is too small.
+    """
     shape = (kspace.shape[-2], kspace.shape[-1])
     calibration = {}
     for k in map(int, np.flatnonzero(~empty)):

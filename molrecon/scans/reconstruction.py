@@ -30,14 +30,16 @@ from molrecon.scans.data_checks import SliceChecks, check_slice
 from molrecon.scans.data_warnings import DataWarning, noise_warnings, remark_warnings, slice_warnings, training_warnings
 from molrecon.scans.parts.noise_maps import NoiseMaps, noise_maps
 from molrecon.scans.parts.wanted import PLAIN, Parts
-from molrecon.scans.preparation import PreparedVolume, prepare
+from molrecon.scans.preparation import PreparedVolume
 from molrecon.scans.progress import progress_bar
+from molrecon.scans.trajectories.checks import check_samples
+from molrecon.scans.trajectories.preparation import prepare_volume
 from molrecon.solvers.in_threads import in_threads
 from molrecon.solvers.solution import Kind, Solution
 from molrecon.solvers.solver_settings import SolverSettings
-from operators import Sense, SoftSense
+from operators import Sense, SoftSense, WeightedSense
 
-Method = Callable[[Tensor, Sense | SoftSense], Solution]
+Method = Callable[[Tensor, Sense | SoftSense | WeightedSense], Solution]
 
 
 @final
@@ -159,7 +161,7 @@ def reconstruct_volume(
     Raises:
         ValueError: maps that do not fit, a calibration region too small for ESPIRiT, a batch size below 1.
     """
-    prepared = prepare(volume, maps, noise_level, device, progress, map_sets=map_sets)
+    prepared = prepare_volume(volume, maps, noise_level, device, progress, map_sets=map_sets)
     return reconstruct_prepared(prepared, model, solver=solver, device=device, batch_size=batch_size, progress=progress)
 
 
@@ -189,7 +191,7 @@ def reconstruct_prepared(
         noises: dict[int, NoiseMaps] = {}  # by the first slice of each part
 
         def method_of(part: list[int]) -> Method:
-            def method(kspace: Tensor, A: Sense | SoftSense) -> Solution:
+            def method(kspace: Tensor, A: Sense | SoftSense | WeightedSense) -> Solution:
                 known = working.condition(kspace, A, prepared.noise_level)
                 solution: Solution = working(kspace, A, prepared.noise_level, conditioning=known, solver=called_with)
                 if parts.noise_probes is not None:
@@ -257,7 +259,11 @@ def _checks(prepared: PreparedVolume, image: Tensor, device: torch.device) -> li
     checks = [SliceChecks()] * len(image)
     for k in map(int, np.flatnonzero(~prepared.empty)):
         kspace, operator = prepared.kspace[[k]].to(device), prepared.operator([k]).to(device)
-        checks[k] = check_slice(kspace, operator, prepared.noise_level, image[[k]].to(device))
+        if isinstance(operator, WeightedSense):
+            effective = 0.0 if prepared.trajectory is None else prepared.trajectory.effective_samples(k)
+            checks[k] = check_samples(kspace, operator, prepared.noise_level, image[[k]].to(device), effective)
+        else:
+            checks[k] = check_slice(kspace, operator, prepared.noise_level, image[[k]].to(device))
     return checks
 
 
@@ -320,7 +326,7 @@ def solve_parts(
     start = time.perf_counter()
     n_slices = prepared.kspace.shape[0]
     sets = () if prepared.sets == 1 else (prepared.sets,)
-    image = prepared.kspace.new_zeros(n_slices, *sets, *prepared.kspace.shape[-2:])
+    image = prepared.kspace.new_zeros(n_slices, *sets, *prepared.sensitivity_maps.shape[-2:])
     error_bound, converged = np.zeros(n_slices), np.ones(n_slices, dtype=bool)
     n_steps, residuals = np.zeros(n_slices, dtype=np.int64), [np.zeros(0)] * n_slices
     kind: Kind = "none"

@@ -19,6 +19,7 @@ from molrecon.io import Frame, Geometry, PlacedImage, RawVolume, borrow_geometry
 from molrecon.io.masks import by_slice, infer_sampling_mask, mask_kspace
 from molrecon.io.placed.borrow import Axes
 from molrecon.io.volume import check_kspace
+from molrecon.scans.trajectories.calibration import calibration_on_grid
 
 EVEN_STEPS = 0.1  # how much time steps may differ from their median for one number to stand for them
 
@@ -173,7 +174,8 @@ class Scan:
 
         Data measured for the maps stay what they are. Without such, frames of one encoding space share the mean of the
         repetitions and phases of the first contrast and set, of each sample over those frames that measured it: with
-        patterns that change from frame to frame it covers more lines than each of them.
+        patterns that change from frame to frame it covers more lines than each of them. Of trajectories it is the
+        centre of k-space, fitted to the samples of all those frames together.
         """
         frames: list[Frame] = []
         means: dict[int, np.ndarray | None] = {}
@@ -238,6 +240,11 @@ def _mean(volumes: list[RawVolume]) -> np.ndarray | None:
     """Return the mean k-space of volumes of one shape, of each sample over those that measured it; None for one."""
     if len(volumes) < 2 or len({one.kspace.shape for one in volumes}) > 1:
         return None
+    if any(one.trajectory is not None for one in volumes):
+        try:
+            return calibration_on_grid(volumes)
+        except ValueError:  # not dense enough: the preparation of the first frame says so
+            return None
     total, count = np.zeros(volumes[0].kspace.shape, np.complex128), np.zeros(volumes[0].kspace[:, 0].shape)
     for one in volumes:
         total += one.kspace

@@ -8,16 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-from molrecon.io import Frame
+from molrecon.io import Frame, RawVolume
 from molrecon.reconstructors.base import Reconstructor
 from molrecon.scans.outputs import output_paths, write_outputs
 from molrecon.scans.parts.wanted import PLAIN, Parts
-from molrecon.scans.preparation import PreparedVolume, prepare
+from molrecon.scans.preparation import PreparedVolume
 from molrecon.scans.reconstruction import Reconstruction, reconstruct_prepared
 from molrecon.scans.scan import Scan, Series
 from molrecon.scans.series import joined
 from molrecon.scans.settings import Settings
 from molrecon.scans.sidecar import ModelSource, describe, describe_sampling, write_json
+from molrecon.scans.trajectories.preparation import prepare_volume
 
 
 @final
@@ -118,9 +119,9 @@ def _refuse_others(folder: str | Path, name: str, sha256: str) -> None:
 
 def _prepare(frame: Frame, settings: Settings, shared: dict[int, PreparedVolume]) -> PreparedVolume:
     like = shared.get(frame.encoding_space)
-    if like is not None and like.volume.kspace.shape != frame.volume.kspace.shape:
+    if like is not None and _images(like.volume) != _images(frame.volume):
         like = None
-    prepared = prepare(
+    prepared = prepare_volume(
         frame.volume,
         settings.maps,
         settings.noise_level,
@@ -132,6 +133,11 @@ def _prepare(frame: Frame, settings: Settings, shared: dict[int, PreparedVolume]
     )
     shared.setdefault(frame.encoding_space, prepared)
     return prepared
+
+
+def _images(volume: RawVolume) -> tuple[bool, tuple[int, int] | None, tuple[int, ...]]:
+    """Return what coil images that share their maps have in common."""
+    return volume.trajectory is None, volume.grid, volume.kspace.shape[:2]
 
 
 def _solve(

@@ -31,7 +31,7 @@ def make_views(prepared: PreparedVolume, result: Reconstruction) -> list[View]:
     white = white_level(image)
     zero_filled = _zero_filled(prepared)
     reference, kind = prepared.volume.reference, prepared.volume.reference_kind or "given"
-    maps = np.abs(prepared.sensitivity_maps.numpy()).reshape(len(image), -1, *prepared.kspace.shape[-2:])
+    maps = np.abs(prepared.sensitivity_maps.numpy()).reshape(len(image), -1, *prepared.sensitivity_maps.shape[-2:])
     grid = mosaic(center_crop(maps, prepared.volume.recon_shape), MAPS_WIDTH)
     sides = [
         Side("zero-filled", "Zero-filled", "the measured samples alone", zero_filled, 0, white, "intensity"),

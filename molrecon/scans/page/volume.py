@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from molrecon.io import RawVolume
 from molrecon.scans.data_warnings import DataWarning
 from molrecon.scans.page.curves import draw_curves
 from molrecon.scans.page.document import render
@@ -42,7 +43,7 @@ def volume_page(name: str, prepared: PreparedVolume, result: Reconstruction, sid
         "tol": None if result.solver is None else result.solver.tol,
         "slices": _slice_rows(result),
         "warnings": _grouped(result.warnings),
-        "mask": _mask(prepared.volume.sampling_mask, sidecar["sampling"]),
+        "mask": _sampling(prepared.volume, sidecar["sampling"]),
         "facts": _facts(prepared, result, sidecar),
     }
     data = {
@@ -114,6 +115,20 @@ def _found(found: list[DataWarning]) -> str:
     limit = found[0].threshold
     shown = f"{max(values):.3g}" + (" at worst" if len(values) > 1 else "")
     return shown if limit is None else f"{shown}, at most {limit:.3g} is sound"
+
+
+def _sampling(volume: RawVolume, sampling: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the picture of what was measured, and its caption; of a trajectory the points of the grid it passes."""
+    if volume.trajectory is None or volume.grid is None:
+        return _mask(volume.sampling_mask, sampling)
+    passed = np.zeros(volume.grid, bool)
+    half = np.array(volume.grid) // 2
+    rows, cols = (
+        np.clip(np.rint(volume.trajectory[0]).astype(int) + half, 0, np.array(volume.grid) - 1).reshape(-1, 2).T
+    )
+    passed[rows, cols] = True
+    text = f"{sampling['readouts']} readouts of {sampling['samples']} samples, {sampling['kind']}"
+    return {"uri": png_uri(passed), "text": text, "by_rows": True, "lines": len(passed)}
 
 
 def _mask(mask: np.ndarray, sampling: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,11 +18,16 @@ from molrecon.scans.reconstruction import reconstruct_prepared
 from molrecon.simulation import sampling, scan
 
 
-def volume(coils: int = 4, step: int = 4, rows: int = 1, padding: int = 0) -> RawVolume:
+def volume(coils: int = 4, step: int = 4, rows: int = 1, padding: int = 0, radial: bool = False) -> RawVolume:
     rng = np.random.default_rng(0)
     kspace = (rng.normal(size=(1, coils, 12, 48)) + 1j * rng.normal(size=(1, coils, 12, 48))).astype(np.complex64)
     mask = np.zeros((1, 12 if rows > 1 else 1, 48), bool)
     mask[:, ::rows, padding : 48 - padding : step] = True
+    if radial:
+        trajectory = rng.uniform(-6, 6, (1, 12, 48, 2))
+        return RawVolume(
+            Path("scan"), kspace, np.ones((1, 12, 48), bool), (12, 12), "", trajectory=trajectory, grid=(12, 12)
+        )
     attributes = {"padding_left": padding, "padding_right": 48 - padding} if padding else {}
     return RawVolume(Path("scan"), kspace * mask[:, None], mask, (12, 48), "", attributes=attributes)
 
@@ -34,7 +39,7 @@ CASES = {
     "undersampled along both axes (3D)": ({"rows": 2}, {}),
     "several sets of coil maps": ({}, {"sets": 2}),
     "phase of the image": ({}, {"phase": True}),
-    "no grid": ({}, {"cartesian": False}),
+    "trajectory": ({"radial": True}, {}),
 }
 
 
