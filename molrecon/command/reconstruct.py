@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from molrecon.command.shared.arguments import add_data, add_map_sets, add_model
+from molrecon.command.shared.arguments import add_compression, add_data, add_map_sets, add_model
 from molrecon.command.shared.cohort import add_cohort, chosen_shard, chosen_workers
 from molrecon.command.shared.exit_codes import EXIT_FAILED, EXIT_NOT_CONVERGED, EXIT_OK, EXIT_UNREADABLE
 from molrecon.command.shared.export_arguments import add_exports
@@ -60,6 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_cohort(parser)
     add_data(parser)
     add_map_sets(parser)
+    add_compression(parser)
     add_model(parser)
 
 
@@ -99,6 +100,7 @@ def run(args: argparse.Namespace) -> int:
         solver=solver,
         maps=read_chosen_maps(args),
         map_sets=args.map_sets,
+        compress=args.compress,
         noise_level=args.noise_level,
         device=device,
         batch_size=args.batch_size,

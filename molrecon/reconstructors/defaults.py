@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+
 DEFAULT_MODEL = "mol-guided-2d"
-DEFAULT_BATCH_SIZE = 2  # slices at a time: more gain nothing on a CPU, and cost memory
+DEFAULT_BATCH_SIZE = max(2, os.cpu_count() or 1)  # slices at a time: a core each
 
 # Weights of the classical methods, see molrecon.reconstructors.classical
 CG_REGULARISATION = 0.01

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from molrecon.scans.progress import progress_bar
 from molrecon.scans.trajectories.samples import Trajectory
 from operators import Sense, SoftSense, WeightedSense, espirit, espirit_maps, map_sets_needed
 from operators.calibration import calibration_region
-from operators.compression import mix_coils
+from operators.compression import VirtualCoils, mix_coils, virtual_coils
 from operators.hybrid import crop_readout
 from operators.map_sets import ENERGY_SHARE
 from operators.noise import NoiseEstimates, estimate_noise_level, noise_level_estimates, smaller_noise_level
@@ -71,6 +72,8 @@ class PreparedVolume:
             an estimated noise level is chosen of the others, see `smaller_noise_level`. "noise scan" is what the noise
             readouts of the file say; it is the noise level where it agrees with that of the data (`NOISE_AGREEMENT`).
         prewhitened: k-space and maps are of virtual coils with independent noise of equal level, by the noise scan.
+        compression: the virtual coils that k-space and maps are of, fewer than were measured; None: of all. The mixing
+            is of coils that were prewhitened, where they were.
         trajectory: where the samples lie, and their weights W; None for samples on the grid. kspace is then
             `W^(1/2) b`, (slices, coil, readouts, samples), sampling_mask is all True, and the noise levels are those of
             white noise that leaves as much in the image, see `Trajectory.noise_gain`.
@@ -87,6 +90,7 @@ class PreparedVolume:
     seconds: float
     noise_estimates: Mapping[str, float] = field(default_factory=dict)
     prewhitened: bool = False
+    compression: VirtualCoils | None = None
     trajectory: Trajectory | None = None
 
     @property
@@ -160,6 +164,7 @@ def prepare(
     progress: bool = False,
     *,
     map_sets: int | None = None,
+    compress: int | Literal["auto"] | None = None,
     shared: PreparedVolume | None = None,
 ) -> PreparedVolume:
     """Estimate the noise level, cut the readout to the image, and estimate the sensitivity maps.
@@ -181,8 +186,10 @@ def prepare(
         device: where the maps are estimated.
         progress: show a bar when it takes longer than a few seconds.
         map_sets: estimate so many sets of maps, 1 or 2; None: as many as the data ask for.
+        compress: mix the coils to so many virtual ones at most first, "auto" to as many as the noise asks for
+            (`operators.compression.virtual_coils`); all that follows takes less time by as much. None: to none.
         shared: another image of the same scan: its maps and noise level are taken, in place of `maps`, `noise_level`
-            and estimates.
+            and estimates; its virtual coils too.
 
     Raises:
         ValueError: maps that do not fit, a noise level below zero, a calibration region too small for ESPIRiT, a number
@@ -205,6 +212,7 @@ def prepare(
     kspace = crop_readout(raw, rows) if readout_oversampled else raw
     empty = np.array([not one.any() for one in volume.kspace])
     if shared is not None:
+        kspace = _compressed(kspace, shared.compression)
         _check_shared(shared, kspace)
         return replace(
             shared,
@@ -216,8 +224,14 @@ def prepare(
         )
     outer_readout = whole_columns and rows <= OBJECT_SHARE * raw.shape[-2]
     noise_level, noise_estimates = _noise_level(raw, sampling_mask, outer_readout, noise_level, scanned)
+    compression = None
+    if compress is not None:
+        compression = virtual_coils(kspace, noise_level, None if compress == "auto" else min(compress, volume.n_coils))
+    all_coils, kspace = kspace, _compressed(kspace, compression)
     if maps is not None:
-        sensitivity_maps, source = given_maps(maps, tuple(kspace.shape), raw.shape[-2], mixing)
+        sensitivity_maps, source = given_maps(maps, tuple(all_coils.shape), raw.shape[-2], mixing)
+        if compression is not None:
+            sensitivity_maps = torch.stack([_compressed(one, compression) for one in sensitivity_maps])
     elif volume.n_coils == 1:
         sensitivity_maps, source = torch.ones_like(kspace)[:, None], MapsSource("ones", {})
     else:
@@ -225,6 +239,7 @@ def prepare(
         if volume.calibration is not None:
             apart = mixed(volume.calibration, mixing)
             apart = crop_readout(apart, rows) if readout_oversampled else apart
+            apart = _compressed(apart, compression)
             found = _maps_measured_apart(apart, volume.calibration, noise_level, device, progress, map_sets)
         sensitivity_maps, source = found or estimate_maps(
             kspace, sampling_mask, empty, noise_level, device, progress, map_sets
@@ -241,6 +256,7 @@ def prepare(
         seconds=time.perf_counter() - start,
         noise_estimates=noise_estimates,
         prewhitened=mixing is not None,
+        compression=compression,
     )
 
 
@@ -280,6 +296,11 @@ def mixed(coil_data: np.ndarray, mixing: Tensor | None) -> Tensor:
     """Return (slices, coil, rows, cols) as virtual coils; as it is without a matrix."""
     data = torch.from_numpy(coil_data)
     return data if mixing is None else mix_coils(mixing, data)
+
+
+def _compressed(coil_data: Tensor, compression: VirtualCoils | None) -> Tensor:
+    """Return (batch, coil, *spatial) of the virtual coils; as it is without compression."""
+    return coil_data if compression is None else mix_coils(compression.matrix, coil_data)
 
 
 def _check_shared(shared: PreparedVolume, kspace: Tensor) -> None:

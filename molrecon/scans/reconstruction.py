@@ -13,6 +13,7 @@ import copy
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import final
 
 import numpy as np
@@ -33,6 +34,7 @@ from molrecon.scans.preparation import PreparedVolume
 from molrecon.scans.progress import progress_bar
 from molrecon.scans.trajectories.checks import check_samples
 from molrecon.scans.trajectories.preparation import prepare_volume
+from molrecon.solvers.in_threads import in_threads
 from molrecon.solvers.solution import Kind, Solution
 from molrecon.solvers.solver_settings import SolverSettings
 from operators import Sense, SoftSense, WeightedSense
@@ -152,7 +154,7 @@ def reconstruct_volume(
         maps: sensitivity maps (slices or 1, coil, rows, cols) complex; None: ESPIRiT from the calibration region.
         noise_level: sigma with E|n|^2 = sigma^2 in the units of kspace; None: estimated from the data.
         device: where to compute.
-        batch_size: slices at a time; halved by itself when a GPU runs out of memory.
+        batch_size: slices at a time, a thread each on the CPU; halved by itself when a GPU runs out of memory.
         progress: show bars on stderr for work of more than a few seconds.
         map_sets: estimate so many sets of maps, 1 or 2; None: as many as the data ask for.
 
@@ -187,27 +189,28 @@ def reconstruct_prepared(
     called_with = replace(solver, keep_residual=True) if solver is not None and keep_residual else solver
     prepared = prepared if model.takes_sets else prepared.first_set()
     with evaluating(on_device(model, device)) as working:
-        scales: list[Tensor] = []
-        noises: list[NoiseMaps] = []
+        scale = np.ones(len(prepared.empty))
+        place = {int(k): number for number, k in enumerate(np.flatnonzero(~prepared.empty))}
+        noises: dict[int, NoiseMaps] = {}  # by the first slice of each part
 
-        def method(kspace: Tensor, A: Sense | SoftSense | WeightedSense) -> Solution:
-            known = working.condition(kspace, A, prepared.noise_level)
-            solution: Solution = working(kspace, A, prepared.noise_level, conditioning=known, solver=called_with)
-            if parts.noise_probes is not None and not isinstance(A, WeightedSense):
-                done = sum(map(len, scales))
-                seeds = range(done, done + len(kspace))
-                image, level = solution.value, prepared.noise_level
-                noises.append(noise_maps(working, A, kspace, level, image, known, parts.noise_probes, seeds))
-            # Last, so that a batch that did not fit the memory leaves nothing: slices come in order.
-            scales.append(torch.ones(len(kspace)) if known is None else known.scale.cpu())
-            return solution
+        def method_of(part: list[int]) -> Method:
+            def method(kspace: Tensor, A: Sense | SoftSense | WeightedSense) -> Solution:
+                known = working.condition(kspace, A, prepared.noise_level)
+                solution: Solution = working(kspace, A, prepared.noise_level, conditioning=known, solver=called_with)
+                if parts.noise_probes is not None and not isinstance(A, WeightedSense):
+                    seeds = [place[k] for k in part]
+                    image, level = solution.value, prepared.noise_level
+                    noises[part[0]] = noise_maps(working, A, kspace, level, image, known, parts.noise_probes, seeds)
+                if known is not None:
+                    scale[part] = known.scale.cpu().double().numpy()
+                return solution
 
-        slices = solve_slices(method, prepared, device=device, batch_size=batch_size, progress=progress)
+            return method
+
+        slices = solve_parts(method_of, prepared, device=device, batch_size=batch_size, progress=progress)
         checks = _checks(prepared, slices.image, torch.device(device))
-        scale, certificate = np.ones(len(prepared.empty)), working.certificate()
+        certificate = working.certificate()
         learned = isinstance(working, LearnedReconstructor)
-        if scales:
-            scale[~prepared.empty] = torch.cat(scales).double().numpy()
     return Reconstruction(
         image=prepared.magnitude(slices.image),
         method=type(model).__name__,
@@ -223,7 +226,7 @@ def reconstruct_prepared(
         certificate=certificate,
         solver=solver,
         complex_image=prepared.complex_image(slices.image) if parts.complex else None,
-        noise=None if parts.noise_probes is None else _delivered(prepared, noises),
+        noise=None if parts.noise_probes is None else _delivered(prepared, [noises[k] for k in sorted(noises)]),
         seconds=prepared.seconds + time.perf_counter() - start,
         left_out=prepared.volume.left_out,
         checks=checks,
@@ -294,10 +297,33 @@ def solve_slices(
 ) -> SliceSolutions:
     """Run any method `(kspace, A) -> Solution` on the slices of a prepared volume, a few at a time.
 
+    On a GPU they are a batch. On the CPU each has a thread of its own (see `in_threads`), as far as torch has threads:
+    two slices in a batch take as long as two slices one after the other, and a thread each takes half of that.
+
     Raises:
         ValueError: a batch size below 1.
         torch.OutOfMemoryError: when even a single slice does not fit the device.
     """
+    return solve_parts(
+        lambda part: method,
+        prepared,
+        device=device,
+        batch_size=batch_size,
+        progress=progress,
+        description=description,
+    )
+
+
+def solve_parts(
+    method_of: Callable[[list[int]], Method],
+    prepared: PreparedVolume,
+    *,
+    device: torch.device | str = "cpu",
+    batch_size: int = DEFAULT_BATCH_SIZE,
+    progress: bool = False,
+    description: str = "slices",
+) -> SliceSolutions:
+    """Do as `solve_slices`, with a method that knows which slices it is given, in whatever order and thread."""
     if batch_size < 1:
         raise ValueError(f"solve_slices: batch_size is {batch_size}, expected at least 1")
     start = time.perf_counter()
@@ -309,9 +335,13 @@ def solve_slices(
     kind: Kind = "none"
     left: Tensor | None = None
     filled = [int(k) for k in np.flatnonzero(~prepared.empty)]
-    batches = [filled[i : i + batch_size] for i in range(0, len(filled), batch_size)]
-    for batch in progress_bar(batches, description, progress, unit="batch"):
-        for part, solution in _solve_in_memory(method, prepared, batch, torch.device(device)):
+    side_by_side = torch.device(device).type == "cpu" and torch.get_num_threads() > 1
+    size, at_once = (1, batch_size) if side_by_side else (batch_size, 1)
+    batches = [filled[i : i + size] for i in range(0, len(filled), size)]
+    solve = partial(_solve_in_memory, method_of, prepared, device=torch.device(device))
+    found = in_threads(solve, batches, at_once)
+    for _ in progress_bar(batches, description, progress, unit="batch"):
+        for part, solution in next(found):
             kind = solution.kind
             image[part] = solution.value.cpu().to(image.dtype)
             if solution.last_residual is not None:
@@ -327,16 +357,17 @@ def solve_slices(
 
 
 def _solve_in_memory(
-    method: Method, prepared: PreparedVolume, batch: list[int], device: torch.device
+    method_of: Callable[[list[int]], Method], prepared: PreparedVolume, batch: list[int], device: torch.device
 ) -> list[tuple[list[int], Solution]]:
     """Solve a batch, or its two halves when it does not fit the device's memory."""
     try:
         with torch.no_grad():
-            return [(batch, method(prepared.kspace[batch].to(device), prepared.operator(batch).on(device)))]
+            kspace, operator = prepared.kspace[batch].to(device), prepared.operator(batch).on(device)
+            return [(batch, method_of(batch)(kspace, operator))]
     except torch.OutOfMemoryError:
         if len(batch) == 1:
             raise
     torch.cuda.empty_cache()
     half = len(batch) // 2
-    first = _solve_in_memory(method, prepared, batch[:half], device)
-    return first + _solve_in_memory(method, prepared, batch[half:], device)
+    first = _solve_in_memory(method_of, prepared, batch[:half], device)
+    return first + _solve_in_memory(method_of, prepared, batch[half:], device)

@@ -128,6 +128,7 @@ def _prepare(frame: Frame, settings: Settings, shared: dict[int, PreparedVolume]
         settings.device,
         settings.progress,
         map_sets=settings.map_sets,
+        compress=settings.compress,
         shared=like,
     )
     shared.setdefault(frame.encoding_space, prepared)
