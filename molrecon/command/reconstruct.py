@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_cohort(parser)
     add_data(parser)
     add_map_sets(parser)
-    add_model(parser)
+    add_model(parser, by_scan=True)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -75,6 +75,8 @@ class RawVolume:
     calibration    (slices, coils, rows, cols) complex64 measured for the coil maps alone, zero where it was not; None.
     left_out       what the file holds and `kspace` does not, in plain words, with its number: {"repetitions": 2}.
     remarks        sentences about the file that its user should read.
+    volumetric     the slices are the readout positions of one 3D scan, transformed along the readout: neighbours, and
+                   separate problems only because of that transform.
     sha256         hexadecimal digest of the input file (of .hdr followed by .cfl for a BART pair).
 
     Raises ValueError for a mask that does not fit kspace.
@@ -95,6 +97,7 @@ class RawVolume:
     geometry: Geometry | None = None
     noise_covariance: np.ndarray | None = None
     calibration: np.ndarray | None = None
+    volumetric: bool = False
 
     def __post_init__(self) -> None:
         """Bring the mask to its one shape."""

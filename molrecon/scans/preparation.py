@@ -21,6 +21,7 @@ from molrecon.scans.progress import progress_bar
 from operators import Sense, SoftSense, espirit, espirit_maps, map_sets_needed
 from operators.calibration import calibration_region
 from operators.compression import mix_coils
+from operators.espirit import align_phase
 from operators.hybrid import crop_readout
 from operators.noise import NoiseEstimates, estimate_noise_level, noise_level_estimates, smaller_noise_level
 from operators.prewhitening import whitening_matrix
@@ -195,6 +196,8 @@ def prepare(
         sensitivity_maps, source = found or _estimate_maps(
             kspace, sampling_mask, empty, noise_level, device, progress, map_sets
         )
+        if volume.volumetric:
+            _align(sensitivity_maps, kspace)
     return PreparedVolume(
         volume=volume,
         kspace=kspace,
@@ -366,6 +369,18 @@ def _estimate_maps(
     if any(region != used[0] for region in used):
         detail["calibration_region_by_slice"] = regions
     return maps, MapsSource("espirit", detail)
+
+
+def _align(maps: Tensor, kspace: Tensor) -> None:
+    """Give maps (slices, set, coil, rows, cols), in place, phases that are continuous from slice to slice.
+
+    The phase of each slice's maps is relative to its own main virtual coil, which may turn between neighbours.
+    """
+    covariance = sum(one.flatten(1) @ one.flatten(1).mH for one in kspace)
+    virtual = torch.linalg.eigh(covariance).eigenvectors.flip(-1)[:, : maps.shape[1]].T  # (set, coil)
+    for one in maps:
+        for k, coil in enumerate(virtual):
+            one[k] = align_phase(one[k].movedim(0, -1), coil).movedim(-1, 0)
 
 
 def _sets_needed(calibration: Sequence[Tensor], shape: tuple[int, int], noise_level: float) -> int:

@@ -12,8 +12,8 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import final
+from dataclasses import dataclass, field, replace
+from typing import Literal, final
 
 import numpy as np
 import torch
@@ -32,6 +32,7 @@ from molrecon.solvers.solution import Kind, Solution
 from molrecon.solvers.solver_settings import SolverSettings
 from operators import Sense, SoftSense
 
+Unit = Literal["slice", "volume", "series"]
 Method = Callable[[Tensor, Sense | SoftSense], Solution]
 
 
@@ -74,7 +75,8 @@ class Reconstruction:
             squares of the coil images; cropped to the recon matrix.
         method: the class of the reconstructor.
         error_bound: (slices,), upper bound of the relative distance to the exact solution of the method's own equation;
-            a guarantee when `kind` is "certified", NaN when it is "none". 0 in slices without data.
+            a guarantee when `kind` is "certified", NaN when it is "none". 0 in slices without data. Where several
+            slices are one problem (`unit`) each has the bound of them all: of `|x - x*| / |x|` with norms over them.
         kind: what the bounds rest on, see `Solution`.
         residuals: as in `Solution`, one array per slice.
         converged: (slices,) bool, the goal of `solver` was reached. n_steps: (slices,) int.
@@ -91,6 +93,7 @@ class Reconstruction:
             whole volume first, then slice by slice.
         geometry: where the voxels are in the patient, or None.
         time_step: of a series, seconds from frame to frame; None where it is unknown.
+        unit: what one problem was: a "slice", all slices of a 3D scan ("volume"), or a slice at all times ("series").
     """
 
     image: np.ndarray
@@ -112,6 +115,7 @@ class Reconstruction:
     warnings: list[DataWarning] = field(default_factory=list)
     geometry: Geometry | None = None
     time_step: float | None = None
+    unit: Unit = "slice"
 
 
 def reconstruct_volume(
@@ -170,10 +174,33 @@ def reconstruct_prepared(
             return solution
 
         slices = solve_slices(method, prepared, device=device, batch_size=batch_size, progress=progress)
-        checks = _checks(prepared, slices.image, torch.device(device))
         scale, certificate = np.ones(len(prepared.empty)), working.certificate()
         if scales:
             scale[~prepared.empty] = torch.cat(scales).double().numpy()
+    found = reported(prepared, slices, model, certificate, scale, solver=solver, device=device)
+    return replace(found, seconds=prepared.seconds + time.perf_counter() - start)
+
+
+def reported(
+    prepared: PreparedVolume,
+    slices: SliceSolutions,
+    model: Reconstructor,
+    certificate: Certificate,
+    scale: np.ndarray,
+    *,
+    solver: SolverSettings | None,
+    device: torch.device | str,
+) -> Reconstruction:
+    """Return solved slices with all that is said of them; the data are checked here.
+
+    Args:
+        prepared: with as many sets of maps as the images have.
+        slices: of a method. model, certificate: that method.
+        scale: (slices,), see `Reconstruction`.
+        solver: of the call, where it had one.
+        device: for the checks.
+    """
+    checks = _checks(prepared, slices.image, torch.device(device))
     return Reconstruction(
         image=prepared.magnitude(slices.image),
         method=type(model).__name__,
@@ -188,7 +215,7 @@ def reconstruct_prepared(
         scale=scale,
         certificate=certificate,
         solver=solver or model.solver,
-        seconds=prepared.seconds + time.perf_counter() - start,
+        seconds=prepared.seconds + slices.seconds,
         left_out=prepared.volume.left_out,
         checks=checks,
         warnings=_warnings(prepared, checks),

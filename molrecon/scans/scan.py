@@ -70,6 +70,7 @@ class Scan:
         noise_covariance: np.ndarray | None = None,
         calibration: np.ndarray | None = None,
         time_step: float | None = None,
+        volumetric: bool = False,
     ) -> Scan:
         """Return the scan of arrays in memory, which stay as they are.
 
@@ -83,6 +84,7 @@ class Scan:
             noise_covariance: (coil, coil) complex, of a sample.
             calibration: (slices, coil, rows, cols) complex, for the maps alone, zero where it was not measured.
             time_step: seconds from repetition to repetition.
+            volumetric: the slices are the readout positions of a 3D scan, k-space transformed along the readout.
 
         Raises:
             ValueError: shapes that do not fit, k-space that is zero or not finite.
@@ -110,6 +112,7 @@ class Scan:
                 geometry=geometry,
                 noise_covariance=noise_covariance,
                 calibration=calibration,
+                volumetric=volumetric,
             )
             mask_kspace(volume.kspace, volume.sampling_mask)
             seconds = None if time_step is None else number * time_step

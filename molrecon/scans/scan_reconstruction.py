@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, final
 
 from molrecon.io import Frame
 from molrecon.reconstructors.base import Reconstructor
+from molrecon.scans.data_warnings import DataWarning
+from molrecon.scans.kinds.choice import Choice, choose
+from molrecon.scans.kinds.joint import reconstruct_jointly
 from molrecon.scans.outputs import output_paths, write_outputs
 from molrecon.scans.preparation import PreparedVolume, prepare
 from molrecon.scans.reconstruction import Reconstruction, reconstruct_prepared
@@ -17,6 +21,9 @@ from molrecon.scans.scan import Scan, Series
 from molrecon.scans.series import joined
 from molrecon.scans.settings import Settings
 from molrecon.scans.sidecar import ModelSource, describe, describe_sampling, write_json
+from molrecon.solvers.solver_settings import SolverSettings
+
+log = logging.getLogger(__name__)
 
 
 @final
@@ -28,11 +35,13 @@ class SeriesReconstruction:
         series: what was reconstructed.
         first: its first frame as it was prepared; the others have its maps.
         result: of all frames, see `Reconstruction`.
+        choice: what reconstructed them, and why.
     """
 
     series: Series
     first: PreparedVolume
     result: Reconstruction
+    choice: Choice
 
 
 def reconstruct_scan(scan: Scan, model: Reconstructor, settings: Settings | None = None) -> list[SeriesReconstruction]:
@@ -44,7 +53,7 @@ def reconstruct_scan(scan: Scan, model: Reconstructor, settings: Settings | None
 
     Args:
         scan: from `read_scan` or `Scan.from_arrays`.
-        model: any reconstructor.
+        model: any reconstructor, or `Automatic`; how many planes it sees at a time, `choose` says.
         settings: everything else; None: the defaults.
 
     Raises:
@@ -54,10 +63,20 @@ def reconstruct_scan(scan: Scan, model: Reconstructor, settings: Settings | None
     shared: dict[int, PreparedVolume] = {}
     found = []
     for series in scan.calibrated().series():
+        choice = choose(series, model)
+        log.info("reconstructed by %s, %s", type(choice.model).__name__, choice.words)
         first = _prepare(series.frames[0], settings, shared)
-        results = [_solve(first, model, settings)]
-        results += [_solve(_prepare(frame, settings, shared), model, settings) for frame in series.frames[1:]]
-        found.append(SeriesReconstruction(series, first, joined(results, series.time_step)))
+        if choice.unit == "series":
+            frames = [first, *(_prepare(frame, settings, shared) for frame in series.frames[1:])]
+            results = _solve_jointly(frames, choice, model, settings)
+        else:
+            results = _solve(first, choice, model, settings)
+            for frame in series.frames[1:]:
+                results += _solve(_prepare(frame, settings, shared), choice, model, settings)
+        cautions = [DataWarning(None, "model", None, None, caution) for caution in choice.cautions]
+        result = joined(results, series.time_step)
+        result = replace(result, warnings=[*cautions, *result.warnings])
+        found.append(SeriesReconstruction(series, first, result, choice))
     return found
 
 
@@ -81,7 +100,7 @@ def write_scan(
     """
     if len(found) == 1:
         only = found[0]
-        return write_outputs(folder, name, only.first, only.result, source, settings_sha256, _facts(only.series))
+        return _write(folder, name, only, source, settings_sha256)
     names = [f"{name}_{one.series.entities}" for one in found]
     sidecar = output_paths(folder, name)[-1]
     for own in names:
@@ -89,14 +108,22 @@ def write_scan(
     sidecar.unlink(missing_ok=True)
     written: list[Path] = []
     for own, one in zip(names, found, strict=True):
-        facts = _facts(one.series)
-        written += write_outputs(folder, own, one.first, one.result, source, settings_sha256, facts)
+        written += _write(folder, own, one, source, settings_sha256)
     whole = joined([one.result for one in found])
-    described = describe(found[0].first, whole, source)
+    described = describe(found[0].first, whole, found[0].choice.source or source)
+    described["model_choice"] = [one.choice.describe(source) for one in found]
     described["image"] = [{"entities": one.series.entities, "shape": list(one.result.image.shape)} for one in found]
     listed = {"outputs": [path.name for path in written], "settings_sha256": settings_sha256}
     write_json(sidecar, {**described, **listed})
     return [*written, sidecar]
+
+
+def _write(
+    folder: str | Path, name: str, one: SeriesReconstruction, source: ModelSource, settings_sha256: str
+) -> list[Path]:
+    facts = {"model_choice": [one.choice.describe(source)], **_facts(one.series)}
+    used = one.choice.source or source
+    return write_outputs(folder, name, one.first, one.result, used, settings_sha256, facts)
 
 
 def _refuse_others(folder: str | Path, name: str, sha256: str) -> None:
@@ -128,15 +155,43 @@ def _prepare(frame: Frame, settings: Settings, shared: dict[int, PreparedVolume]
     return prepared
 
 
-def _solve(prepared: PreparedVolume, model: Reconstructor, settings: Settings) -> Reconstruction:
-    return reconstruct_prepared(
+def _solve(prepared: PreparedVolume, choice: Choice, asked: Reconstructor, settings: Settings) -> list[Reconstruction]:
+    if choice.unit == "volume":
+        return _solve_jointly([prepared], choice, asked, settings)
+    found = reconstruct_prepared(
         prepared,
-        model,
-        solver=settings.solver,
+        choice.model,
+        solver=_solver(choice, asked, settings),
         device=settings.device,
         batch_size=settings.batch_size,
         progress=settings.progress,
     )
+    return [found]
+
+
+def _solve_jointly(
+    frames: Sequence[PreparedVolume], choice: Choice, asked: Reconstructor, settings: Settings
+) -> list[Reconstruction]:
+    return reconstruct_jointly(
+        frames,
+        choice.model,
+        solver=_solver(choice, asked, settings),
+        device=settings.device,
+        progress=settings.progress,
+    )
+
+
+def _solver(choice: Choice, asked: Reconstructor, settings: Settings) -> SolverSettings | None:
+    """Return the settings of the call; what they change of the model that was asked for, of the chosen one too."""
+    given, own = settings.solver, choice.model.solver
+    if choice.model is asked or given is None or own is None or asked.solver is None:
+        return given
+    changed = {
+        one.name: getattr(given, one.name)
+        for one in fields(SolverSettings)
+        if getattr(given, one.name) != getattr(asked.solver, one.name)
+    }
+    return replace(own, **changed)
 
 
 def _facts(series: Series) -> dict[str, Any]:

@@ -64,6 +64,7 @@ def slab(
         header=records.xml,
         remarks=() if remark is None else (remark,),
         geometry=geometry,
+        volumetric=True,
     )
 
 

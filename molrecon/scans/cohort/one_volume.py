@@ -16,6 +16,7 @@ from molrecon.reconstructors.base import Reconstructor
 from molrecon.scans.cohort.without_folders import WithoutFolders
 from molrecon.scans.data_warnings import DataWarning
 from molrecon.scans.exports import NO_EXPORTS, Exports
+from molrecon.scans.kinds.choice import SEEN
 from molrecon.scans.manifest import FAILED, UNREADABLE, Entry, now, status_of, write_record
 from molrecon.scans.outputs import output_paths, written_paths
 from molrecon.scans.reconstruction import Reconstruction
@@ -145,7 +146,7 @@ def _export(item: Item, recipe: Recipe, found: Sequence[SeriesReconstruction]) -
             item.name,
             one.first.volume,
             one.result,
-            recipe.shown_source,
+            one.choice.source or recipe.shown_source,
             recipe.settings_sha256,
             entities=one.series.entities,
             contrast=one.series.frames[0].contrast,
@@ -178,14 +179,16 @@ def _attempt(item: Item, model: Reconstructor, recipe: Recipe) -> Entry:
     if earlier.get("sha256") not in (None, _input(_sidecar(item, recipe)).get("sha256")):
         message += f"; replaced the outputs of {earlier.get('path')}"
     status = status_of(bool(result.converged.all()), left_out)
-    return Entry(str(path), status, message, outputs, left_out=left_out, warnings=result.warnings)
+    choice = _sidecar(item, recipe).get("model_choice", [])
+    return Entry(str(path), status, message, outputs, False, left_out, result.warnings, choice)
 
 
 def _message(result: Reconstruction) -> str:
     n = len(result.converged)
     empty = f", {int(result.empty.sum())} without data delivered as zeros" if result.empty.any() else ""
     left_out = f"; left out: {left_out_text(result.left_out)}" if result.left_out else ""
-    rest = f"{result.seconds:.1f} s{empty}{left_out}{_warned(result.warnings)}"
+    together = "" if result.unit == "slice" else f"{SEEN[result.unit]}, "
+    rest = f"{together}{result.seconds:.1f} s{empty}{left_out}{_warned(result.warnings)}"
     if result.solver is None:
         return f"{n} slices, no error bound, {rest}"
     bound = "no error bound" if result.kind == "none" else f"error bound {result.error_bound.max():.1e} at worst"
@@ -213,7 +216,8 @@ def _kept(item: Item, recipe: Recipe) -> Entry | None:
         converged = bool(sidecar["summary"]["converged"])
         left_out = {str(words): int(count) for words, count in sidecar["input"]["left_out"].items()}
         warnings = [DataWarning(**warning) for warning in sidecar["warnings"]]
-        found = sidecar["model"]["weights_sha256"], sidecar.get("settings_sha256")
+        asked = sidecar.get("model_choice", [sidecar["model"]])[0]
+        found = asked["weights_sha256"], sidecar.get("settings_sha256")
         same = found == (recipe.source.weights_sha256, recipe.outputs_sha256(item))
         same = same and sidecar["input"]["sha256"] == input_sha256(item.path)  # last: it reads the whole input
     except (KeyError, TypeError, ValueError, AttributeError):  # a sidecar of something else, or no such input
@@ -230,6 +234,7 @@ def _kept(item: Item, recipe: Recipe) -> Entry | None:
         skipped=True,
         left_out=left_out,
         warnings=warnings,
+        model_choice=sidecar.get("model_choice", []),
     )
 
 
