@@ -26,6 +26,7 @@ COMMANDS = (
     "info",
     "reconstruct",
     "status",
+    "report",
     "serve",
     "compare",
     "certify",

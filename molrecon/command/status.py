@@ -9,7 +9,7 @@ from typing import Any
 from molrecon.command.reconstruct import exit_code
 from molrecon.command.shared.arguments import add_json
 from molrecon.command.shared.exit_codes import EXIT_FAILED
-from molrecon.command.shared.messages import UsageError, tell
+from molrecon.command.shared.messages import tell, usage
 
 HELP = "what became of the volumes of a folder, and which are missing"
 DESCRIPTION = (
@@ -29,11 +29,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the manifest, and print what it says."""
-    from molrecon.scans.manifest import LISTS, MANIFEST, OK, RECORDS, write_manifest
+    from molrecon.scans.manifest import OK, check_has_outputs, write_manifest
 
     folder = Path(args.folder)
-    if not any((folder / name).exists() for name in (RECORDS, LISTS, MANIFEST)):
-        raise UsageError(f"status: {folder} holds neither {RECORDS} nor {MANIFEST}, expected a folder of outputs")
+    with usage():
+        check_has_outputs(folder)
     content = write_manifest(folder)
     volumes, missing = content["volumes"], content["missing"]
     counted = {**content["counts"], "missing": len(missing)}

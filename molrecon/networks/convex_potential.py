@@ -7,6 +7,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from molrecon.networks.clip import Clip
 from molrecon.networks.convolution import Convolution, SeparableConvolution
 
 
@@ -25,11 +26,10 @@ class ConvexPotential:
     """
 
     def __init__(self, filters: Convolution | SeparableConvolution, threshold: Tensor) -> None:
-        self.filters, self.threshold = filters, threshold
+        self.filters, self.clip = filters, Clip(threshold)
 
     def __call__(self, x: Tensor) -> Tensor:
-        u = torch.clamp(self.filters(x), -self.threshold, self.threshold)
-        return torch.sub(x, self.filters.adjoint(u), alpha=2)
+        return torch.sub(x, self.filters.adjoint(self.clip(self.filters(x))), alpha=2)
 
 
 def convex_potential_lipschitz(norm_bound: Tensor) -> Tensor:

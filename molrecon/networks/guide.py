@@ -88,6 +88,8 @@ class Guide(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Return `exp(a)` of each layer in the order in which the network applies them, on the layer's own grid."""
+        if images.ndim == 4:
+            images = images.contiguous(memory_format=torch.channels_last)  # as the features that the factors are for
         pyramids: dict[int, list[Tensor]] = {}
         factors: list[Tensor] = []
         for cycle in range(self.cycles):

@@ -7,6 +7,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from molrecon.networks.clip import Clip
 from molrecon.networks.convolution import CONVOLVE, Convolution, SeparableConvolution
 
 ROUNDING = 1e-12  # of sums of at most 1000 products in float64, relative to the sum of their magnitudes
@@ -29,11 +30,10 @@ class SLL:
     """
 
     def __init__(self, filters: Convolution | SeparableConvolution, threshold: Tensor, step: Tensor) -> None:
-        self.filters, self.threshold, self.step = filters, threshold, step
+        self.filters, self.clip, self.step = filters, Clip(threshold), step
 
     def __call__(self, x: Tensor) -> Tensor:
-        u = torch.clamp(self.filters(x), -self.threshold, self.threshold)
-        return x - self.filters.adjoint(self.step * u)
+        return x - self.filters.adjoint(self.step * self.clip(self.filters(x)))
 
 
 def sll_step(weight: Tensor, log_q: Tensor, *, magnitudes: Tensor | None = None) -> Tensor:

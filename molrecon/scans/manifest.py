@@ -47,6 +47,7 @@ class Entry:
         left_out: what the input holds and the outputs do not, as in `RawVolume`.
         warnings: as in `Reconstruction`.
         model_choice: what reconstructed each series of the scan and why, as `Choice.describe` says.
+        figures: of the reconstruction, for comparison with the other volumes, see `page.figures`.
     """
 
     input: str
@@ -57,6 +58,7 @@ class Entry:
     left_out: dict[str, int] = field(default_factory=dict)
     warnings: list[DataWarning] = field(default_factory=list)
     model_choice: list[dict[str, Any]] = field(default_factory=list)
+    figures: dict[str, Any] = field(default_factory=dict)
 
 
 def status_of(converged: bool, left_out: Mapping[str, int]) -> str:
@@ -69,6 +71,12 @@ def status_of(converged: bool, left_out: Mapping[str, int]) -> str:
 def now() -> str:
     """Return the time in ISO 8601, to the second."""
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def check_has_outputs(folder: Path) -> None:
+    """Raise ValueError for a folder into which nothing was ever reconstructed."""
+    if not any((folder / name).exists() for name in (RECORDS, LISTS, MANIFEST)):
+        raise ValueError(f"{folder}: holds neither {RECORDS} nor {MANIFEST}, expected a folder of outputs")
 
 
 def write_record(folder: Path, record: dict[str, Any]) -> None:
@@ -153,11 +161,11 @@ def _older(folder: Path) -> dict[str, dict[str, Any]]:
     """Return the entries of the manifest that is there, by the name of their outputs, or of their input."""
     content = _read(folder / MANIFEST) or {}
     entries = [entry for entry in content.get("volumes", []) if isinstance(entry, dict)]
-    return {_name(entry): entry for entry in entries}
+    return {name_of(entry): entry for entry in entries}
 
 
-def _name(entry: dict[str, Any]) -> str:
-    """Return the name of an entry; version 0.1 did not write it, but where the outputs are, the sidecar last."""
+def name_of(entry: Mapping[str, Any]) -> str:
+    """Return the name in a record; version 0.1 did not write it, but where the outputs are, the sidecar last."""
     outputs = entry.get("outputs")
     return str(entry.get("name") or (Path(outputs[-1]).stem if outputs else Path(str(entry.get("input"))).stem))
 

@@ -19,6 +19,8 @@ from molrecon.scans.exports import NO_EXPORTS, Exports
 from molrecon.scans.kinds.choice import SEEN
 from molrecon.scans.manifest import FAILED, UNREADABLE, Entry, now, status_of, write_record
 from molrecon.scans.outputs import output_paths, written_paths
+from molrecon.scans.page.cohort import write_thumbnail
+from molrecon.scans.page.figures import figures
 from molrecon.scans.reconstruction import Reconstruction
 from molrecon.scans.scan import read_scan
 from molrecon.scans.scan_reconstruction import SeriesReconstruction, reconstruct_scan, write_scan
@@ -110,7 +112,7 @@ def conclude(item: Item, recipe: Recipe, entry: Entry) -> Outcome:
         "versions": versions(),
         "written": now(),
     }
-    record = {"name": item.name, **asdict(entry), **same}
+    record = {"name": item.name, **asdict(entry), **same, "no_paths": not recipe.folders}
     try:
         write_record(recipe.out, record)
     except OSError as error:
@@ -175,12 +177,30 @@ def _attempt(item: Item, model: Reconstructor, recipe: Recipe) -> Entry:
         log.info("%s failed", path, exc_info=True)
         return Entry(str(path), FAILED, f"{type(error).__name__}: {error}{older}", [])
     outputs = [str(output) for output in _all_paths(item, recipe)]
-    message, left_out = _message(result), dict(result.left_out)
-    if earlier.get("sha256") not in (None, _input(_sidecar(item, recipe)).get("sha256")):
+    message, left_out, sidecar = _message(result), dict(result.left_out), _sidecar(item, recipe)
+    if earlier.get("sha256") not in (None, _input(sidecar).get("sha256")):
         message += f"; replaced the outputs of {earlier.get('path')}"
-    status = status_of(bool(result.converged.all()), left_out)
-    choice = _sidecar(item, recipe).get("model_choice", [])
-    return Entry(str(path), status, message, outputs, False, left_out, result.warnings, choice)
+    _leave_thumbnail(item, recipe, result)
+    return Entry(
+        str(path),
+        status_of(bool(result.converged.all()), left_out),
+        message,
+        outputs,
+        left_out=left_out,
+        warnings=result.warnings,
+        model_choice=sidecar.get("model_choice", []),
+        figures=figures(sidecar),
+    )
+
+
+def _leave_thumbnail(item: Item, recipe: Recipe, result: Reconstruction) -> None:
+    """Write the thumbnail for the page of the cohort, which does without those that could not be written."""
+    if recipe.out is None:
+        return
+    try:
+        write_thumbnail(recipe.out, item.name, result)
+    except OSError as error:
+        log.info("%s: no thumbnail: %s", item.path, error)
 
 
 def _message(result: Reconstruction) -> str:
@@ -235,6 +255,7 @@ def _kept(item: Item, recipe: Recipe) -> Entry | None:
         left_out=left_out,
         warnings=warnings,
         model_choice=sidecar.get("model_choice", []),
+        figures=figures(sidecar),
     )
 
 

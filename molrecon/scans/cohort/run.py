@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from molrecon.reconstructors.base import Reconstructor
 from molrecon.reconstructors.defaults import AUTOMATIC
@@ -13,9 +15,12 @@ from molrecon.scans.exports import NO_EXPORTS, Exports
 from molrecon.scans.manifest import MANIFEST, Entry, missing, write_list, write_manifest
 from molrecon.scans.methods import load_method
 from molrecon.scans.outputs import check_replacement, output_names, output_paths
+from molrecon.scans.page.cohort import INDEX, write_index
 from molrecon.scans.reconstruction import Reconstruction
 from molrecon.scans.settings import Settings
 from molrecon.scans.sidecar import ModelSource
+
+log = logging.getLogger(__name__)
 
 
 def model_files(name_or_path: str) -> list[Path]:
@@ -65,7 +70,7 @@ def reconstruct_cohort(
     exports: Exports = NO_EXPORTS,
     report: Callable[[Entry], None] | None = None,
 ) -> list[Entry]:
-    """Reconstruct the inputs into a folder, with a record of each and a manifest at the end (`manifest`).
+    """Reconstruct the inputs into a folder, with a record of each, and at the end a manifest (`manifest`) and a page.
 
     Args:
         inputs: files; each gets its own output name (`output_names`).
@@ -105,8 +110,17 @@ def reconstruct_cohort(
                 report(outcome.entry)
     finally:
         if shard.count == 1 or not missing(out, names):
-            write_manifest(out, [outcome.unwritten for outcome in outcomes.values() if outcome.unwritten is not None])
+            unwritten = [outcome.unwritten for outcome in outcomes.values() if outcome.unwritten is not None]
+            _write_index(out, write_manifest(out, unwritten))
     return [outcomes[item.name].entry for item in mine]
+
+
+def _write_index(out: Path, content: Mapping[str, Any]) -> None:
+    """Write the page of the folder; without it the volumes are no less reconstructed."""
+    try:
+        write_index(out, content)
+    except (OSError, ValueError) as error:
+        log.warning("no page of the volumes: %s", error)
 
 
 def check_outputs(inputs: Sequence[Path], out: Path, others: Sequence[Path] = (), *, folders: bool = True) -> list[str]:
@@ -123,9 +137,10 @@ def check_outputs(inputs: Sequence[Path], out: Path, others: Sequence[Path] = ()
     """
     names = output_names(inputs, folders=folders)
     for path, name in zip(inputs, names, strict=True):
-        if f"{name}.json".casefold() == MANIFEST:
-            raise ValueError(
-                f"reconstruct: the sidecar of {path} would take the name of {MANIFEST}, expected another name"
-            )
+        for what, suffix, taken in (("sidecar", ".json", MANIFEST), ("page", ".html", INDEX)):
+            if f"{name}{suffix}".casefold() == taken:
+                raise ValueError(
+                    f"reconstruct: the {what} of {path} would take the name of {taken}, expected another name"
+                )
     check_replacement((output for name in names for output in output_paths(out, name)), [*inputs, *others])
     return names

@@ -17,6 +17,8 @@ from markupsafe import Markup
 
 TEMPLATES = Path(__file__).parent / "templates"
 STYLE = "page.css"
+GENERATOR = '<meta name="generator" content="molrecon">'  # near the start of every page
+START = 2000  # bytes
 
 
 @cache
@@ -48,8 +50,19 @@ def render(template: str, script: str, content: dict[str, Any], data: dict[str, 
     style, code = (_source(name) for name in (STYLE, script))
     page = _environment().get_template(template)
     return page.render(
-        **content, policy=content_security_policy(style, code), style=Markup(style), script=Markup(code), data=data
+        **content,
+        generator=Markup(GENERATOR),
+        policy=content_security_policy(style, code),
+        style=Markup(style),
+        script=Markup(code),
+        data=data,
     )
+
+
+def is_page(path: Path) -> bool:
+    """Tell whether a file is a page from here. Raises OSError."""
+    with path.open("rb") as file:
+        return GENERATOR.encode() in file.read(START)
 
 
 def content_security_policy(style: str, script: str) -> str:

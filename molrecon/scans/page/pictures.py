@@ -91,7 +91,7 @@ def grey_view(
     for coding in codings:
         if sum(len(_webp(image, coding)) for image in judged) <= bytes_per_pixel * judged.size:
             break
-    encoded = [_webp_uri(_webp(image, coding)) for image in grey]
+    encoded = [webp_uri(_webp(image, coding)) for image in grey]
     said = "lossless" if coding is None else f"WebP, quality {coding}"
     return View(key, title, note, encoded, low, high, unit, group or key, said, window)
 
@@ -121,13 +121,19 @@ def png_uri(image: np.ndarray) -> str:
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def thumbnail_uri(image: np.ndarray, size: int) -> str:
-    """Return a magnitude image (rows, cols), its brightest pixels white, at most `size` pixels wide and high."""
+def thumbnail(image: np.ndarray, size: int, aspect: float) -> bytes:
+    """Return a magnitude image (rows, cols), its brightest pixels white, as WebP.
+
+    Args:
+        image: real.
+        size: of the longer side, pixels.
+        aspect: height over width, as they are in the patient.
+    """
     from PIL import Image  # heavy: only where a page is written
 
+    height, width = min(1.0, aspect) * size, min(1.0, 1 / aspect) * size
     small = Image.fromarray(to_grey(image, 0, white_level(image)))
-    small.thumbnail((size, size))
-    return _webp_uri(_webp(np.asarray(small), 75))
+    return _webp(np.asarray(small.resize((max(1, round(width)), max(1, round(height))), Image.Resampling.BOX)), 75)
 
 
 def _webp(image: np.ndarray, quality: int | None) -> bytes:
@@ -140,5 +146,6 @@ def _webp(image: np.ndarray, quality: int | None) -> bytes:
     return buffer.getvalue()
 
 
-def _webp_uri(encoded: bytes) -> str:
+def webp_uri(encoded: bytes) -> str:
+    """Return a WebP image as a data URI."""
     return f"data:image/webp;base64,{base64.b64encode(encoded).decode()}"

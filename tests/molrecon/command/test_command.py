@@ -147,7 +147,7 @@ def test_an_unreadable_input(damage, model: str, sample: Path, tmp_path: Path, c
     assert main(["reconstruct", str(path), "--out", str(out), "--model", model]) == 3
     error = capsys.readouterr().err
     assert "scan.h5" in error and "expected" in error and "Traceback" not in error
-    assert sorted(item.name for item in out.iterdir()) == ["lists", "manifest.json", "records"]
+    assert sorted(item.name for item in out.iterdir()) == ["index.html", "lists", "manifest.json", "records"]
     assert main(["compare", str(path), "--methods", "zero-filled"]) == 3
     assert "scan.h5" in capsys.readouterr().err
 

@@ -106,7 +106,7 @@ def test_nothing_names_a_folder(scans: list[Path], tmp_path: Path, capsys: pytes
     text = said.out + said.err
     assert "bad.npy" in text and "absent.h5" in text
     written = [path for path in out.rglob("*") if path.is_file()]
-    assert len(written) == 5 * 3 + 5 + 2
+    assert len(written) == 5 * 3 + 3 + 5 + 3  # with thumbnails, records, list, manifest and page
     names = " ".join(str(path.relative_to(out)) for path in written)
     contents = b"".join(path.read_bytes() for path in written).decode("latin-1")
     for where in (text, names, contents):

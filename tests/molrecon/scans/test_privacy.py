@@ -133,7 +133,7 @@ def test_no_identity_in_what_is_written_and_said(
     assert len(said) == 2
     printed = capsys.readouterr()
     written = [*(path for path in out.rglob("*") if path.is_file()), tmp_path / "status.json"]
-    assert len(written) == 2 * 5 + 2 + 2 + 1
+    assert len(written) == 2 * 5 + 2 + 2 + 3 + 1
     everything = {
         "stdout": printed.out,
         "stderr": printed.err,
