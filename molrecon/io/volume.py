@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from molrecon.io.geometry import Geometry
+from molrecon.io.large_arrays import planes
 from molrecon.io.masks import canonical_mask
 
 __all__ = [
@@ -173,9 +174,11 @@ def check_kspace(path: Path, kspace: np.ndarray) -> np.ndarray:
         raise UnreadableInput(path, f"kspace of shape {shape} (slices, coils, rows, cols)", f"one or more {axis}")
     with np.errstate(over="ignore", invalid="ignore"):
         kspace = np.require(kspace, np.complex64, ["C", "W"])
-    for number, one in enumerate(kspace):
+    filled = False
+    for number, one in enumerate(planes(kspace)):
         if not np.isfinite(one.view(np.float32)).all():
             raise UnreadableInput(path, f"NaN or infinity in the kspace of slice {number}", "finite numbers")
-    if not kspace.any():
+        filled = filled or bool(one.any())
+    if not filled:
         raise UnreadableInput(path, "kspace that is zero everywhere", "measured samples")
     return kspace

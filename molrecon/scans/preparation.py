@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from molrecon.io import RawVolume, center_crop, read_bart, read_npy
+from molrecon.io.large_arrays import empty_array, planes, release
 from molrecon.io.masks import infer_sampling_mask
 from molrecon.io.volume import reading
 from molrecon.scans.progress import progress_bar
@@ -113,11 +114,15 @@ class PreparedVolume:
             image: (slices, rows, cols) with one set of maps, (slices, set, rows, cols) with several; all slices, or
                 those that `slices` says.
         """
-        if self.sets == 1:
-            full = image.abs() * torch.linalg.vector_norm(self.sensitivity_maps[slices, 0], dim=1)
-        else:  # a slice at a time: the coil images of a whole volume need not fit the memory
-            pairs = zip(self.sensitivity_maps[slices], image, strict=True)
-            full = torch.stack([torch.linalg.vector_norm((maps * x[:, None]).sum(0), dim=0) for maps, x in pairs])
+        chosen = range(len(self.sensitivity_maps))[slices] if isinstance(slices, slice) else slices
+        full = image.new_empty((len(image), *image.shape[-2:]), dtype=image.real.dtype)
+        for k, x, out in zip(chosen, image, full, strict=True):  # one by one: the coil images of all need not fit
+            maps = self.sensitivity_maps[k]
+            if self.sets == 1:
+                out.copy_(x.abs() * torch.linalg.vector_norm(maps[0], dim=0))
+            else:
+                out.copy_(torch.linalg.vector_norm((maps * x[:, None]).sum(0), dim=0))
+            release()
         return np.ascontiguousarray(center_crop(full.numpy().astype(np.float32), self.volume.recon_shape))
 
 
@@ -169,8 +174,8 @@ def prepare(
     estimated = noise_level is None
     if map_sets not in (None, 1, 2):
         raise ValueError(f"prepare: map_sets is {map_sets}, expected 1, 2 or None")
-    kspace = crop_readout(raw, rows) if readout_oversampled else raw
-    empty = np.array([not one.any() for one in volume.kspace])
+    kspace = _cropped(raw, rows) if readout_oversampled else raw
+    empty = np.array([not one.any() for one in planes(volume.kspace)])
     if shared is not None:
         _check_shared(shared, kspace)
         return replace(
@@ -191,7 +196,7 @@ def prepare(
         found = None
         if volume.calibration is not None:
             apart = _mixed(volume.calibration, mixing)
-            apart = crop_readout(apart, rows) if readout_oversampled else apart
+            apart = _cropped(apart, rows) if readout_oversampled else apart
             found = _maps_measured_apart(apart, volume.calibration, noise_level, device, progress, map_sets)
         sensitivity_maps, source = found or _estimate_maps(
             kspace, sampling_mask, empty, noise_level, device, progress, map_sets
@@ -248,7 +253,21 @@ def _whitening(volume: RawVolume) -> tuple[Tensor | None, float | None]:
 def _mixed(coil_data: np.ndarray, mixing: Tensor | None) -> Tensor:
     """Return (slices, coil, rows, cols) as virtual coils; as it is without a matrix."""
     data = torch.from_numpy(coil_data)
-    return data if mixing is None else mix_coils(mixing, data)
+    if mixing is None:
+        return data
+    mixed = torch.from_numpy(empty_array(data.shape, np.complex64))
+    for one, out in zip(data, mixed, strict=True):
+        out.copy_(mix_coils(mixing, one[None])[0])
+        release()
+    return mixed
+
+
+def _cropped(kspace: Tensor, rows: int) -> Tensor:
+    cropped = torch.from_numpy(empty_array((*kspace.shape[:-2], rows, kspace.shape[-1]), np.complex64))
+    for one, out in zip(kspace, cropped, strict=True):
+        out.copy_(crop_readout(one[None], rows)[0])
+        release()
+    return cropped
 
 
 def _check_shared(shared: PreparedVolume, kspace: Tensor) -> None:
@@ -267,7 +286,7 @@ def _noise_level(
     `scanned` is that of the noise scan. Some converters write wrong bandwidths: where the data disagree they are
     believed.
     """
-    filled = [k for k, one in enumerate(kspace) if bool(one.any())]
+    filled = [k for k, one in enumerate(planes(kspace.numpy())) if one.any()]
     chosen, compared = _spread(filled, NOISE_SLICES), _spread(filled, COMPARED_SLICES)
     estimates = {}
     if outer_readout:
@@ -353,10 +372,11 @@ def _estimate_maps(
     if sets is None:
         looked_at = [calibration[k].to(device) for k in _spread(list(calibration), NOISE_SLICES)]
         sets = _sets_needed(looked_at, shape, noise_level)
-    maps = kspace.new_zeros(len(kspace), sets, *kspace.shape[1:])
+    maps = torch.from_numpy(empty_array((len(kspace), sets, *kspace.shape[1:]), np.complex64))
     estimate = partial(espirit_maps, threshold=THRESHOLD, crop=CROP, noise_level=noise_level, n_maps=sets)
     for k in progress_bar(list(calibration), "coil maps", progress):
         maps[k] = estimate(calibration[k].to(device), shape)[0].cpu().reshape(maps[k].shape)
+        release()
     regions = [list(calibration[k].shape[-2:]) if k in calibration else [0, 0] for k in range(len(kspace))]
     used = [regions[k] for k in calibration]
     detail: dict[str, str | int | float | list[int] | list[list[int]]] = {

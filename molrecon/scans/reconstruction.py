@@ -21,6 +21,7 @@ from torch import Tensor
 
 from molrecon.io import RawVolume
 from molrecon.io.geometry import Geometry
+from molrecon.io.large_arrays import planes, release
 from molrecon.reconstructors.base import Reconstructor, evaluating
 from molrecon.reconstructors.certificate import Certificate
 from molrecon.reconstructors.defaults import DEFAULT_BATCH_SIZE
@@ -239,12 +240,14 @@ def _checks(prepared: PreparedVolume, image: Tensor, device: torch.device) -> li
     for k in map(int, np.flatnonzero(~prepared.empty)):
         kspace, operator = prepared.kspace[[k]].to(device), prepared.operator([k]).to(device)
         checks[k] = check_slice(kspace, operator, prepared.noise_level, image[[k]].to(device))
+        release()
     return checks
 
 
 def _warnings(prepared: PreparedVolume, checks: list[SliceChecks]) -> list[DataWarning]:
     given = prepared.maps_source.method == "given"
-    rounding = torch.finfo(torch.float32).eps * float(np.abs(prepared.volume.kspace).max())
+    largest = max(float(np.abs(one).max()) for one in planes(prepared.volume.kspace))
+    rounding = torch.finfo(torch.float32).eps * largest
     return [
         *remark_warnings(prepared.volume),
         *noise_warnings(prepared.noise_level, prepared.noise_estimates, prepared.noise_estimated, rounding),
@@ -279,6 +282,7 @@ def solve_slices(
     filled = [int(k) for k in np.flatnonzero(~prepared.empty)]
     batches = [filled[i : i + batch_size] for i in range(0, len(filled), batch_size)]
     for batch in progress_bar(batches, description, progress, unit="batch"):
+        release()
         for part, solution in _solve_in_memory(method, prepared, batch, torch.device(device)):
             kind = solution.kind
             image[part] = solution.value.cpu().to(image.dtype)

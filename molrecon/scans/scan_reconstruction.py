@@ -66,6 +66,12 @@ def reconstruct_scan(scan: Scan, model: Reconstructor, settings: Settings | None
         choice = choose(series, model)
         log.info("reconstructed by %s, %s", type(choice.model).__name__, choice.words)
         first = _prepare(series.frames[0], settings, shared)
+        plan = None
+        if settings.memory is not None:
+            frames, limit = len(series.frames), settings.batch_size
+            plan = plan_series(first, frames, choice.model, choice.unit, settings.memory, limit)
+            log.info("memory: %s", plan.describe())
+        how = _call(choice, model, settings, plan)
         if choice.unit == "series":
             frames = [first, *(_prepare(frame, settings, shared) for frame in series.frames[1:])]
             results = _solve_jointly(frames, choice, model, settings)

@@ -21,7 +21,11 @@ from molrecon.weights.stored import describe_model
 @final
 @dataclass(frozen=True, eq=False)
 class Settings:
-    """How volumes are reconstructed: the arguments of `reconstruct_volume`, which says what they mean."""
+    """How volumes are reconstructed: the arguments of `reconstruct_volume`, which says what they mean.
+
+    Attributes:
+        memory: bytes that the process may take, for `reconstruct_scan` to plan with; None: as many as it takes.
+    """
 
     solver: SolverSettings | None = None
     maps: np.ndarray | None = None
@@ -30,6 +34,7 @@ class Settings:
     device: torch.device | str = "cpu"
     batch_size: int = DEFAULT_BATCH_SIZE
     progress: bool = False
+    memory: int | None = None
 
     def sha256(self, model: Reconstructor) -> str:
         """Return the hash of all that shapes the image besides the input and the weights, in hexadecimal.
