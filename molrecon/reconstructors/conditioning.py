@@ -165,16 +165,20 @@ def _first_image(kspace: Tensor, operator: LinearOperator) -> Tensor:
     return conjugate_gradient(operator.normal, zero_filled, tol=1e-2, max_steps=FIRST_STEPS, verify=False).value
 
 
-def data_weight(log_data_weight: Tensor, noise_level: Tensor) -> Tensor:
+def data_weight(log_data_weight: Tensor, noise_level: Tensor, largest: float) -> Tensor:
     """Return `lambda(sigma) = exp(c0 + c1 log(sigma / sigma0) + c2 log(sigma / sigma0)^2)`, shape (batch,).
+
+    It is at most `largest`: scans with less noise than nearly all that are trained on would else get one that nothing
+    has taught.
 
     Args:
         log_data_weight: the coefficients (3,) c0, c1, c2; c0 is log lambda at the reference noise level, 0.01.
         noise_level: sigma (batch,), relative to the image scale.
+        largest: upper limit of lambda.
     """
     level = (noise_level / REFERENCE_NOISE).log()
     c0, c1, c2 = log_data_weight
-    return torch.exp(c0 + c1 * level + c2 * level.square())
+    return torch.exp(c0 + c1 * level + c2 * level.square()).clamp(max=largest)
 
 
 def smooth_phase(image: Tensor) -> Tensor:

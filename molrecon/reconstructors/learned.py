@@ -25,12 +25,15 @@ class LearnedReconstructor(Reconstructor):
     Attributes:
         log_data_weight: the coefficients (3,) of lambda, see `conditioning.data_weight`; None without a data weight.
         n_unrolls: stages of an unrolled method; None for all others.
+        largest_data_weight: lambda is at most this. The inner conjugate gradients of unrolled methods, whose steps are
+            few, do not finish with a larger one, and their unfinished gradient drives lambda up further.
 
     Raises:
         ValueError: `data_weight` that is not positive.
     """
 
     n_unrolls: int | None = None
+    largest_data_weight = 300.0
     log_data_weight: nn.Parameter | None
 
     def __init__(self, network: Denoiser, *, data_weight: float | None, phase_reference: bool) -> None:
@@ -72,7 +75,7 @@ class LearnedReconstructor(Reconstructor):
         """
         if self.log_data_weight is None:
             raise TypeError(f"{type(self).__name__}: has no data weight, expected a method with a data term")
-        return data_weight(self.log_data_weight, noise_level)
+        return data_weight(self.log_data_weight, noise_level, self.largest_data_weight)
 
     def condition(
         self, kspace: Tensor, operator: LinearOperator, noise_level: float | Tensor | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import torch
@@ -40,4 +41,5 @@ def load_published_mol(path: str | Path) -> MOL:
         raise ValueError(f"{path}: not published MOL weights, expected a state dict of f.lam and f.dw.net.*") from error
     with torch.no_grad():
         model.log_data_weight[1:] = 0.0  # theirs does not depend on the noise level
+    model.largest_data_weight = math.inf
     return model.eval()

@@ -8,7 +8,6 @@ import torch
 from molrecon.networks import PlainNetwork
 from molrecon.reconstructors import unrolled as base
 from molrecon.reconstructors.admm_net import ADMMNet
-from molrecon.reconstructors.conditioning import data_weight
 from molrecon.reconstructors.modl import MoDL
 from tests.small_problem import assert_gradients, make_problem, shrinkage, small_network, tikhonov
 
@@ -36,7 +35,7 @@ def test_it_solves_the_classical_problem() -> None:
     model = ADMMNet(shrinkage(), n_unrolls=80, data_weight=2.0).double()
     with torch.no_grad():
         image = model(kspace, operator, conditioning=known).value
-        weight = 0.7 / 0.3 * data_weight(model.log_data_weight, known.noise_level)
+        weight = 0.7 / 0.3 * model.data_weight(known.noise_level)
         # x = 0.7 (x - lambda A^H (A x - b))
         torch.testing.assert_close(image, tikhonov(kspace, operator, weight), rtol=1e-6, atol=1e-6)
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from molrecon.io import read_npy
+from molrecon.networks import ResidualNetwork
 from molrecon.reconstructors.conditioning import NOISE_LIMITS, condition
 from molrecon.reconstructors.mol import MOL
 from molrecon.scans.comparison import Comparison, undersample
@@ -50,3 +51,11 @@ def test_kspace_that_seems_free_of_noise_is_not_fitted_more_closely_than_the_map
     louder = Comparison(replace(scan, noise_level=8 * scan.noise_level), full)
     right = louder.score("right", model, solver=rough).score.psnr
     assert told > right - 0.5
+
+
+def test_the_data_weight_of_nearly_noise_free_scans_is_limited() -> None:
+    model = MOL(ResidualNetwork(channels=2, features=4, levels=1), data_weight=20.0)
+    with torch.no_grad():
+        model.log_data_weight[2] = 2.0  # a quadratic term, which runs away beyond the noise levels of training
+    weights = model.data_weight(torch.tensor([5e-4, 0.01])).detach()
+    torch.testing.assert_close(weights, torch.tensor([model.largest_data_weight, 20.0]))

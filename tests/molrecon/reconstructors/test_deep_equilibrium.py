@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from molrecon.networks import PlainNetwork
-from molrecon.reconstructors.conditioning import Conditioning, data_weight
+from molrecon.reconstructors.conditioning import Conditioning
 from molrecon.reconstructors.deep_equilibrium import DeepEquilibrium, Step
 from molrecon.reconstructors.mol import MOL
 from molrecon.solvers.solution import Iterate, Solution
@@ -30,7 +30,7 @@ def build(step: Step, network: PlainNetwork | None = None, tol: float = 1e-12) -
 def stage(model: DeepEquilibrium, x: Tensor, kspace: Tensor, operator: Sense, known: Conditioning) -> Tensor:
     """Return f(x) as its definition says, in the units of the network."""
     denoise = known.denoiser(model.network)
-    weight = data_weight(model.log_data_weight, known.noise_level)[:, None, None]
+    weight = model.data_weight(known.noise_level)[:, None, None]
     gradient = weight * operator.adjoint(operator(x) - kspace / known.scale[:, None, None, None])
     eta = 1 / (1 + weight)
     if model.step == "gradient":
@@ -100,7 +100,7 @@ def test_proximal_steps_find_the_classical_solution() -> None:
     kspace, operator, known = make_problem()
     model = build("proximal", shrinkage())
     with torch.no_grad():
-        weight = data_weight(model.log_data_weight, known.noise_level)
+        weight = model.data_weight(known.noise_level)
         expected = tikhonov(kspace, operator, 0.7 / 0.3 * weight / (1 + weight))
         value = model(kspace, operator, conditioning=known).value
     torch.testing.assert_close(value, expected, rtol=1e-9, atol=1e-9)

@@ -7,7 +7,6 @@ from itertools import pairwise
 import pytest
 import torch
 
-from molrecon.reconstructors.conditioning import data_weight
 from molrecon.reconstructors.varnet import VarNet
 from tests.small_problem import assert_gradients, make_problem, shrinkage, small_network, tikhonov
 
@@ -16,7 +15,7 @@ def test_it_descends_to_the_classical_solution() -> None:
     kspace, operator, known = make_problem()
     model = VarNet(shrinkage(), n_unrolls=100, data_weight=2.0).double()
     with torch.no_grad():
-        weight = data_weight(model.log_data_weight, known.noise_level)
+        weight = model.data_weight(known.noise_level)
         # N = 0.3 I: 0.3 x + eta A^H (A x - b) = 0
         expected = tikhonov(kspace, operator, weight / (1 + weight) / 0.3)
         gaps = [float((x - expected).norm()) for x in model.stages(kspace, operator, conditioning=known)]
@@ -30,7 +29,7 @@ def test_steps_are_those_of_the_stages() -> None:
     with torch.no_grad():
         model.stage_step.copy_(torch.tensor([0.5, 0.0]))
         first, second = model.stages(kspace, operator, conditioning=known)
-        weight = data_weight(model.log_data_weight, known.noise_level)
+        weight = model.data_weight(known.noise_level)
         start = operator.adjoint(kspace)
         step = 0.5 * weight / (1 + weight)
         torch.testing.assert_close(first, 0.7 * start - step * (operator.normal(start) - start))
