@@ -14,9 +14,10 @@ from molrecon.reconstructors.base import Reconstructor
 from molrecon.scans.data_warnings import DataWarning
 from molrecon.scans.kinds.choice import Choice, choose
 from molrecon.scans.kinds.joint import reconstruct_jointly
+from molrecon.scans.memory.scan_plan import ScanPlan, plan_series
 from molrecon.scans.outputs import output_paths, write_outputs
 from molrecon.scans.preparation import PreparedVolume, prepare
-from molrecon.scans.reconstruction import Reconstruction, reconstruct_prepared
+from molrecon.scans.reconstruction import Reconstruction, Unit, reconstruct_prepared
 from molrecon.scans.scan import Scan, Series
 from molrecon.scans.series import joined
 from molrecon.scans.settings import Settings
@@ -36,12 +37,14 @@ class SeriesReconstruction:
         first: its first frame as it was prepared; the others have its maps.
         result: of all frames, see `Reconstruction`.
         choice: what reconstructed them, and why.
+        plan: how it stayed inside the budget, if there is one.
     """
 
     series: Series
     first: PreparedVolume
     result: Reconstruction
     choice: Choice
+    plan: ScanPlan | None = None
 
 
 def reconstruct_scan(scan: Scan, model: Reconstructor, settings: Settings | None = None) -> list[SeriesReconstruction]:
@@ -73,16 +76,15 @@ def reconstruct_scan(scan: Scan, model: Reconstructor, settings: Settings | None
             log.info("memory: %s", plan.describe())
         how = _call(choice, model, settings, plan)
         if choice.unit == "series":
-            frames = [first, *(_prepare(frame, settings, shared) for frame in series.frames[1:])]
-            results = _solve_jointly(frames, choice, model, settings)
+            results = _solve([first, *(_prepare(frame, settings, shared) for frame in series.frames[1:])], how)
         else:
-            results = _solve(first, choice, model, settings)
+            results = _solve([first], how)
             for frame in series.frames[1:]:
-                results += _solve(_prepare(frame, settings, shared), choice, model, settings)
+                results += _solve([_prepare(frame, settings, shared)], how)
         cautions = [DataWarning(None, "model", None, None, caution) for caution in choice.cautions]
         result = joined(results, series.time_step)
         result = replace(result, warnings=[*cautions, *result.warnings])
-        found.append(SeriesReconstruction(series, first, result, choice))
+        found.append(SeriesReconstruction(series, first, result, choice, plan))
     return found
 
 
@@ -128,6 +130,8 @@ def _write(
     folder: str | Path, name: str, one: SeriesReconstruction, source: ModelSource, settings_sha256: str
 ) -> list[Path]:
     facts = {"model_choice": [one.choice.describe(source)], **_facts(one.series)}
+    if one.plan is not None:
+        facts["memory"] = {"budget_bytes": one.plan.budget, "plan": one.plan.describe()}
     used = one.choice.source or source
     return write_outputs(folder, name, one.first, one.result, used, settings_sha256, facts)
 
@@ -161,43 +165,44 @@ def _prepare(frame: Frame, settings: Settings, shared: dict[int, PreparedVolume]
     return prepared
 
 
-def _solve(prepared: PreparedVolume, choice: Choice, asked: Reconstructor, settings: Settings) -> list[Reconstruction]:
-    if choice.unit == "volume":
-        return _solve_jointly([prepared], choice, asked, settings)
-    found = reconstruct_prepared(
-        prepared,
-        choice.model,
-        solver=_solver(choice, asked, settings),
-        device=settings.device,
-        batch_size=settings.batch_size,
-        progress=settings.progress,
-    )
-    return [found]
+@final
+@dataclass(frozen=True, eq=False)
+class _Call:
+    """How the frames of a series are solved; `model` is set up for the budget."""
+
+    model: Reconstructor
+    solver: SolverSettings | None
+    unit: Unit
+    settings: Settings
 
 
-def _solve_jointly(
-    frames: Sequence[PreparedVolume], choice: Choice, asked: Reconstructor, settings: Settings
-) -> list[Reconstruction]:
-    return reconstruct_jointly(
-        frames,
-        choice.model,
-        solver=_solver(choice, asked, settings),
-        device=settings.device,
-        progress=settings.progress,
-    )
-
-
-def _solver(choice: Choice, asked: Reconstructor, settings: Settings) -> SolverSettings | None:
-    """Return the settings of the call; what they change of the model that was asked for, of the chosen one too."""
+def _call(choice: Choice, asked: Reconstructor, settings: Settings, plan: ScanPlan | None) -> _Call:
+    """Return how to solve: what the settings change of the solver of the model that was named holds for the chosen."""
     given, own = settings.solver, choice.model.solver
-    if choice.model is asked or given is None or own is None or asked.solver is None:
-        return given
-    changed = {
-        one.name: getattr(given, one.name)
-        for one in fields(SolverSettings)
-        if getattr(given, one.name) != getattr(asked.solver, one.name)
-    }
-    return replace(own, **changed)
+    if choice.model is not asked and given is not None and own is not None and asked.solver is not None:
+        changed = {
+            one.name: getattr(given, one.name)
+            for one in fields(SolverSettings)
+            if getattr(given, one.name) != getattr(asked.solver, one.name)
+        }
+        given = replace(own, **changed)
+    if plan is None:
+        return _Call(choice.model, given, choice.unit, settings)
+    fitted = plan.model.solver
+    if given is not None and fitted is not None:
+        given = replace(given, window=min(given.window, fitted.window), refine=given.refine and fitted.refine)
+    return _Call(plan.model, given, choice.unit, replace(settings, batch_size=plan.batch_size))
+
+
+def _solve(frames: Sequence[PreparedVolume], how: _Call) -> list[Reconstruction]:
+    device, progress = how.settings.device, how.settings.progress
+    if how.unit != "slice":
+        return reconstruct_jointly(frames, how.model, solver=how.solver, device=device, progress=progress)
+    batch = how.settings.batch_size
+    return [
+        reconstruct_prepared(one, how.model, solver=how.solver, device=device, batch_size=batch, progress=progress)
+        for one in frames
+    ]
 
 
 def _facts(series: Series) -> dict[str, Any]:

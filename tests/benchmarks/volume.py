@@ -3,8 +3,8 @@
     python tests/benchmarks/volume.py FOLDER [--memory 8GiB] [--model auto] [--tol 1e-3] [--shape ROWS SLICES COLS]
 
 By default 256 x 256 x 128 voxels, 12 coils, one in six lines measured (variable-density Poisson disc in slices and
-columns), noise of 0.01 of the fat's intensity. One process writes the scan as ISMRMRD to FOLDER/volume.h5, coil by coil,
-unless it is there already. Another is `molrecon reconstruct` with that budget; when it has ended, the kernel says what
+columns), noise of 0.01 of the fat's intensity. One process writes the scan as ISMRMRD to FOLDER/volume.h5, unless it is
+there already. Another is `molrecon reconstruct` with that budget; when it has ended, the kernel says what
 it held at most. A third is CG-SENSE by the same command. Printed, as JSON: the command, seconds, the peak resident set,
 what the sidecar says of plan, iterations and error bound, and PSNR against the noise-free root sum of squares.
 """
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 # This script's folder is searched first, and has a file of the name of the package.
-sys.path[0] = str(Path(__file__).resolve().parents[2])
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import h5py
 import ismrmrd

@@ -18,6 +18,7 @@ from molrecon.scans.data_warnings import DataWarning
 from molrecon.scans.exports import NO_EXPORTS, Exports
 from molrecon.scans.kinds.choice import SEEN
 from molrecon.scans.manifest import FAILED, UNREADABLE, Entry, now, status_of, write_record
+from molrecon.scans.memory.scan_plan import inside_budget
 from molrecon.scans.outputs import output_paths, written_paths
 from molrecon.scans.page.cohort import write_thumbnail
 from molrecon.scans.page.figures import figures
@@ -126,6 +127,14 @@ def reconstruct_one(item: Item, model: Reconstructor, recipe: Recipe) -> Reconst
 
     Raises UnreadableInput, OSError, and what a model raises.
     """
+    budget = recipe.settings.memory
+    if budget is not None and recipe.out is not None:
+        with inside_budget(item.path, recipe.out, budget):
+            return _read_and_reconstruct(item, model, recipe)
+    return _read_and_reconstruct(item, model, recipe)
+
+
+def _read_and_reconstruct(item: Item, model: Reconstructor, recipe: Recipe) -> Reconstruction:
     scan = read_scan(item.path)
     if not recipe.folders:
         scan = scan.renamed(Path(item.path.name))

@@ -7,6 +7,6 @@ file_sizes    what a file holds, and what reading it takes, without reading it
 
 from __future__ import annotations
 
-from molrecon.scans.memory.network_plan import MemoryPlan, fit_to_memory, parse_size, plan_memory
+from molrecon.scans.memory.network_plan import MemoryPlan, fit_to_memory, parse_size, plan_memory, untiled
 
-__all__ = ["MemoryPlan", "fit_to_memory", "parse_size", "plan_memory"]
+__all__ = ["MemoryPlan", "fit_to_memory", "parse_size", "plan_memory", "untiled"]

@@ -29,7 +29,7 @@ from molrecon.scans.memory.network_plan import (
 from molrecon.scans.preparation import PreparedVolume
 from molrecon.scans.reconstruction import Unit
 
-OUTPUT_BYTES = 350 * 1024**2  # what drawing and writing load and hold: matplotlib, the page's encoders
+OUTPUT_BYTES = 100 * 1024**2  # what drawing and writing load and hold besides: matplotlib, the encoders of the page
 PLANE_COPIES = 8  # of a slice's k-space, with two sets of maps, while it is cropped, calibrated, solved and checked
 GUIDED_PIXEL = 1500  # bytes: thresholds of all layers, and the U-Net that made them
 IMAGE_PIXEL = 64  # bytes of all images of a pixel: solution, magnitude, and what pages show of them
@@ -133,7 +133,9 @@ def plan_series(
         work = _slice_items(model, size * rows * cols, size * plane)
         items = {"program": PROGRAM_BYTES, **arrays, "solutions": 16 * pixels, **work}
         if sum(items.values()) <= budget:
-            words = f"{size} slice{'s' if size > 1 else ''} at a time{', k-space and maps on disk' if on_disk() else ''}"
+            words = (
+                f"{size} slice{'s' if size > 1 else ''} at a time{', k-space and maps on disk' if on_disk() else ''}"
+            )
             return ScanPlan(budget, model, size, words, items)
     _check(budget, items, f"one slice of {rows} x {cols} with {coils} coils")
     raise RuntimeError("plan_series: no batch was tried")
