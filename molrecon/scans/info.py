@@ -16,7 +16,7 @@ from molrecon.scans.scan import Scan, Series, read_scan
 from molrecon.scans.sidecar import describe_sampling, plain
 from operators.calibration import calibration_region
 
-COUNTERS = ("encoding_space", "contrast", "set", "phase", "repetition")
+COUNTERS = ("encoding_space", "slab", "contrast", "set", "phase", "repetition")
 
 
 def describe_scan(path: str | Path) -> dict[str, Any]:

@@ -54,7 +54,7 @@ class Scan:
     frames: tuple[Frame, ...]
 
     def __post_init__(self) -> None:
-        keys = [(one.encoding_space, one.contrast, one.set, one.phase, one.repetition) for one in self.frames]
+        keys = [(one.encoding_space, one.contrast, one.set, one.phase, one.repetition, one.slab) for one in self.frames]
         if not keys or len(set(keys)) < len(keys):
             raise ValueError(f"Scan: frames {keys}, expected one or more, each with counters of its own")
 
@@ -135,18 +135,20 @@ class Scan:
     def series(self) -> list[Series]:
         """Return the frames grouped into image files.
 
-        Each encoding space, contrast and set is a series over its repetitions, or over its cardiac phases; where both
-        vary, each repetition is a series over the phases.
+        Each encoding space, slab, contrast and set is a series over its repetitions, or over its cardiac phases; where
+        both vary, each repetition is a series over the phases.
         """
         spaces = sorted({one.encoding_space for one in self.frames})
         contrasts = sorted({one.contrast for one in self.frames})
         sets = sorted({one.set for one in self.frames})
+        slabs = sorted({one.slab for one in self.frames})
         phases, repetitions = {one.phase for one in self.frames}, sorted({one.repetition for one in self.frames})
         by_repetition = len(phases) > 1 and len(repetitions) > 1
         groups: dict[str, list[Frame]] = {}
         for one in self.frames:
             acquisition = f"space{1 + spaces.index(one.encoding_space)}" if len(spaces) > 1 else ""
             acquisition += f"set{1 + sets.index(one.set)}" if len(sets) > 1 else ""
+            acquisition += f"slab{1 + slabs.index(one.slab)}" if len(slabs) > 1 else ""
             entities = [
                 f"acq-{acquisition}" if acquisition else "",
                 f"run-{1 + repetitions.index(one.repetition)}" if by_repetition else "",
@@ -158,19 +160,19 @@ class Scan:
     def calibrated(self) -> Scan:
         """Return the scan with the calibration data that its frames share, for maps that are estimated once.
 
-        Data measured for the maps stay what they are. Without such, frames of one encoding space share the mean of the
+        Data measured for the maps stay what they are. Without such, frames of one space and slab share the mean of the
         repetitions and phases of the first contrast and set, of each sample over those frames that measured it: with
         patterns that change from frame to frame it covers more lines than each of them.
         """
         frames: list[Frame] = []
-        means: dict[int, np.ndarray | None] = {}
+        means: dict[tuple[int, int], np.ndarray | None] = {}
         for one in self.frames:
-            space = one.encoding_space
+            space = one.encoding_space, one.slab
             if space not in means:
                 alike = [
                     other.volume
                     for other in self.frames
-                    if (other.encoding_space, other.contrast, other.set) == (space, one.contrast, one.set)
+                    if (other.encoding_space, other.slab, other.contrast, other.set) == (*space, one.contrast, one.set)
                 ]
                 means[space] = _mean(alike)
             if one.volume.calibration is None and means[space] is not None:

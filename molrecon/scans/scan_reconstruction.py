@@ -50,9 +50,9 @@ class SeriesReconstruction:
 def reconstruct_scan(scan: Scan, model: Reconstructor, settings: Settings | None = None) -> list[SeriesReconstruction]:
     """Reconstruct every image of a scan.
 
-    The sensitivity maps and the noise level are found once for each encoding space, from calibration data where there
-    are some, else from the mean of its frames (`Scan.calibrated`), and serve all of its contrasts, sets, phases and
-    repetitions.
+    The sensitivity maps and the noise level are found once for each encoding space and slab, from calibration data
+    where there are some, else from the mean of its frames (`Scan.calibrated`), and serve all of its contrasts, sets,
+    phases and repetitions.
 
     Args:
         scan: from `read_scan` or `Scan.from_arrays`.
@@ -63,7 +63,7 @@ def reconstruct_scan(scan: Scan, model: Reconstructor, settings: Settings | None
         ValueError: as `reconstruct_volume`.
     """
     settings = settings or Settings()
-    shared: dict[int, PreparedVolume] = {}
+    shared: dict[tuple[int, int], PreparedVolume] = {}
     found = []
     for series in scan.calibrated().series():
         choice = choose(series, model)
@@ -148,8 +148,8 @@ def _refuse_others(folder: str | Path, name: str, sha256: str) -> None:
         raise ValueError(f"{there[0]}: is there, of another input than {name}, expected another folder or none")
 
 
-def _prepare(frame: Frame, settings: Settings, shared: dict[int, PreparedVolume]) -> PreparedVolume:
-    like = shared.get(frame.encoding_space)
+def _prepare(frame: Frame, settings: Settings, shared: dict[tuple[int, int], PreparedVolume]) -> PreparedVolume:
+    like = shared.get((frame.encoding_space, frame.slab))
     if like is not None and like.volume.kspace.shape != frame.volume.kspace.shape:
         like = None
     prepared = prepare(
@@ -161,7 +161,7 @@ def _prepare(frame: Frame, settings: Settings, shared: dict[int, PreparedVolume]
         map_sets=settings.map_sets,
         shared=like,
     )
-    shared.setdefault(frame.encoding_space, prepared)
+    shared.setdefault((frame.encoding_space, frame.slab), prepared)
     return prepared
 
 
@@ -207,7 +207,7 @@ def _solve(frames: Sequence[PreparedVolume], how: _Call) -> list[Reconstruction]
 
 def _facts(series: Series) -> dict[str, Any]:
     """Return what the sidecar says of the frames of a series; nothing of a single one without counters."""
-    counters = ("encoding_space", "contrast", "set", "phase", "repetition")
+    counters = ("encoding_space", "slab", "contrast", "set", "phase", "repetition")
     frames = [
         {
             **{name: getattr(one, name) for name in counters},

@@ -173,7 +173,7 @@ def test_what_reading_takes_is_known_before(tmp_path: Path) -> None:
     np.save(tmp_path / "scan.npy", read_volume(path).kspace)
     assert file_size(tmp_path / "scan.npy") == size
     assert file_size(tmp_path / "none.h5") is None
-    refused = pytest.raises(ValueError, match="the budget is 0.20 GiB, expected 0.49 or more: one slice of it")
+    refused = pytest.raises(ValueError, match=r"the budget is 0.20 GiB, expected 0.49 or more: one slice of it")
     with refused, inside_budget(path, tmp_path, 200 * MIB):
         raise RuntimeError("not refused")
 
