@@ -37,6 +37,7 @@ UNTRAINED: Mapping[Unit, tuple[str, ...]] = {  # what the packaged models never 
     ),
 }
 FRAME_ACCELERATION = 5.0  # simulated k-t series: up to 4 times a frame by itself is closer, from 6 on the series is
+VOLUME_ACCELERATION = 3.0  # 3D heads: twice accelerated, planes are closer; four times, both are level
 FEWEST_FRAMES = 4  # of a series that is seen as one: with fewer there is little to learn from the others
 
 
@@ -158,14 +159,18 @@ def choose(series: Series, model: Reconstructor) -> Choice:
 def automatic_unit(series: Series) -> tuple[Unit, str]:
     """Return what is best seen at a time, and why, a sentence.
 
-    A 3D scan as a whole where it is accelerated along both phase encodings; a slice at all times where frames of 2D
-    slices are accelerated more than FRAME_ACCELERATION times each; else slice by slice.
+    A 3D scan as a whole where it is accelerated along both phase encodings, more than VOLUME_ACCELERATION times; a
+    slice at all times where frames of 2D slices are accelerated more than FRAME_ACCELERATION times each; else slice by
+    slice.
     """
     first, frames = series.frames[0].volume, len(series.frames)
     if first.volumetric:
         axes = accelerated_axes(first)
+        factor = acceleration(first)
+        if all(axes) and factor > VOLUME_ACCELERATION:
+            return "volume", f"a 3D scan accelerated along both phase encodings, {factor:.3g} times"
         if all(axes):
-            return "volume", "a 3D scan accelerated along both phase encodings"
+            return "slice", f"a 3D scan accelerated along both phase encodings, but {factor:.3g} times only{APART}"
         return "slice", f"a 3D scan accelerated along {'one phase encoding' if any(axes) else 'none'}{APART}"
     if frames == 1:
         return "slice", "a scan of 2D slices"

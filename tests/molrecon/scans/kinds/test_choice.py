@@ -32,6 +32,7 @@ EVERY_SECOND = np.zeros((ROWS, COLS), bool)
 EVERY_SECOND[:, ::2] = EVERY_SECOND[8:16, 6:14] = True  # with a calibration region
 CORNERLESS = np.hypot(*np.meshgrid(np.linspace(-1, 1, COLS), np.linspace(-1, 1, ROWS))) <= 1
 POISSON = poisson_disc_mask((ROWS, COLS), 4, 0, (8, 8))
+TWICE = poisson_disc_mask((ROWS, COLS), 2, 0, (8, 8))
 GRID = np.zeros((ROWS, COLS), bool)
 GRID[::2, ::2] = GRID[8:16, 6:14] = True
 
@@ -86,7 +87,8 @@ def test_acceleration_is_told_from_partial_fourier_and_ellipses(mask: np.ndarray
 @pytest.mark.parametrize(
     ("scan", "unit", "reason"),
     [
-        (slab(POISSON), "volume", "accelerated along both phase encodings"),
+        (slab(POISSON), "volume", "accelerated along both phase encodings, 4 times"),
+        (slab(TWICE), "slice", "accelerated along both phase encodings, but 2 times only; taken apart along"),
         (slab(EVERY_SECOND), "slice", "accelerated along one phase encoding; taken apart along"),
         (slab(CORNERLESS), "slice", "accelerated along none; taken apart along"),
         (Scan.from_arrays(random(3, COILS, ROWS, COLS)), "slice", "a scan of 2D slices"),
@@ -160,7 +162,7 @@ def test_log_sidecar_and_manifest_say_what_was_chosen_and_why(
     command = ["reconstruct", str(scan), "--out", str(out), "--maps", str(maps), "--noise-level", "0.01"]
     with caplog.at_level(logging.INFO, logger="molrecon"):
         assert main([*command, "--max-steps", "2"]) in (0, 5)
-    reason = "a 3D scan accelerated along both phase encodings"
+    reason = "a 3D scan accelerated along both phase encodings, 4 times"
     assert any(f"as one volume, by {VOLUME_MODEL}: {reason}" in record.getMessage() for record in caplog.records)
     sidecar = json.loads((out / "head.json").read_text())
     assert sidecar["model"]["name"] == VOLUME_MODEL
