@@ -14,7 +14,8 @@ sampling, masked                    masks as operators, inpainting, partial Four
 masks, density_masks, poisson_disc, radial_masks     which samples are measured?
 trajectories, density, density_weighted              trajectories, and weights for their density
 sensitivity, espirit, walsh, map_sets, calibration, model_error    coil maps: applied, estimated, checked
-compression, prewhitening, noise    coils: fewer, white, and how noisy
+gridded_calibration                 the centre of k-space on the grid, from a trajectory
+compression, prewhitening, noise, trajectory_noise    coils: fewer, white, and how noisy
 off_resonance                       off-resonance during the readout
 compressive, hadamard, blocks       sensing matrices, and images in blocks
 adapters                            to and from sigpy and deepinv
@@ -33,6 +34,7 @@ from operators.density_masks import golden_kt_mask, kt_interleaved_mask, variabl
 from operators.density_weighted import DensityWeighted, WeightedSense, density_weighted
 from operators.espirit import Espirit, espirit, espirit_maps
 from operators.fourier import Fourier, centred_fft, centred_ifft
+from operators.gridded_calibration import GriddedCalibration, gridded_calibration
 from operators.hadamard import Hadamard, sequency_order, walsh_hadamard
 from operators.hybrid import Hybrid, crop_readout, hybrid
 from operators.linear import Adjoint, Composition, LinearOperator, Scaled, Sum
@@ -63,6 +65,7 @@ from operators.soft_sense import SoftSense
 from operators.stacked import Identity, VerticalStack
 from operators.toeplitz import Toeplitz
 from operators.trajectories import GOLDEN_ANGLE, koosh_ball_trajectory, radial_trajectory, spiral_trajectory
+from operators.trajectory_noise import TrajectoryNoise, trajectory_noise_level
 from operators.walsh import walsh_maps
 
 __all__ = [
@@ -77,6 +80,7 @@ __all__ = [
     "Flatten",
     "Fourier",
     "GOLDEN_ANGLE",
+    "GriddedCalibration",
     "Hadamard",
     "Hybrid",
     "Identity",
@@ -96,6 +100,7 @@ __all__ = [
     "SoftSense",
     "Sum",
     "Toeplitz",
+    "TrajectoryNoise",
     "VerticalStack",
     "WeightedSense",
     "adjoint_gap",
@@ -119,6 +124,7 @@ __all__ = [
     "from_sigpy",
     "gaussian_matrix",
     "golden_kt_mask",
+    "gridded_calibration",
     "hybrid",
     "koosh_ball_trajectory",
     "kt_interleaved_mask",
@@ -140,6 +146,7 @@ __all__ = [
     "spiral_trajectory",
     "to_deepinv",
     "to_sigpy",
+    "trajectory_noise_level",
     "variable_density_mask",
     "walsh_hadamard",
     "walsh_maps",

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor
 
+from molrecon.networks.paired import adjoint_in_pairs, fills_registers, paired_kernel
+
 Padding = Literal["zeros", "circular"]
 
 CONVOLVE = {1: nnf.conv1d, 2: nnf.conv2d, 3: nnf.conv3d}
@@ -62,6 +64,8 @@ class Convolution:
         # Many small convolutions are called in a loop: what is fixed is looked up once.
         self._margins = tuple(size // 2 for size in weight.shape[2:])
         self._convolve, self._transpose = CONVOLVE[weight.ndim - 2], TRANSPOSE[weight.ndim - 2]
+        self._pairing = weight.ndim == 4 and padding == "zeros" and fills_registers(weight)
+        self._paired: Tensor | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
         if self.padding == "circular":
@@ -71,6 +75,12 @@ class Convolution:
     def adjoint(self, u: Tensor) -> Tensor:
         if self.padding == "circular":
             return convolve_adjoint(u, self.weight, self.padding)
+        graph = torch.is_grad_enabled() and (u.requires_grad or self.weight.requires_grad)
+        # Where a graph is kept, transposed convolutions have the faster gradient.
+        if self._pairing and not graph and u.shape[-1] % 2 == 0:
+            if self._paired is None:
+                self._paired = paired_kernel(self.weight.detach())
+            return adjoint_in_pairs(u, self._paired)
         return self._transpose(u, self.weight, None, 1, self._margins)
 
 

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from molrecon.networks import Denoiser
 from molrecon.networks.full_precision import full_precision
 from molrecon.reconstructors.certificate import Certificate, certificate
-from molrecon.reconstructors.conditioning import Conditioning
-from molrecon.reconstructors.guiding import GUIDE_CHANNELS, first_of_guide, guide_images
+from molrecon.reconstructors.conditioning import Conditioning, denoiser_derivative
+from molrecon.reconstructors.guiding import GUIDE_CHANNELS, first_of_guide, guide_change, guide_images
 from molrecon.reconstructors.learned import LearnedReconstructor
 from molrecon.reconstructors.robustness_bounds import data_robustness_bound
 from molrecon.solvers.batched import norm, per_sample
@@ -168,6 +168,61 @@ class MOL(LearnedReconstructor):
         self(kspace, operator, noise_level, conditioning=conditioning, start=start, solver=watched)
         return iterates
 
+    @torch.no_grad()
+    def response(
+        self, operator: LinearOperator, conditioning: Conditioning | None, image: Tensor, kspace: Tensor
+    ) -> Callable[[Tensor], Solution]:
+        """Return the derivative of the equilibrium by the data, from one linear solve a change.
+
+        The implicit function theorem at `H(x; c) + lambda A^H (b - A x) = x`: `dx = J n` solves
+
+            (I - J_H + lambda A^H A) dx = lambda A^H n + (dH/dc) dc,
+
+        by the iteration that finds the equilibrium, to the goal `backward_tol`: `J_H` contracts by 1 - m as H does. Its
+        products with vectors are forward-mode derivatives of the network.
+
+        Scale, noise level, phase and lambda are held fixed. The guide c of a guided network is not: it is a function of
+        the data, differentiated through its first model and its CG-SENSE image.
+        """
+        solver, narrow = self.solver, self.precision
+        wide = torch.complex128 if solver.refine else narrow
+        known = (conditioning or self.condition(kspace, operator)).in_precision(narrow)
+        self._check_axes(known, operator)
+        if known.guide is None:
+            known = self._guided(kspace, operator, known)
+        scale = per_sample(known.scale, known.phase)
+        weight = per_sample(self.data_weight(known.noise_level), known.phase)
+        root = (image / scale).to(narrow)
+        rounding = _rounding(self.network, operator, weight, root.to(wide), narrow, solver)
+        splitting = _Splitting(operator, weight, self.network.monotonicity, rounding, narrow, solver.window)
+        of_guide = None if self.first is None else self._guide_response(operator, known, kspace)
+
+        def respond(change: Tensor) -> Solution:
+            right_side = splitting.weight * _adjoint(operator, change, wide) / scale
+            if of_guide is not None:
+                right_side = right_side + denoiser_derivative(self.network, known, root, None, of_guide(change))
+
+            def source(w: Tensor) -> Tensor:
+                return denoiser_derivative(self.network, known, root, w.to(narrow), None) + right_side
+
+            zero = torch.zeros_like(right_side)
+            solution = splitting.solve(source, zero, solver.backward_tol, solver.backward_max_steps)
+            return solution.with_kind("estimated").with_value(solution.value.to(narrow) * scale)
+
+        return torch.no_grad()(respond)
+
+    def _guide_response(
+        self, operator: LinearOperator, conditioning: Conditioning, kspace: Tensor
+    ) -> Callable[[Tensor], Tensor]:
+        """Return `n -> dc`, the derivative of the guide by the data."""
+        first, guide = self.first, conditioning.guide
+        if first is None or guide is None:
+            raise ValueError("MOL: no guide, expected one")
+        scale = per_sample(conditioning.scale, conditioning.phase)
+        image = first_of_guide(guide, self.network.ndim) * conditioning.phase * scale
+        of_first = first.response(operator, replace(conditioning, guide=None), image, kspace)
+        return lambda change: guide_change(change, operator, conditioning, of_first(change).value)
+
     def _solve(
         self,
         kspace: Tensor,
@@ -196,8 +251,9 @@ class MOL(LearnedReconstructor):
             return denoise(x.to(narrow)) + right_side
 
         on_step = in_units(scale, solver.on_step)
-        solution = splitting.solve(source, first, solver.tol, solver.max_steps, on_step)
+        solution = splitting.solve(source, first, solver.tol, solver.max_steps, on_step, solver.keep_residual)
         solution = solution.with_kind("certified" if self.network.certified else "estimated")
+        solution = solution.with_residual_in(scale, narrow)
         value = solution.value.to(narrow)
         if not torch.is_grad_enabled():
             return solution.with_value(value * scale)
@@ -218,7 +274,7 @@ class MOL(LearnedReconstructor):
     def _guided(self, kspace: Tensor, operator: LinearOperator, conditioning: Conditioning) -> Conditioning:
         if self.first is None:
             return conditioning
-        rough = replace(self.solver, tol=FIRST_TOL, on_backward=None, on_step=None)
+        rough = replace(self.solver, tol=FIRST_TOL, on_backward=None, on_step=None, keep_residual=False)
         image = self.first(kspace, operator, conditioning=replace(conditioning, guide=None), solver=rough).value
         return replace(conditioning, guide=guide_images(kspace, operator, conditioning, image))
 
@@ -253,6 +309,7 @@ class _Splitting:
         tol: float,
         max_steps: int,
         on_step: Callable[[Iterate], None] | None = None,
+        keep_residual: bool = False,
     ) -> Solution:
         """Return the solution x, iterated in the precision of `first`."""
         m = self.monotonicity
@@ -274,6 +331,7 @@ class _Splitting:
                 careful=partial(self.inverse, tol=careful_tol),
                 rounding=self.rounding,
                 on_step=on_step,
+                keep_residual=keep_residual,
             )
 
     def regularised(self, x: Tensor) -> Tensor:

@@ -12,8 +12,10 @@ data_checks          how well do the data fit model and image?
 data_warnings        what is said about scans that should not be trusted?
 outputs, sidecar     which files does a reconstruction leave, and what do they say?
 quality_page         one picture that shows it
+trajectories         the same for radial, spiral and other trajectories
 page                 NAME.html, to look at: verdict, images, convergence, warnings, hashes
 cohort, manifest     many volumes, and what became of each
+parts                phase, coil maps and noise beside the image
 exports              images as DICOM series and BIDS
 series               several reconstructed volumes as one, and one of them again
 info                 what is in a file, without reconstructing it?

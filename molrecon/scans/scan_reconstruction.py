@@ -9,19 +9,21 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, final
 
-from molrecon.io import Frame
+from molrecon.io import Frame, RawVolume
 from molrecon.reconstructors.base import Reconstructor
 from molrecon.scans.data_warnings import DataWarning
 from molrecon.scans.kinds.choice import Choice, choose
 from molrecon.scans.kinds.joint import reconstruct_jointly
 from molrecon.scans.memory.scan_plan import ScanPlan, plan_series
 from molrecon.scans.outputs import output_paths, write_outputs
-from molrecon.scans.preparation import PreparedVolume, prepare
+from molrecon.scans.parts.wanted import PLAIN, Parts
+from molrecon.scans.preparation import PreparedVolume
 from molrecon.scans.reconstruction import Reconstruction, Unit, reconstruct_prepared
 from molrecon.scans.scan import Scan, Series
 from molrecon.scans.series import joined
 from molrecon.scans.settings import Settings
 from molrecon.scans.sidecar import ModelSource, describe, describe_sampling, write_json
+from molrecon.scans.trajectories.preparation import prepare_volume
 from molrecon.solvers.solver_settings import SolverSettings
 
 log = logging.getLogger(__name__)
@@ -47,7 +49,9 @@ class SeriesReconstruction:
     plan: ScanPlan | None = None
 
 
-def reconstruct_scan(scan: Scan, model: Reconstructor, settings: Settings | None = None) -> list[SeriesReconstruction]:
+def reconstruct_scan(
+    scan: Scan, model: Reconstructor, settings: Settings | None = None, *, keep_residual: bool = False
+) -> list[SeriesReconstruction]:
     """Reconstruct every image of a scan.
 
     The sensitivity maps and the noise level are found once for each encoding space and slab, from calibration data
@@ -58,6 +62,7 @@ def reconstruct_scan(scan: Scan, model: Reconstructor, settings: Settings | None
         scan: from `read_scan` or `Scan.from_arrays`.
         model: any reconstructor, or `Automatic`; how many planes it sees at a time, `choose` says.
         settings: everything else; None: the defaults.
+        keep_residual: the results have their `last_residual`, for a page.
 
     Raises:
         ValueError: as `reconstruct_volume`.
@@ -78,7 +83,7 @@ def reconstruct_scan(scan: Scan, model: Reconstructor, settings: Settings | None
         if choice.unit == "series":
             results = _solve([first, *(_prepare(frame, settings, shared) for frame in series.frames[1:])], how)
         else:
-            results = _solve([first], how)
+            results = _solve([first], how, keep_residual)
             for frame in series.frames[1:]:
                 results += _solve([_prepare(frame, settings, shared)], how)
         cautions = [DataWarning(None, "model", None, None, caution) for caution in choice.cautions]
@@ -94,6 +99,7 @@ def write_scan(
     found: Sequence[SeriesReconstruction],
     source: ModelSource,
     settings_sha256: str,
+    parts: Parts = PLAIN,
 ) -> list[Path]:
     """Write the files of every series, and return their paths; the sidecar NAME.json is the last.
 
@@ -108,7 +114,7 @@ def write_scan(
     """
     if len(found) == 1:
         only = found[0]
-        return _write(folder, name, only, source, settings_sha256)
+        return _write(folder, name, only, source, settings_sha256, parts)
     names = [f"{name}_{one.series.entities}" for one in found]
     sidecar = output_paths(folder, name)[-1]
     for own in names:
@@ -116,7 +122,7 @@ def write_scan(
     sidecar.unlink(missing_ok=True)
     written: list[Path] = []
     for own, one in zip(names, found, strict=True):
-        written += _write(folder, own, one, source, settings_sha256)
+        written += _write(folder, own, one, source, settings_sha256, parts)
     whole = joined([one.result for one in found])
     described = describe(found[0].first, whole, found[0].choice.source or source)
     described["model_choice"] = [one.choice.describe(source) for one in found]
@@ -127,13 +133,18 @@ def write_scan(
 
 
 def _write(
-    folder: str | Path, name: str, one: SeriesReconstruction, source: ModelSource, settings_sha256: str
+    folder: str | Path,
+    name: str,
+    one: SeriesReconstruction,
+    source: ModelSource,
+    settings_sha256: str,
+    parts: Parts,
 ) -> list[Path]:
     facts = {"model_choice": [one.choice.describe(source)], **_facts(one.series)}
     if one.plan is not None:
         facts["memory"] = {"budget_bytes": one.plan.budget, "plan": one.plan.describe()}
     used = one.choice.source or source
-    return write_outputs(folder, name, one.first, one.result, used, settings_sha256, facts)
+    return write_outputs(folder, name, one.first, one.result, used, settings_sha256, facts, parts)
 
 
 def _refuse_others(folder: str | Path, name: str, sha256: str) -> None:
@@ -150,9 +161,9 @@ def _refuse_others(folder: str | Path, name: str, sha256: str) -> None:
 
 def _prepare(frame: Frame, settings: Settings, shared: dict[tuple[int, int], PreparedVolume]) -> PreparedVolume:
     like = shared.get((frame.encoding_space, frame.slab))
-    if like is not None and like.volume.kspace.shape != frame.volume.kspace.shape:
+    if like is not None and _images(like.volume) != _images(frame.volume):
         like = None
-    prepared = prepare(
+    prepared = prepare_volume(
         frame.volume,
         settings.maps,
         settings.noise_level,
@@ -163,6 +174,11 @@ def _prepare(frame: Frame, settings: Settings, shared: dict[tuple[int, int], Pre
     )
     shared.setdefault((frame.encoding_space, frame.slab), prepared)
     return prepared
+
+
+def _images(volume: RawVolume) -> tuple[bool, tuple[int, int] | None, tuple[int, ...]]:
+    """Return what coil images that share their maps have in common."""
+    return volume.trajectory is None, volume.grid, volume.kspace.shape[:2]
 
 
 @final
@@ -194,13 +210,28 @@ def _call(choice: Choice, asked: Reconstructor, settings: Settings, plan: ScanPl
     return _Call(plan.model, given, choice.unit, replace(settings, batch_size=plan.batch_size))
 
 
-def _solve(frames: Sequence[PreparedVolume], how: _Call) -> list[Reconstruction]:
-    device, progress = how.settings.device, how.settings.progress
+def _solve(frames: Sequence[PreparedVolume], how: _Call, keep_residual: bool = False) -> list[Reconstruction]:
+    settings = how.settings
     if how.unit != "slice":
-        return reconstruct_jointly(frames, how.model, solver=how.solver, device=device, progress=progress)
-    batch = how.settings.batch_size
+        return reconstruct_jointly(
+            frames,
+            how.model,
+            solver=how.solver,
+            device=settings.device,
+            progress=settings.progress,
+            parts=settings.parts,
+        )
     return [
-        reconstruct_prepared(one, how.model, solver=how.solver, device=device, batch_size=batch, progress=progress)
+        reconstruct_prepared(
+            one,
+            how.model,
+            solver=how.solver,
+            device=settings.device,
+            batch_size=settings.batch_size,
+            progress=settings.progress,
+            keep_residual=keep_residual,
+            parts=settings.parts,
+        )
         for one in frames
     ]
 

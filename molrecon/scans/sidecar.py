@@ -57,6 +57,11 @@ def describe(prepared: PreparedVolume, result: Reconstruction, source: ModelSour
             "sensitivity_maps": {"method": prepared.maps_source.method, **prepared.maps_source.detail},
             "noise": {
                 "noise_level": prepared.noise_level,
+                **(
+                    {}
+                    if prepared.trajectory is None
+                    else {"noise_level_of_a_sample": prepared.noise_level / prepared.trajectory.noise_gain}
+                ),
                 "estimated": prepared.noise_estimated,
                 "estimates": dict(prepared.noise_estimates),
                 "prewhitened": prepared.prewhitened,
@@ -117,7 +122,22 @@ def describe_sampling(volume: RawVolume) -> dict[str, Any]:
 
     `acceleration` is all samples of the acquired range (without zero padding) over the measured ones. Where the slices
     were sampled differently, `measured` and `of` count those of all slices, and `slices` describes each by itself.
+    Of a trajectory `kind` is its name in the file, `measured` counts the samples of a slice and `of` the points of the
+    grid; there is no one acceleration.
     """
+    remarks = {"remarks": volume.remarks} if volume.remarks else {}
+    if volume.trajectory is not None and volume.grid is not None:
+        readouts, samples = volume.kspace.shape[-2:]
+        return {
+            "kind": volume.attributes.get("trajectory", "other"),
+            "alike_in_all_slices": len(volume.trajectory) == 1,
+            "readouts": readouts,
+            "samples": samples,
+            "measured": readouts * samples,
+            "of": math.prod(volume.grid),
+            "acceleration": None,
+            **remarks,
+        }
     mask = volume.sampling_mask
     cols: int = mask.shape[-1]
     left = int(volume.attributes.get("padding_left", 0))
@@ -129,9 +149,7 @@ def describe_sampling(volume: RawVolume) -> dict[str, Any]:
     }
     if len(mask) > 1:
         described["slices"] = [{"index": k, **_measured(one[None], left, right)} for k, one in enumerate(mask)]
-    if volume.remarks:
-        described["remarks"] = volume.remarks
-    return described
+    return {**described, **remarks}
 
 
 def _measured(mask: np.ndarray, left: int, right: int) -> dict[str, Any]:
@@ -163,9 +181,9 @@ def plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def write_json(path: str | Path, content: dict[str, Any]) -> None:
-    """Write JSON, atomically: the file is there as a whole or not at all. Raises OSError."""
-    write_atomically(path, (json.dumps(plain(content), indent=2, allow_nan=False) + "\n").encode())
+def write_json(path: str | Path, content: dict[str, Any], *, durable: bool = True) -> None:
+    """Write JSON, atomically (`write_atomically`): the file is there as a whole or not at all. Raises OSError."""
+    write_atomically(path, (json.dumps(plain(content), indent=2, allow_nan=False) + "\n").encode(), durable=durable)
 
 
 @cache

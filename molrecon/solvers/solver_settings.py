@@ -26,6 +26,8 @@ class SolverSettings:
             `backward_tol` is logged as a warning. It belongs to a call and is not stored with weights.
         on_step: called with every iterate, the first one included, to show progress or to look at them. It belongs to a
             call too.
+        keep_residual: return `Solution.last_residual`, at the cost of one more iterate in memory. It belongs to a call
+            too.
 
     Raises:
         ValueError: goals or limits that are negative.
@@ -39,6 +41,7 @@ class SolverSettings:
     refine: bool = True
     on_backward: Callable[[Solution], None] | None = field(default=None, compare=False, repr=False)
     on_step: Callable[[Iterate], None] | None = field(default=None, compare=False, repr=False)
+    keep_residual: bool = field(default=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if not min(self.tol, self.backward_tol) >= 0 or min(self.max_steps, self.window, self.backward_max_steps) < 0:

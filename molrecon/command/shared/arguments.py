@@ -14,6 +14,7 @@ from molrecon.command.shared.argument_types import (
     positive_or_best,
     seed,
 )
+from molrecon.command.shared.reading import add_conjugate
 from molrecon.reconstructors.defaults import (
     AUTOMATIC,
     CG_REGULARISATION,
@@ -57,7 +58,8 @@ def add_undersampling(parser: argparse.ArgumentParser) -> None:
 
 
 def add_data(parser: argparse.ArgumentParser) -> None:
-    """Add the coil maps and the noise level."""
+    """Add how scans are read, the coil maps and the noise level."""
+    add_conjugate(parser)
     parser.add_argument(
         "--maps",
         default=ESTIMATED_MAPS,

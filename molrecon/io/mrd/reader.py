@@ -1,4 +1,4 @@
-"""Raw scanner data in ISMRMRD (MRD) HDF5: Cartesian scans, one image volume or all of them.
+"""Raw scanner data in ISMRMRD (MRD) HDF5: Cartesian, radial and spiral scans, one image volume or all of them.
 
 Format: Inati et al., "ISMRM Raw data format: A proposed standard for MRI raw datasets", Magn Reson Med 77:411 (2017);
 every readout is a record of its own with a header that says where in kspace it belongs.
@@ -21,6 +21,7 @@ from molrecon.io.mrd.noise import noise_covariance
 from molrecon.io.mrd.placing import refuse_echo_planar
 from molrecon.io.mrd.purposes import COUNTERS, SLABS, Purposes, first_frame, purposes
 from molrecon.io.mrd.records import EXPECTED, Records, read_records
+from molrecon.io.mrd.trajectory import TRAJECTORIES, make_trajectory_volume
 from molrecon.io.mrd.volume import Shared, make_volume
 from molrecon.io.volume import RawVolume, UnreadableInput, file_sha256, left_out_text, reading
 
@@ -32,7 +33,7 @@ KEY = ("contrast", "set", "phase", "repetition")
 
 
 def read_mrd(path: str | Path, *, conjugate: bool | None = None) -> RawVolume:
-    """Read the first image volume of a Cartesian ISMRMRD file into kspace (slices, coils, rows, cols).
+    """Read the first image volume of an ISMRMRD file into kspace (slices, coils, rows, cols).
 
     A readout is placed with its center_sample at rows // 2, in column encoded_y // 2 - center + kspace_encode_step_1;
     where several averages hit the same place, their mean is taken. Each slice has a sampling mask of its own, the
@@ -45,6 +46,8 @@ def read_mrd(path: str | Path, *, conjugate: bool | None = None) -> RawVolume:
     slices, the first phase encode as rows, the second as columns. What a partial echo lacks is zero, and a remark says
     so. Of several slabs this is the first.
 
+    Radial, spiral and other trajectories are read with the coordinates of their samples, see `make_trajectory_volume`.
+
     Of noise readouts attributes["noise_readouts"] is the number, attributes["noise_scan_level"] sqrt(E|n|^2) of their
     samples, not corrected for a dwell time that differs from that of the image, and `noise_covariance` what they say of
     the image's noise. Readouts for calibration alone are in `calibration`.
@@ -55,20 +58,21 @@ def read_mrd(path: str | Path, *, conjugate: bool | None = None) -> RawVolume:
             (fastMRI data are not conjugated); None: as the vendor in the header asks for. attributes["conjugated"] is
             there and True when it was done.
 
-    Raises UnreadableInput, also for other trajectories and EPI.
+    Raises UnreadableInput, also for trajectories without coordinates or in 3D, and EPI.
     """
     path = Path(path)
     with reading(path, EXPECTED):  # damaged records may lack any field, or hold any number
         scan = _open(path, conjugate)
         slabs = tuple(SLABS) if scan.header.encoded_matrix[2] > 1 else ()
         keep, others = first_frame(scan.records, scan.purposes.imaging, (*COUNTERS, *slabs))
-        volume = make_volume(scan.records, keep, scan.header, scan.shared, scan.left_out(others))
+        make = make_trajectory_volume if scan.header.trajectory.lower() in TRAJECTORIES else make_volume
+        volume = make(scan.records, keep, scan.header, scan.shared, scan.left_out(others))
     _tell(volume.path, volume.left_out, volume.incomplete)
     return volume
 
 
 def read_mrd_frames(path: str | Path, *, conjugate: bool | None = None) -> list[Frame]:
-    """Read every image volume of a Cartesian ISMRMRD file, as `read_mrd` does the first.
+    """Read every image volume of an ISMRMRD file, as `read_mrd` does the first.
 
     There is a volume for every encoding space, contrast, set, phase, repetition and 3D slab that has readouts, in this
     order.
@@ -129,7 +133,7 @@ def _open(path: Path, conjugate: bool | None) -> _Scan:
     refuse_echo_planar(records, found.imaging, header)
     attributes = _noise_attributes(records.samples[found.noise])
     conjugated = facts.conjugated if conjugate is None else conjugate
-    if conjugate is None and conjugated:
+    if conjugated:
         attributes["conjugated"] = True
     covariance = noise_covariance(records, found.noise, found.imaging, facts)
     if covariance is not None and conjugated:
@@ -139,7 +143,7 @@ def _open(path: Path, conjugate: bool | None) -> _Scan:
 
 
 def _check_encoding(path: Path, header: Header) -> None:
-    if header.trajectory.lower() not in ("cartesian", "epi"):
+    if header.trajectory.lower() not in ("cartesian", "epi", *TRAJECTORIES):
         raise UnreadableInput(path, f"a {header.trajectory} trajectory", EXPECTED)
 
 
@@ -160,7 +164,8 @@ def _keys(heads: np.ndarray, inside: np.ndarray, header: Header) -> Iterator[tup
 
 
 def _frame(scan: _Scan, keep: np.ndarray, header: Header, key: tuple[int, ...], space: int) -> Frame:
-    volume = make_volume(scan.records, keep, header, scan.shared, {})
+    make = make_trajectory_volume if header.trajectory.lower() in TRAJECTORIES else make_volume
+    volume = make(scan.records, keep, header, scan.shared, {})
     contrast, set_, phase, repetition, slab = key
     heads = scan.records.heads[keep]
     stamps = heads["acquisition_time_stamp"].astype(float)

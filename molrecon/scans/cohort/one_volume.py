@@ -66,7 +66,13 @@ class Recipe:
 
     def outputs_sha256(self, item: Item) -> str:
         """Return the hash of all but input and weights that the outputs of an item depend on."""
-        return self.exports.settings_sha256(item.name, self.settings_sha256)
+        exported = self.exports.settings_sha256(item.name, self.settings_sha256)
+        return self.settings.parts.outputs_sha256(exported)
+
+    @property
+    def exports_phase(self) -> bool:
+        """Whether a BIDS data set gets the phase of every image too."""
+        return "phase" in self.settings.parts.images
 
     @property
     def shown_source(self) -> ModelSource:
@@ -135,15 +141,17 @@ def reconstruct_one(item: Item, model: Reconstructor, recipe: Recipe) -> Reconst
 
 
 def _read_and_reconstruct(item: Item, model: Reconstructor, recipe: Recipe) -> Reconstruction:
-    scan = read_scan(item.path)
+    scan = read_scan(item.path, recipe.settings.reading)
     if not recipe.folders:
         scan = scan.renamed(Path(item.path.name))
     if recipe.out is not None:
         recipe.exports.check(item.name, scan.frames[0].volume)
-    found = reconstruct_scan(scan, model, recipe.settings)
+    found = reconstruct_scan(scan, model, recipe.settings, keep_residual=recipe.out is not None)
     if recipe.out is not None:
         _export(item, recipe, found)  # first: where the sidecar is, everything else is there too
-        write_scan(recipe.out, item.name, found, recipe.shown_source, recipe.outputs_sha256(item))
+        write_scan(
+            recipe.out, item.name, found, recipe.shown_source, recipe.outputs_sha256(item), recipe.settings.parts
+        )
     return joined([one.result for one in found])
 
 
@@ -152,16 +160,11 @@ def _export(item: Item, recipe: Recipe, found: Sequence[SeriesReconstruction]) -
         return
     output_paths(recipe.out, item.name)[-1].unlink(missing_ok=True)
     for one in found:
-        recipe.exports.write(
-            recipe.out,
-            item.name,
-            one.first.volume,
-            one.result,
-            one.choice.source or recipe.shown_source,
-            recipe.settings_sha256,
-            entities=one.series.entities,
-            contrast=one.series.frames[0].contrast,
-        )
+        about = one.first.volume, one.result, one.choice.source or recipe.shown_source, recipe.settings_sha256
+        entities, contrast = one.series.entities, one.series.frames[0].contrast
+        recipe.exports.write(recipe.out, item.name, *about, entities=entities, contrast=contrast)
+        if recipe.exports_phase:
+            recipe.exports.write_phase(item.name, *about, entities=entities, contrast=contrast)
 
 
 def _all_paths(item: Item, recipe: Recipe) -> list[Path]:
@@ -171,6 +174,8 @@ def _all_paths(item: Item, recipe: Recipe) -> list[Path]:
     images = _sidecar(item, recipe).get("image")
     entities = [str(one.get("entities", "")) for one in images] if isinstance(images, list) else [""]
     exported = [path for one in entities for path in recipe.exports.paths(recipe.out, item.name, one)]
+    if recipe.exports_phase:
+        exported += [path for one in entities for path in recipe.exports.phase_paths(item.name, one)]
     return [*exported, *written_paths(recipe.out, item.name)]
 
 

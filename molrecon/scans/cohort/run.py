@@ -97,6 +97,8 @@ def reconstruct_cohort(
     """
     names = check_outputs(inputs, out, folders=folders)
     check_replacement((path for name in names for path in exports.paths(out, name)), inputs)
+    check_replacement((path for name in names for path in exports.phase_paths(name)), inputs)
+    check_replacement((out / f"{name}{suffix}" for name in names for suffix in settings.parts.files()), inputs)
     out.mkdir(parents=True, exist_ok=True)
     items = [Item(path, name) for path, name in zip(inputs, names, strict=True)]
     write_list(out, {item.name: str(item.path) if folders else item.path.name for item in items})

@@ -148,10 +148,11 @@ def choose(series: Series, model: Reconstructor) -> Choice:
     name, volumetric = type(model).__name__, series.frames[0].volume.volumetric
     if model.ndim in (None, 2):
         return Choice("slice", model, None, f"{name} was asked for, which sees planes{APART if volumetric else ''}")
-    if model.ndim != 3 or not (volumetric or _one_shape(series)):
+    on_grid = series.frames[0].volume.trajectory is None
+    if model.ndim != 3 or not on_grid or not (volumetric or _one_shape(series)):
         raise ValueError(
             f"reconstruct: {name} has {model.ndim} spatial axes and the scan is of 2D slices, expected a 3D scan, or"
-            " several frames of equal size, for a model with three: take a model of slices (--model mol-guided-2d)"
+            " several frames of equal size, on the grid, for a model with three: take a model of slices (--model mol-guided-2d)"
         )
     return Choice("volume" if volumetric else "series", model, None, f"{name} was asked for, which has three axes")
 

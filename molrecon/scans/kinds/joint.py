@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from molrecon.reconstructors.base import Reconstructor, evaluating
+from molrecon.scans.parts.wanted import PLAIN, Parts
 from molrecon.scans.preparation import PreparedVolume
 from molrecon.scans.progress import watched
 from molrecon.scans.reconstruction import Reconstruction, SliceSolutions, Unit, on_device, reported
@@ -69,6 +70,7 @@ def reconstruct_jointly(
     solver: SolverSettings | None = None,
     device: torch.device | str = "cpu",
     progress: bool = False,
+    parts: Parts = PLAIN,
 ) -> list[Reconstruction]:
     """Reconstruct a 3D scan as a whole, or every slice of a series at all times.
 
@@ -76,10 +78,16 @@ def reconstruct_jointly(
         frames: one prepared 3D scan, or several frames of 2D slices, with the maps of the first.
         model: a reconstructor of three axes, (readout, rows, cols) or (time, rows, cols).
         solver, device, progress: as of `reconstruct_volume`.
+        parts: what is wanted beside the magnitude.
 
     Returns:
         one for each frame. Bound, steps and scale of a slice are those of the problem that it was part of.
+
+    Raises:
+        ValueError: a noise map is wanted.
     """
+    if parts.noise_probes is not None:
+        raise ValueError("reconstruct: a noise map was asked for, expected none where many planes are one problem")
     start = time.perf_counter()
     frames = list(frames) if model.takes_sets else [one.first_set() for one in frames]
     volume = len(frames) == 1
@@ -102,7 +110,16 @@ def reconstruct_jointly(
     unit: Unit = "volume" if volume else "series"
     return [
         replace(
-            reported(one.prepared, one.solutions(seconds), model, certificate, one.scale, solver=solver, device=device),
+            reported(
+                one.prepared,
+                one.solutions(seconds),
+                model,
+                certificate,
+                one.scale,
+                solver=solver,
+                device=device,
+                parts=parts,
+            ),
             unit=unit,
         )
         for one in results

@@ -120,14 +120,15 @@ def plan_series(
         ValueError: not even one slice, or the volume or series that is one problem, fits; the message says what would.
     """
     budget = parse_size(budget) if isinstance(budget, str) else budget
-    slices, coils, rows, cols = prepared.kspace.shape
+    slices, coils = prepared.kspace.shape[:2]
+    rows, cols = prepared.sensitivity_maps.shape[-2:]
     arrays = _arrays(prepared, frames, unit)
     pixels = slices * rows * cols * frames
     writing = {"program": PROGRAM_BYTES, **arrays, "images": IMAGE_PIXEL * pixels, "output": OUTPUT_BYTES}
     _check(budget, writing, f"writing {slices * frames} slices of {rows} x {cols}")
     if unit != "slice":
         return _plan_joint(prepared, frames, model, unit, budget, arrays)
-    plane = 8 * coils * max(rows, prepared.volume.kspace.shape[-2]) * cols
+    plane = max(8 * prepared.kspace[0].numel(), prepared.volume.kspace[0].nbytes)
     items: dict[str, int] = {}
     for size in range(min(batch_size, slices), 0, -1):
         work = _slice_items(model, size * rows * cols, size * plane)

@@ -6,10 +6,12 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as nnf
 from torch import Tensor
 
 from molrecon.networks.convolution import Convolution, Padding, SeparableConvolution, composed_kernel
 from molrecon.networks.haar import v_cycle
+from molrecon.networks.paired import adjoint_in_pairs, paired_kernel
 from molrecon.networks.sll import sll_step
 
 PADDINGS: tuple[Padding, ...] = ("zeros", "circular")
@@ -43,6 +45,28 @@ def test_adjoint(size: tuple[int, ...], shape: tuple[int, ...], padding: Padding
     x, u = random(2, 3, *shape, seed=1), random(2, 4, *shape, seed=2)
     assert filters(x).shape == u.shape
     torch.testing.assert_close((filters(x) * u).sum(), (x * filters.adjoint(u)).sum(), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("size", [(3, 3), (5, 3), (1, 1), (3, 7)], ids=str)
+def test_two_columns_at_a_time_are_the_adjoint(size: tuple[int, int], dtype: torch.dtype) -> None:
+    weight, u = random(6, 3, *size).to(dtype), random(2, 6, 5, 8, seed=1).to(dtype)
+    wanted = nnf.conv_transpose2d(u, weight, padding=(size[0] // 2, size[1] // 2))
+    channels_last = u.contiguous(memory_format=torch.channels_last)
+    for features in (u, channels_last):
+        torch.testing.assert_close(adjoint_in_pairs(features, paired_kernel(weight)), wanted)
+    found = adjoint_in_pairs(channels_last, paired_kernel(weight))
+    assert found.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_adjoint_is_the_same_with_and_without_a_graph() -> None:
+    weight, u = random(6, 3, 3, 3).float(), random(2, 6, 5, 8, seed=1).float()
+    plain = Convolution(weight.clone().requires_grad_(), torch.zeros(6), "zeros").adjoint(u)
+    assert plain.requires_grad
+    for cols in (8, 7):  # an odd number of columns has no pairs
+        found = Convolution(weight, torch.zeros(6), "zeros").adjoint(u[..., :cols])
+        wanted = nnf.conv_transpose2d(u[..., :cols], weight, padding=1)
+        torch.testing.assert_close(found, wanted, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("padding", PADDINGS)

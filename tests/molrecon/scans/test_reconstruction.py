@@ -114,6 +114,25 @@ def test_a_slice_without_data_is_delivered_as_zeros_and_flagged(scan: RawVolume,
     assert result.converged.all() and result.n_steps[0] == 0 and result.error_bound[0] == 0
 
 
+def test_the_last_residual_comes_on_demand(scan: RawVolume, model: MOL):
+    prepared = prepare(scan)
+    plain = reconstruct_prepared(prepared, model)
+    result = reconstruct_prepared(prepared, model, keep_residual=True)
+    assert plain.last_residual is None and result.last_residual is not None
+    assert result.last_residual.shape == result.image.shape and result.last_residual.dtype == np.float32
+    assert np.array_equal(plain.image, result.image)
+    # The bound is |r| / (m |x|), with all columns of the readout and what rounding adds.
+    size = np.linalg.norm(result.last_residual, axis=(1, 2)) / np.linalg.norm(result.image, axis=(1, 2))
+    bound = result.certificate.monotonicity * result.error_bound
+    assert (size > 0.5 * bound).all() and (size < 1.5 * bound).all()
+
+
+def test_callbacks_of_a_call_are_no_part_of_the_settings(model: MOL):
+    watched = replace(model.solver, on_step=print, on_backward=print, keep_residual=True)
+    assert Settings(solver=watched).sha256(model) == Settings(solver=model.solver).sha256(model)
+    assert Settings(solver=replace(model.solver, tol=0.1)).sha256(model) != Settings().sha256(model)
+
+
 def test_non_convergence_is_reported(scan: RawVolume, model: MOL):
     model.solver = replace(model.solver, max_steps=1)
     result = reconstruct_volume(scan, model)

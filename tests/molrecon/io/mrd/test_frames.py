@@ -10,7 +10,7 @@ import ismrmrd
 import numpy as np
 import pytest
 
-from molrecon.io import UnreadableInput, read_mrd
+from molrecon.io import UnreadableInput, read_frames, read_mrd, read_volume
 from molrecon.io.mrd import read_mrd_frames
 from molrecon.scans.scan import Scan
 
@@ -147,7 +147,17 @@ def test_data_are_conjugated_as_the_vendor_asks(tmp_path, vendor, turned):
     volume = read_mrd(path)
     np.testing.assert_array_equal(volume.kspace, data.conj() if turned else data)
     assert volume.attributes.get("conjugated", False) is turned
-    np.testing.assert_array_equal(read_mrd(path, conjugate=not turned).kspace, data if turned else data.conj())
+    other = read_volume(path, conjugate=not turned)
+    np.testing.assert_array_equal(other.kspace, data if turned else data.conj())
+    assert other.attributes.get("conjugated", False) is not turned
+    np.testing.assert_array_equal(read_frames(path, conjugate=not turned)[0].volume.kspace, other.kspace)
+
+
+def test_files_of_other_kinds_are_not_conjugated(tmp_path):
+    np.save(tmp_path / "scan.npy", random(COILS, ROWS, COLS))
+    assert read_volume(tmp_path / "scan.npy", conjugate=False).attributes == {}
+    with pytest.raises(UnreadableInput, match="expected ISMRMRD"):
+        read_frames(tmp_path / "scan.npy", conjugate=True)
 
 
 def test_noise_is_scaled_to_the_sampling_of_the_image(tmp_path):
