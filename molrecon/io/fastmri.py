@@ -135,8 +135,8 @@ def _sampling_mask(path: Path, kspace: np.ndarray, stored: np.ndarray | None) ->
     if stored is None:
         return measured, 0
     slices, _, rows, cols = kspace.shape
-    planes = tuple((n, m, cols) for n in (1, slices) for m in (1, rows))
-    if stored.shape not in ((cols,), (rows, cols), *planes):
+    shapes = tuple((n, m, cols) for n in (1, slices) for m in (1, rows))
+    if stored.shape not in ((cols,), (rows, cols), *shapes):
         expected = f"({cols},), one value per column of kspace, ({rows}, {cols}) or ({slices}, {rows} or 1, {cols})"
         raise UnreadableInput(path, f"mask of shape {stored.shape}", expected)
     if stored.dtype.kind not in "biuf" or not np.isin(stored, (0, 1)).all():

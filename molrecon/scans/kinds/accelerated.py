@@ -23,8 +23,8 @@ def accelerated_axes(volume: RawVolume) -> tuple[bool, bool]:
 
 def acceleration(volume: RawVolume) -> float:
     """Return all samples of the acquired range (without zero padding) over the measured ones."""
-    left = int(volume.attributes.get("padding_left", 0))
-    right = int(volume.attributes.get("padding_right", volume.sampling_mask.shape[-1]))
+    left = int(volume.attributes.get("padding_left") or 0)
+    right = int(volume.attributes.get("padding_right") or volume.sampling_mask.shape[-1])
     acquired = volume.sampling_mask[..., left:right]
     return acquired.size / max(1, int(acquired.sum()))
 

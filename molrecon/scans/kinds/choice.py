@@ -152,7 +152,7 @@ def choose(series: Series, model: Reconstructor) -> Choice:
     if model.ndim != 3 or not on_grid or not (volumetric or _one_shape(series)):
         raise ValueError(
             f"reconstruct: {name} has {model.ndim} spatial axes and the scan is of 2D slices, expected a 3D scan, or"
-            " several frames of equal size, on the grid, for a model with three: take a model of slices (--model mol-guided-2d)"
+            " several frames of equal size, on the grid, for a model with three: take one of slices (mol-guided-2d)"
         )
     return Choice("volume" if volumetric else "series", model, None, f"{name} was asked for, which has three axes")
 
