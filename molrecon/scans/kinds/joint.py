@@ -92,11 +92,11 @@ def reconstruct_jointly(
     frames = list(frames) if model.takes_sets else [one.first_set() for one in frames]
     volume = len(frames) == 1
     filled = ~np.all([one.empty for one in frames], axis=0)
-    parts = [list(map(int, np.flatnonzero(filled)))] if volume else [[int(k)] for k in np.flatnonzero(filled)]
+    problems = [list(map(int, np.flatnonzero(filled)))] if volume else [[int(k)] for k in np.flatnonzero(filled)]
     results = [_Parts(one) for one in frames]
     with evaluating(on_device(model, device)) as working, torch.no_grad():
         certificate = working.certificate()
-        for part in parts:
+        for part in problems:
             kspace, operator = volume_problem(frames[0]) if volume else series_problem(frames, part[0])
             kspace, operator = kspace.to(device), operator.on(torch.device(device))
             known = working.condition(kspace, operator, joint_noise_level(frames, part))
