@@ -40,6 +40,7 @@ from molrecon.solvers.solution import Kind, Solution
 from molrecon.solvers.solver_settings import SolverSettings
 from operators import Sense, SoftSense, WeightedSense
 
+CHECKED_PLANES = 16  # of a 3D scan
 Unit = Literal["slice", "volume", "series"]
 Method = Callable[[Tensor, Sense | SoftSense | WeightedSense], Solution]
 
@@ -98,7 +99,8 @@ class Reconstruction:
         solver: goals and limits of the iterations; None for a method that iterates nothing.
         seconds: from the raw data to the image, sensitivity maps included.
         left_out: what the file holds and the image does not, as in `RawVolume`.
-        checks: how well the data of each slice fit their model and image; of empty slices nothing is known.
+        checks: how well the data of each slice fit their model and image; of empty slices nothing is known, and of a 3D
+            scan CHECKED_PLANES of them are looked at.
         warnings: what the checks, the noise estimates and the reader of the file give reason to warn of; those of the
             whole volume first, then slice by slice.
         geometry: where the voxels are in the patient, or None.
@@ -294,7 +296,10 @@ def _full(device: torch.device | str) -> torch.device:
 
 def _checks(prepared: PreparedVolume, image: Tensor, device: torch.device) -> list[SliceChecks]:
     checks = [SliceChecks()] * len(image)
-    for k in map(int, np.flatnonzero(~prepared.empty)):
+    filled = np.flatnonzero(~prepared.empty)
+    # Neighbours of a 3D scan come from the same readouts: some of them, evenly spread, tell of all.
+    step = -(-len(filled) // CHECKED_PLANES) if prepared.volume.volumetric else 1
+    for k in map(int, filled[:: max(1, step)]):
         kspace, operator = prepared.kspace[[k]].to(device), prepared.operator([k]).to(device)
         if isinstance(operator, WeightedSense):
             effective = 0.0 if prepared.trajectory is None else prepared.trajectory.effective_samples(k)
