@@ -27,7 +27,14 @@ from operators.adapters import from_sigpy, to_deepinv, to_sigpy
 from operators.blocks import Blocks, Flatten
 from operators.calibration import calibration_region
 from operators.checks import adjoint_gap, normal_gap
-from operators.compression import CompressedCoils, compress_coils, compress_coils_geometric, mix_coils
+from operators.compression import (
+    CompressedCoils,
+    VirtualCoils,
+    compress_coils,
+    compress_coils_geometric,
+    mix_coils,
+    virtual_coils,
+)
 from operators.compressive import BinaryDense, Dense, gaussian_matrix, orthonormal_matrix
 from operators.density import density_compensation, radial_density_compensation
 from operators.density_masks import golden_kt_mask, kt_interleaved_mask, variable_density_mask
@@ -102,6 +109,7 @@ __all__ = [
     "Toeplitz",
     "TrajectoryNoise",
     "VerticalStack",
+    "VirtualCoils",
     "WeightedSense",
     "adjoint_gap",
     "calibration_region",
@@ -148,6 +156,7 @@ __all__ = [
     "to_sigpy",
     "trajectory_noise_level",
     "variable_density_mask",
+    "virtual_coils",
     "walsh_hadamard",
     "walsh_maps",
     "whitening_matrix",

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from molrecon.command.shared.arguments import add_data, add_map_sets, add_model
+from molrecon.command.shared.arguments import add_compression, add_data, add_map_sets, add_model
 from molrecon.command.shared.cohort import add_cohort, chosen_shard, chosen_workers
 from molrecon.command.shared.exit_codes import EXIT_FAILED, EXIT_NOT_CONVERGED, EXIT_OK, EXIT_UNREADABLE
 from molrecon.command.shared.export_arguments import add_exports
@@ -60,7 +60,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_cohort(parser)
     add_data(parser)
     add_map_sets(parser)
-    add_model(parser)
+    add_compression(parser)
+    parser.add_argument(
+        "--memory",
+        metavar="SIZE",
+        help="what each process may hold at most, such as 8GiB: tiles of the network, slices at a time and precision"
+        " are chosen for it, and large arrays put on the disk of --out (default: no limit)",
+    )
+    add_model(parser, by_scan=True)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -78,12 +85,14 @@ def run(args: argparse.Namespace) -> int:
     from molrecon.scans.cohort import check_outputs, reconstruct_cohort
     from molrecon.scans.cohort.without_folders import WithoutFolders
     from molrecon.scans.manifest import MANIFEST, OK
+    from molrecon.scans.memory import parse_size
     from molrecon.scans.outputs import check_replacement
     from molrecon.scans.settings import Settings
 
     with usage():
         shard = chosen_shard(args)
         execute = chosen_workers(args)
+        memory = None if args.memory is None else parse_size(args.memory)
     device = chosen_device(args)
     named, table = named_inputs(args)
     inputs = expand_inputs(named)
@@ -99,10 +108,12 @@ def run(args: argparse.Namespace) -> int:
         solver=solver,
         maps=read_chosen_maps(args),
         map_sets=args.map_sets,
+        compress=args.compress,
         noise_level=args.noise_level,
         device=device,
         batch_size=args.batch_size,
         progress=True,
+        memory=memory,
         reading=chosen_reading(args),
         parts=chosen_parts(args, model),
     )

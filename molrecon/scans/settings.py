@@ -6,7 +6,7 @@ import hashlib
 import json
 import secrets
 from dataclasses import dataclass, field, fields
-from typing import Any, final
+from typing import Any, Literal, final
 
 import numpy as np
 import torch
@@ -23,15 +23,22 @@ from molrecon.weights.stored import describe_model
 @final
 @dataclass(frozen=True, eq=False)
 class Settings:
-    """How scans are read, and reconstructed: the arguments of `reconstruct_volume`, which says what they mean."""
+    """How scans are read, and reconstructed: the arguments of `prepare` and `reconstruct_volume`, which
+    say what they mean.
+
+    Attributes:
+        memory: bytes that the process may take, for `reconstruct_scan` to plan with; None: as many as it takes.
+    """
 
     solver: SolverSettings | None = None
     maps: np.ndarray | None = None
     map_sets: int | None = None
+    compress: int | Literal["auto"] | None = None
     noise_level: float | None = None
     device: torch.device | str = "cpu"
     batch_size: int = DEFAULT_BATCH_SIZE
     progress: bool = False
+    memory: int | None = None
     reading: Reading = field(default_factory=Reading)
     parts: Parts = PLAIN
 
@@ -55,6 +62,7 @@ class Settings:
         facts = {
             "maps": maps,
             "map_sets": self.map_sets,
+            "compress": self.compress,
             "noise_level": self.noise_level,
             "model": described,
             "solver": iteration,

@@ -36,8 +36,8 @@ class ModelSource:
 def describe(prepared: PreparedVolume, result: Reconstruction, source: ModelSource) -> dict[str, Any]:
     """Return the sidecar of one volume as plain JSON values; numbers that are not finite become None.
 
-    Keys: input, model, sampling, sensitivity_maps, noise, solver, certificate, slices, warnings, summary, image,
-    versions, finished, seconds.
+    Keys: input, model, sampling, sensitivity_maps, coil_compression, noise, solver, certificate, slices, warnings,
+    summary, image, versions, finished, seconds.
     """
     volume = prepared.volume
     columns = (result.error_bound, result.n_steps, result.converged, result.empty, result.scale, result.checks)
@@ -55,6 +55,7 @@ def describe(prepared: PreparedVolume, result: Reconstruction, source: ModelSour
             "model": {**asdict(source), "method": result.method},
             "sampling": describe_sampling(volume),
             "sensitivity_maps": {"method": prepared.maps_source.method, **prepared.maps_source.detail},
+            "coil_compression": _compression(prepared),
             "noise": {
                 "noise_level": prepared.noise_level,
                 **(
@@ -90,6 +91,7 @@ def describe(prepared: PreparedVolume, result: Reconstruction, source: ModelSour
                 "converged": result.converged.all(),
                 "worst_error_bound": result.error_bound.max(),
                 "kind": result.kind,
+                "bound_of": result.unit,
                 "n_empty": result.empty.sum(),
             },
             "image": {
@@ -104,6 +106,19 @@ def describe(prepared: PreparedVolume, result: Reconstruction, source: ModelSour
             "seconds": round(result.seconds, 3),
         }
     )
+
+
+def _compression(prepared: PreparedVolume) -> dict[str, Any] | None:
+    """Return what the virtual coils leave out; the certificate is of the equation with their data."""
+    found = prepared.compression
+    if found is None:
+        return None
+    return {
+        "virtual_coils": len(found.matrix),
+        "of": found.matrix.shape[-1],
+        "energy_kept": found.energy_kept,
+        "signal_lost_over_noise": found.signal_lost,
+    }
 
 
 def _acquisition(volume: RawVolume) -> dict[str, str | float | int]:

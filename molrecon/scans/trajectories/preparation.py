@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -42,6 +43,7 @@ def prepare_volume(
     progress: bool = False,
     *,
     map_sets: int | None = None,
+    compress: int | Literal["auto"] | None = None,
     shared: PreparedVolume | None = None,
 ) -> PreparedVolume:
     """Prepare samples on the grid as `prepare` does, and samples on a trajectory as follows.
@@ -53,18 +55,22 @@ def prepare_volume(
     field of view outside the object. Where a readout has none, it is the smaller one of two that can only be too high:
     of the periphery of k-space, and of what CG-SENSE leaves of the data of several coils.
 
-    Arguments are those of `prepare`; noise_level is that of a sample.
+    Arguments are those of `prepare`; noise_level is that of a sample. Coils on a trajectory are not compressed: "auto"
+    keeps all of them.
 
     Raises:
-        ValueError: as `prepare`; a centre of k-space that is not sampled densely; two sets of maps for a trajectory.
+        ValueError: as `prepare`; a centre of k-space that is not sampled densely; two sets of maps, or a number of
+            virtual coils, for a trajectory.
     """
     if volume.trajectory is None or volume.grid is None:
-        return prepare(volume, maps, noise_level, device, progress, map_sets=map_sets, shared=shared)
+        return prepare(volume, maps, noise_level, device, progress, map_sets=map_sets, compress=compress, shared=shared)
     start = time.perf_counter()
     if noise_level is not None and not noise_level >= 0:
         raise ValueError(f"prepare: noise_level is {noise_level}, expected a number that is not negative")
     if map_sets not in (None, 1):
         raise ValueError(f"prepare: map_sets is {map_sets}, expected 1 or None for samples on a trajectory")
+    if compress not in (None, "auto"):
+        raise ValueError(f"prepare: compress is {compress}, expected None or 'auto' for samples on a trajectory")
     mixing, scanned = whitening(volume)
     samples = mixed(volume.kspace, mixing)
     trajectory = _weighted(volume, volume.trajectory, volume.grid, progress, shared)

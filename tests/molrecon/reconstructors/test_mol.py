@@ -19,6 +19,7 @@ from molrecon.reconstructors.conditioning import Conditioning, smooth_phase
 from molrecon.reconstructors.mol import MOL
 from molrecon.solvers.batched import per_sample
 from molrecon.solvers.solution import Solution
+from molrecon.solvers.solver_settings import SolverSettings
 from molrecon.weights.published import load_published_mol
 from operators import LinearOperator, NonCartesianSense, Sense, radial_trajectory, random_mask
 
@@ -98,6 +99,24 @@ def test_one_equilibrium_from_five_starts_within_the_bounds(window: int) -> None
         assert solution.converged.all()
         allowed = solution.error_bound * norms(solution.value) + solutions[0].error_bound * norms(solutions[0].value)
         assert (norms(solution.value - solutions[0].value) <= allowed).all()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("relaxation", [0.3, 1.0, 1.3, 3.0, 100.0])
+def test_one_equilibrium_at_any_relaxation(relaxation: float) -> None:
+    kspace, operator, _ = make_problem()
+    model = make_model()
+    truth = model(kspace, operator, noise_level=0.01).value
+    relaxed = replace(model.solver, relaxation=relaxation, tol=1e-5, max_steps=400)
+    solution = model(kspace, operator, noise_level=0.01, solver=relaxed)
+    assert solution.converged.all() and solution.kind == "certified"
+    # Trial steps may be as long as they like: what they reach passes the safeguard, and the bound is of the residual.
+    assert (norms(solution.value - truth) <= 1.0001 * solution.error_bound * norms(solution.value)).all()
+
+
+def test_a_relaxation_is_positive() -> None:
+    with pytest.raises(ValueError, match="relaxation is 0"):
+        SolverSettings(relaxation=0.0)
 
 
 @torch.no_grad()

@@ -105,6 +105,23 @@ def test_the_batch_size_does_not_matter(scan: RawVolume, model: MOL):
         reconstruct_volume(scan, model, batch_size=0)
 
 
+def test_slices_side_by_side_are_those_one_by_one(scan: RawVolume, model: MOL):
+    kspace = np.concatenate([scan.kspace, 3 * scan.kspace[::-1]])
+    several = replace(scan, kspace=kspace, reference=None)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        alone = reconstruct_volume(several, model)
+        torch.set_num_threads(2)
+        together = reconstruct_volume(several, model, batch_size=4)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    np.testing.assert_allclose(together.image, alone.image, atol=1e-4 * alone.image.max())
+    np.testing.assert_allclose(together.scale, alone.scale, rtol=1e-5)
+    assert together.converged.all() and (together.n_steps > 0).all()
+
+
 def test_a_slice_without_data_is_delivered_as_zeros_and_flagged(scan: RawVolume, model: MOL):
     kspace = scan.kspace.copy()
     kspace[0] = 0
@@ -187,7 +204,7 @@ def test_a_mask_of_rows_and_columns_leaves_the_readout_alone(full: RawVolume, mo
     assert describe_sampling(plane)["kind"] == "rows and columns"
 
 
-def test_a_gpu_without_memory_gets_smaller_batches(scan: RawVolume):
+def test_a_gpu_without_memory_gets_smaller_batches(scan: RawVolume, monkeypatch: pytest.MonkeyPatch):
     sizes = []
 
     def method(kspace: torch.Tensor, _: object) -> Solution:
@@ -197,6 +214,7 @@ def test_a_gpu_without_memory_gets_smaller_batches(scan: RawVolume):
         ones = torch.ones(1)
         return Solution(kspace[:, 0], ones, ones[None], ones > 0, ones.long())
 
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)  # the CPU makes no batches where it has several threads
     solutions = solve_slices(method, prepare(scan), batch_size=2)
     assert sizes == [2, 1, 1]
     assert solutions.n_steps.tolist() == [1, 1]
@@ -263,8 +281,9 @@ def test_a_cohort_goes_on_after_bad_volumes(sample: Path, model: MOL, tmp_path: 
     assert [item["status"] for item in manifest["volumes"]] == ["unreadable", "ok", "unreadable"]
     assert "bad.h5" in manifest["volumes"][0]["message"]
     assert all(Path(path).is_file() for path in manifest["volumes"][1]["outputs"])
-    assert len(list(out.iterdir())) == 8  # five of the volume, records, lists, manifest.json
-    assert sorted(path.stem for path in (out / "records").iterdir()) == ["bad", "head", "lone"]
+    assert len(list(out.iterdir())) == 9  # five of the volume, records, lists, manifest.json, index.html
+    assert sorted(path.stem for path in (out / "records").glob("*.json")) == ["bad", "head", "lone"]
+    assert [path.name for path in (out / "records").glob("*.webp")] == ["head.webp"]
 
 
 def test_a_volume_that_fails_leaves_nothing_behind(sample: Path, model: MOL, tmp_path: Path):
@@ -272,7 +291,8 @@ def test_a_volume_that_fails_leaves_nothing_behind(sample: Path, model: MOL, tmp
     (entry,) = reconstruct_cohort([sample], tmp_path / "out", model, SOURCE, settings)
     assert entry.status == "failed"
     assert "sensitivity maps" in entry.message
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["lists", "manifest.json", "records"]
+    names = sorted(path.name for path in (tmp_path / "out").rglob("*") if path.parent.name != "lists")
+    assert names == ["head.json", "index.html", "lists", "manifest.json", "records"]
 
 
 def test_existing_outputs_are_replaced_or_kept_on_demand(sample: Path, model: MOL, tmp_path: Path):
