@@ -192,7 +192,7 @@ def noise_warnings(
 
 
 def training_warnings(
-    volume: RawVolume, relative_noise: float, *, sets: int = 1, phase: bool = False
+    volume: RawVolume, relative_noise: float, *, sets: int = 1, phase: bool = False, planes: bool = True
 ) -> list[DataWarning]:
     """Return in what a scan is of a kind that the packaged models were not trained for, or hardly.
 
@@ -203,6 +203,7 @@ def training_warnings(
         relative_noise: the noise level over the intensity of the image, the largest of the slices.
         sets: of coil maps in use.
         phase: the phase of the image is used.
+        planes: the model sees planes; one of volumes was trained on scans undersampled along both axes.
     """
     mask, found = volume.sampling_mask, []
     left = int(volume.attributes.get("padding_left") or 0)
@@ -222,7 +223,7 @@ def training_warnings(
         warn("more coils than trained for", volume.n_coils, TRAINED_COILS, "trained with fewer coils")
     if volume.trajectory is not None:
         warn("trajectory", None, None, "trained on Cartesian scans alone, not on radial or spiral ones")
-    elif mask.shape[1] > 1 and not mask.all():
+    elif planes and mask.shape[1] > 1 and not mask.all():
         kind = "trained on scans undersampled along columns, and hardly or not at all on such ones"
         warn("undersampled along both axes (3D)", None, None, kind)
     if sets > 1:

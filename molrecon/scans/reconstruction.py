@@ -264,7 +264,7 @@ def reported(
         seconds=prepared.seconds + slices.seconds,
         left_out=prepared.volume.left_out,
         checks=checks,
-        warnings=_warnings(prepared, checks, _training(prepared, scale, parts) if learned else []),
+        warnings=_warnings(prepared, checks, _training(prepared, scale, parts, model.ndim) if learned else []),
         geometry=prepared.volume.geometry,
         last_residual=None if slices.last_residual is None else prepared.magnitude(slices.last_residual),
     )
@@ -305,9 +305,9 @@ def _checks(prepared: PreparedVolume, image: Tensor, device: torch.device) -> li
     return checks
 
 
-def _training(prepared: PreparedVolume, scale: np.ndarray, parts: Parts) -> list[DataWarning]:
+def _training(prepared: PreparedVolume, scale: np.ndarray, parts: Parts, ndim: int | None) -> list[DataWarning]:
     relative = float((prepared.noise_level / scale[~prepared.empty]).max(initial=0.0))
-    return training_warnings(prepared.volume, relative, sets=prepared.sets, phase=parts.complex)
+    return training_warnings(prepared.volume, relative, sets=prepared.sets, phase=parts.complex, planes=ndim != 3)
 
 
 def _warnings(prepared: PreparedVolume, checks: list[SliceChecks], of_training: list[DataWarning]) -> list[DataWarning]:

@@ -59,6 +59,7 @@ def test_a_volume_is_the_problem_of_its_3d_kspace() -> None:
     assert (found.unit, found.kind, found.method) == ("volume", "certified", "MOL")
     assert found.converged.all() and (found.error_bound == found.error_bound[0]).all() and found.error_bound[0] <= 1e-5
     assert len(found.checks) == len(found.residuals) == READOUT
+    assert not any("both axes" in warning.check for warning in found.warnings)  # which models of planes never saw
 
 
 def test_two_sets_of_maps_are_kept_together() -> None:
