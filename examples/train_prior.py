@@ -35,6 +35,7 @@ from molrecon.reconstructors.mol import MOL
 from molrecon.simulation.noise import NOISE_RANGE
 from molrecon.simulation.problem import Problem
 from molrecon.simulation.stream import ProblemStream
+from molrecon.solvers.solver_settings import IMAGE_TOL, SolverSettings
 from molrecon.training.checkpoints import log_to
 from molrecon.training.defaults import DESCRIPTIONS
 from molrecon.training.log import finish
@@ -154,7 +155,12 @@ def guided_by(first: MOL, seed: int) -> MOL:
     """Return a model whose network starts as that of `first`, which guides it and is not trained any more."""
     network = ResidualNetwork(**{**first.network.settings(), "guide_channels": GUIDE_CHANNELS, "seed": seed})
     network.load_state_dict(first.network.state_dict(), strict=False)  # all but the guide, which starts as none
-    model = MOL(network, first=first.requires_grad_(False), phase_reference=first.phase_reference)
+    model = MOL(
+        network,
+        first=first.requires_grad_(False),
+        phase_reference=first.phase_reference,
+        solver=SolverSettings(tol=IMAGE_TOL),
+    )
     with torch.no_grad():
         model.log_data_weight.copy_(first.log_data_weight)
     return model

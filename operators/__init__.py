@@ -14,7 +14,8 @@ sampling, masked                    masks as operators, inpainting, partial Four
 masks, density_masks, poisson_disc, radial_masks     which samples are measured?
 trajectories, density, density_weighted              trajectories, and weights for their density
 sensitivity, espirit, walsh, map_sets, calibration, model_error    coil maps: applied, estimated, checked
-compression, prewhitening, noise    coils: fewer, white, and how noisy
+gridded_calibration                 the centre of k-space on the grid, from a trajectory
+compression, prewhitening, noise, trajectory_noise    coils: fewer, white, and how noisy
 off_resonance                       off-resonance during the readout
 compressive, hadamard, blocks       sensing matrices, and images in blocks
 adapters                            to and from sigpy and deepinv
@@ -26,13 +27,21 @@ from operators.adapters import from_sigpy, to_deepinv, to_sigpy
 from operators.blocks import Blocks, Flatten
 from operators.calibration import calibration_region
 from operators.checks import adjoint_gap, normal_gap
-from operators.compression import CompressedCoils, compress_coils, compress_coils_geometric, mix_coils
+from operators.compression import (
+    CompressedCoils,
+    VirtualCoils,
+    compress_coils,
+    compress_coils_geometric,
+    mix_coils,
+    virtual_coils,
+)
 from operators.compressive import BinaryDense, Dense, gaussian_matrix, orthonormal_matrix
 from operators.density import density_compensation, radial_density_compensation
 from operators.density_masks import golden_kt_mask, kt_interleaved_mask, variable_density_mask
 from operators.density_weighted import DensityWeighted, WeightedSense, density_weighted
 from operators.espirit import Espirit, espirit, espirit_maps
 from operators.fourier import Fourier, centred_fft, centred_ifft
+from operators.gridded_calibration import GriddedCalibration, gridded_calibration
 from operators.hadamard import Hadamard, sequency_order, walsh_hadamard
 from operators.hybrid import Hybrid, crop_readout, hybrid
 from operators.linear import Adjoint, Composition, LinearOperator, Scaled, Sum
@@ -63,6 +72,7 @@ from operators.soft_sense import SoftSense
 from operators.stacked import Identity, VerticalStack
 from operators.toeplitz import Toeplitz
 from operators.trajectories import GOLDEN_ANGLE, koosh_ball_trajectory, radial_trajectory, spiral_trajectory
+from operators.trajectory_noise import TrajectoryNoise, trajectory_noise_level
 from operators.walsh import walsh_maps
 
 __all__ = [
@@ -77,6 +87,7 @@ __all__ = [
     "Flatten",
     "Fourier",
     "GOLDEN_ANGLE",
+    "GriddedCalibration",
     "Hadamard",
     "Hybrid",
     "Identity",
@@ -96,7 +107,9 @@ __all__ = [
     "SoftSense",
     "Sum",
     "Toeplitz",
+    "TrajectoryNoise",
     "VerticalStack",
+    "VirtualCoils",
     "WeightedSense",
     "adjoint_gap",
     "calibration_region",
@@ -119,6 +132,7 @@ __all__ = [
     "from_sigpy",
     "gaussian_matrix",
     "golden_kt_mask",
+    "gridded_calibration",
     "hybrid",
     "koosh_ball_trajectory",
     "kt_interleaved_mask",
@@ -140,7 +154,9 @@ __all__ = [
     "spiral_trajectory",
     "to_deepinv",
     "to_sigpy",
+    "trajectory_noise_level",
     "variable_density_mask",
+    "virtual_coils",
     "walsh_hadamard",
     "walsh_maps",
     "whitening_matrix",

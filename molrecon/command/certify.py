@@ -7,6 +7,7 @@ import argparse
 from molrecon.command.shared.arguments import ESTIMATED_MAPS, add_data, add_device
 from molrecon.command.shared.exit_codes import EXIT_NOT_CONVERGED, EXIT_OK, EXIT_VIOLATED
 from molrecon.command.shared.messages import tell, usage
+from molrecon.command.shared.reading import conjugation
 
 HELP = "what is guaranteed about a model, and a search for violations of it"
 DESCRIPTION = (
@@ -52,11 +53,12 @@ def run(args: argparse.Namespace) -> int:
     with usage():
         model = load(args.model, MOL).to(device)
         if args.data is None:
-            if args.maps != ESTIMATED_MAPS or args.noise_level is not None:
-                raise ValueError("certify: --maps or --noise-level without --data, expected them together")
+            if args.maps != ESTIMATED_MAPS or args.noise_level is not None or conjugation(args) is not None:
+                raise ValueError("certify: --maps, --noise-level or --conjugate without --data, expected them together")
             problem = sample_problem(model.network.ndim)
         else:
-            problem = volume_problem(read_volume(args.data), read_chosen_maps(args), args.noise_level, device)
+            volume = read_volume(args.data, conjugate=conjugation(args))
+            problem = volume_problem(volume, read_chosen_maps(args), args.noise_level, device)
         findings = certify(model, problem)
     tell(args, as_dict(findings), describe(findings))
     if findings.violations:

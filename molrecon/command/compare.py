@@ -16,6 +16,7 @@ from molrecon.command.shared.arguments import (
 )
 from molrecon.command.shared.exit_codes import EXIT_NOT_CONVERGED, EXIT_OK
 from molrecon.command.shared.messages import tell, usage
+from molrecon.command.shared.reading import conjugation
 from molrecon.reconstructors.defaults import L1_REGULARISATION
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
     protect([args.json], [args.input, *maps_files(args), *weights_files(args.model, *args.methods)])
     with usage():
         methods = {name: load_method(args.model if name == MODEL_METHOD else name) for name in args.methods}
-    volume = read_volume(args.input)
+    volume = read_volume(args.input, conjugate=conjugation(args))
     maps = read_chosen_maps(args)
     prepared = prepare(
         undersample_chosen(volume, args), maps, args.noise_level, device, progress=True, map_sets=args.map_sets

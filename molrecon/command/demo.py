@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     mask = random_mask(full.kspace.shape[-1], ACCELERATION, CENTER_FRACTION, SEED)
     prepared = prepare(undersample(full, mask, 0.0, [SEED]), device=device, progress=True)
     result = reconstruct_prepared(
-        prepared, model, solver=solver, device=device, batch_size=args.batch_size, progress=True
+        prepared, model, solver=solver, device=device, batch_size=args.batch_size, progress=True, keep_residual=True
     )
     settings = Settings(solver=solver, device=device, batch_size=args.batch_size)
     written = write_outputs(out, "sample", prepared, result, source, settings.sha256(model))

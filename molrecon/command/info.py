@@ -7,6 +7,7 @@ import argparse
 from molrecon.command.shared.arguments import add_json
 from molrecon.command.shared.exit_codes import EXIT_OK
 from molrecon.command.shared.messages import tell
+from molrecon.command.shared.reading import add_conjugate, conjugation
 
 HELP = "what is in a file: sizes, sampling, noise, geometry, and what would become of it"
 DESCRIPTION = (
@@ -18,6 +19,7 @@ DESCRIPTION = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this command."""
     parser.add_argument("input", metavar="FILE", help="fastMRI or ISMRMRD HDF5, .npy, or BART .cfl")
+    add_conjugate(parser)
     add_json(parser)
 
 
@@ -25,8 +27,9 @@ def run(args: argparse.Namespace) -> int:
     """Print the description of the file."""
     from molrecon.command.shared.inputs import protect
     from molrecon.scans.info import describe_scan, scan_text
+    from molrecon.scans.scan import Reading
 
     protect([args.json], [args.input])
-    described = describe_scan(args.input)
+    described = describe_scan(args.input, Reading(conjugation(args)))
     tell(args, described, scan_text(described))
     return EXIT_OK

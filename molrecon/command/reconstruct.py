@@ -8,11 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from molrecon.command.shared.arguments import add_data, add_map_sets, add_model
+from molrecon.command.shared.arguments import add_compression, add_data, add_map_sets, add_model
 from molrecon.command.shared.cohort import add_cohort, chosen_shard, chosen_workers
 from molrecon.command.shared.exit_codes import EXIT_FAILED, EXIT_NOT_CONVERGED, EXIT_OK, EXIT_UNREADABLE
 from molrecon.command.shared.export_arguments import add_exports
 from molrecon.command.shared.messages import hide_folders, usage, warn
+from molrecon.command.shared.parts import add_parts, chosen_parts
+from molrecon.command.shared.reading import add_geometry, chosen_reading, geometry_files
 
 if TYPE_CHECKING:
     from molrecon.scans.manifest import Entry
@@ -21,8 +23,8 @@ HELP = "scans (files or folders of files) to images with a report each"
 DESCRIPTION = (
     "Reconstruct scans. For every input NAME the folder receives NAME.nii.gz, NAME.h5 (fastMRI submission), NAME.png"
     " (quality page), NAME.html (a page to look at) and NAME.json (sidecar), records/NAME.json what became of it, and"
-    " manifest.json lists all that was ever reconstructed there. Existing files are replaced. Inputs of the same name"
-    " get their parent folder's name in front."
+    " manifest.json lists all that was ever reconstructed there, and index.html shows it. Existing files are replaced."
+    " Inputs of the same name get their parent folder's name in front."
 )
 
 
@@ -32,7 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "inputs",
         nargs="*",
         metavar="INPUT",
-        help="fastMRI or ISMRMRD HDF5, .npy (coil, rows, cols) or (slice, coil, rows, cols), BART .cfl, or a folder",
+        help="fastMRI or ISMRMRD HDF5 (Cartesian, radial or spiral), .npy ([slice,] coil, rows, cols), BART .cfl, or a"
+        " folder",
     )
     parser.add_argument(
         "--inputs-from",
@@ -51,11 +54,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="exit with code 5 when there are warnings about the data, which are printed in any case",
     )
+    add_parts(parser)
+    add_geometry(parser)
     add_exports(parser)
     add_cohort(parser)
     add_data(parser)
     add_map_sets(parser)
-    add_model(parser)
+    add_compression(parser)
+    parser.add_argument(
+        "--memory",
+        metavar="SIZE",
+        help="what each process may hold at most, such as 8GiB: tiles of the network, slices at a time and precision"
+        " are chosen for it, and large arrays put on the disk of --out (default: no limit)",
+    )
+    add_model(parser, by_scan=True)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -73,17 +85,20 @@ def run(args: argparse.Namespace) -> int:
     from molrecon.scans.cohort import check_outputs, reconstruct_cohort
     from molrecon.scans.cohort.without_folders import WithoutFolders
     from molrecon.scans.manifest import MANIFEST, OK
+    from molrecon.scans.memory import parse_size
     from molrecon.scans.outputs import check_replacement
     from molrecon.scans.settings import Settings
 
     with usage():
         shard = chosen_shard(args)
         execute = chosen_workers(args)
+        memory = None if args.memory is None else parse_size(args.memory)
     device = chosen_device(args)
     named, table = named_inputs(args)
     inputs = expand_inputs(named)
     out = Path(args.out)
     others = [*named, *_list_file(args), *maps_files(args), *weights_files(args.model), *template_files(args)]
+    others += geometry_files(args)
     described = [] if args.bids is None else [Path(args.bids) / DESCRIPTION_FILE]
     without = WithoutFolders.around(*inputs, *others, *described, folder=out) if args.no_paths else str
     if args.no_paths:
@@ -93,15 +108,21 @@ def run(args: argparse.Namespace) -> int:
         solver=solver,
         maps=read_chosen_maps(args),
         map_sets=args.map_sets,
+        compress=args.compress,
         noise_level=args.noise_level,
         device=device,
         batch_size=args.batch_size,
         progress=True,
+        memory=memory,
+        reading=chosen_reading(args),
+        parts=chosen_parts(args, model),
     )
     with usage():
         names = check_outputs(inputs, out, others, folders=not args.no_paths)
         exports = chosen_exports(args, dict(zip(inputs, names, strict=True)), table)
         check_replacement((path for name in names for path in exports.paths(out, name)), [*inputs, *others])
+        parts = (out / f"{name}{suffix}" for name in names for suffix in settings.parts.files())
+        check_replacement(parts, [*inputs, *others])
         out.mkdir(parents=True, exist_ok=True)
     entries = reconstruct_cohort(
         inputs,

@@ -16,6 +16,7 @@ from molrecon.command.shared.arguments import (
 )
 from molrecon.command.shared.exit_codes import EXIT_NOT_CONVERGED, EXIT_OK, EXIT_VIOLATED
 from molrecon.command.shared.messages import tell, usage
+from molrecon.command.shared.reading import conjugation
 from molrecon.guarantees.defaults import DRAWS, LEVELS, STEPS
 from molrecon.reconstructors.defaults import DEFAULT_MODEL
 
@@ -84,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
 
     device = chosen_device(args)
     protect([args.json, args.figure], [args.input, *maps_files(args), *weights_files(*args.models)])
-    volume = read_volume(args.input)
+    volume = read_volume(args.input, conjugate=conjugation(args))
     maps = read_chosen_maps(args)
     with usage():
         slices = select_slices(volume, args.slices)

@@ -13,6 +13,7 @@ from molrecon.command.shared.argument_types import port, positive
 from molrecon.command.shared.arguments import add_device
 from molrecon.command.shared.exit_codes import EXIT_FAILED, EXIT_OK
 from molrecon.command.shared.messages import complain, usage
+from molrecon.command.shared.reading import add_conjugate, conjugation
 from molrecon.reconstructors.defaults import DEFAULT_MODEL
 
 HELP = "reconstruct scans that a scanner streams (ISMRMRD), and stream the images back"
@@ -42,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         " (default: %(default)s)",
     )
     add_device(parser)
+    add_conjugate(parser)
     parser.add_argument(
         "--idle-timeout",
         type=positive,
@@ -57,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     from molrecon.stream.session import StreamSettings
 
     device = None if args.device is None else str(args.device)
-    server = StreamServer(StreamSettings(args.model, device, args.idle_timeout))
+    server = StreamServer(StreamSettings(args.model, device, args.idle_timeout, conjugate=conjugation(args)))
     stop = threading.Event()
 
     def on_signal(*_: object) -> None:

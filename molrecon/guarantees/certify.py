@@ -23,7 +23,7 @@ from molrecon.io import RawVolume
 from molrecon.reconstructors.base import evaluating
 from molrecon.reconstructors.mol import MOL
 from molrecon.scans.comparison import undersample
-from molrecon.scans.preparation import prepare
+from molrecon.scans.trajectories.preparation import prepare_volume
 from molrecon.simulation.phantom import coil_maps, phantom_volume
 from operators import LinearOperator, Sense, SoftSense, file_seed, poisson_disc_mask, random_mask
 
@@ -80,14 +80,14 @@ def volume_problem(
 
     Args:
         volume: the scan.
-        maps, noise_level, device: as for `molrecon.scans.preparation.prepare`.
+        maps, noise_level, device: as for `molrecon.scans.trajectories.preparation.prepare_volume`.
     """
     name = volume.path.name
     if volume.fully_sampled:
         mask = random_mask(volume.kspace.shape[-1], ACCELERATION, CENTER_FRACTION, file_seed(volume.path))
         volume = undersample(volume, mask, 0.0, (0,))
         name += f", {int(mask.sum())} of {mask.size} columns"
-    prepared = prepare(volume, maps, noise_level, device)
+    prepared = prepare_volume(volume, maps, noise_level, device)
     k = int(torch.linalg.vector_norm(prepared.kspace.flatten(1), dim=1).argmax())
     return CertifiedScan(
         f"{name}, slice {k}",

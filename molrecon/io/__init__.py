@@ -6,10 +6,11 @@ READERS         what is supported; a Reader of your own joins by READERS.insert(
 expand_inputs   files and folders -> the volumes they stand for
 input_sha256    the hash of an input, without reading it as a volume
 read_fastmri    fastMRI HDF5                     read_npy    NumPy array
-read_bart       BART .cfl/.hdr k-space           read_mrd    ISMRMRD raw data, Cartesian 2D
+read_bart       BART .cfl/.hdr k-space           read_mrd    ISMRMRD raw data
 read_cfl, write_cfl      BART arrays             write_nifti, write_submission      images
 atomic_path, write_atomically    how every writer here writes
 center_crop     image -> recon matrix
+read_placed_image, borrow_geometry    a place in the patient, from an image of the same exam
 UnreadableInput what every reader raises
 """
 
@@ -30,6 +31,7 @@ from molrecon.io.frame import Frame
 from molrecon.io.geometry import Geometry
 from molrecon.io.mrd import is_mrd, read_mrd, read_mrd_frames
 from molrecon.io.nifti import write_nifti
+from molrecon.io.placed import PlacedImage, borrow_geometry, read_placed_image
 from molrecon.io.submission import write_submission
 from molrecon.io.volume import RawVolume, UnreadableInput, file_sha256, reading
 
@@ -37,10 +39,12 @@ __all__ = [
     "READERS",
     "Frame",
     "Geometry",
+    "PlacedImage",
     "RawVolume",
     "Reader",
     "UnreadableInput",
     "atomic_path",
+    "borrow_geometry",
     "center_crop",
     "expand_inputs",
     "input_sha256",
@@ -51,6 +55,7 @@ __all__ = [
     "read_mrd",
     "read_mrd_frames",
     "read_npy",
+    "read_placed_image",
     "read_volume",
     "write_atomically",
     "write_cfl",
@@ -71,12 +76,14 @@ class Reader:
         recognises: whether a path is of this kind; asked in the order of READERS, the first to say yes reads it.
         read: path -> RawVolume, the first image volume.
         read_all: path -> [Frame], every image volume; None where there is but one.
+        conjugates: whether `read` and `read_all` take a keyword `conjugate`, True, False or None, as `read_mrd` does.
     """
 
     suffixes: tuple[str, ...]
     recognises: Callable[[Path], bool]
-    read: Callable[[Path], RawVolume]
-    read_all: Callable[[Path], list[Frame]] | None = None
+    read: Callable[..., RawVolume]
+    read_all: Callable[..., list[Frame]] | None = None
+    conjugates: bool = False
 
 
 def _is_bart(path: Path) -> bool:
@@ -96,30 +103,40 @@ def _is_hdf5(path: Path) -> bool:
 READERS = [
     Reader((".cfl",), _is_bart, read_bart),
     Reader((".npy",), _is_npy, read_npy),
-    Reader((".h5", ".hdf5", ".mrd"), lambda path: _is_hdf5(path) and is_mrd(path), read_mrd, read_mrd_frames),
+    Reader((".h5", ".hdf5", ".mrd"), lambda path: _is_hdf5(path) and is_mrd(path), read_mrd, read_mrd_frames, True),
     Reader((".h5", ".hdf5"), _is_hdf5, read_fastmri),
 ]
 
 
-def read_volume(path: str | Path) -> RawVolume:
+def read_volume(path: str | Path, *, conjugate: bool | None = None) -> RawVolume:
     """Read the first image volume of a scan. The first bytes decide between HDF5 and .npy, not the suffix; HDF5 with
     the datasets of raw ISMRMRD data is read as such, any other as fastMRI. BART files have no signature and go by name:
     .cfl, .hdr, or a name without suffix beside which `name.hdr` lies.
 
+    `conjugate` is that of `read_mrd`; files of other kinds are never conjugated, and refused where it is True.
+
     Raises UnreadableInput: the message names the file, what was found and what was expected.
     """
     path = Path(path)
-    return _reader(path).read(path)
+    reader = _reader(path)
+    return reader.read(path, **_conjugation(reader, path, conjugate))
 
 
-def read_frames(path: str | Path) -> list[Frame]:
+def read_frames(path: str | Path, *, conjugate: bool | None = None) -> list[Frame]:
     """Read every image volume of a scan, in the order of contrasts, sets, phases and repetitions.
 
     Raises UnreadableInput, as `read_volume`.
     """
     path = Path(path)
     reader = _reader(path)
-    return [Frame(reader.read(path))] if reader.read_all is None else reader.read_all(path)
+    known = _conjugation(reader, path, conjugate)
+    return [Frame(reader.read(path, **known))] if reader.read_all is None else reader.read_all(path, **known)
+
+
+def _conjugation(reader: Reader, path: Path, conjugate: bool | None) -> dict[str, bool | None]:
+    if conjugate and not reader.conjugates:
+        raise UnreadableInput(path, "a file of another kind", "ISMRMRD (MRD) data where they are to be conjugated")
+    return {"conjugate": conjugate} if reader.conjugates else {}
 
 
 def _reader(path: Path) -> Reader:

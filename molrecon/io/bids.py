@@ -21,12 +21,13 @@ from molrecon.io.geometry import Geometry
 from molrecon.io.nifti import write_nifti
 from molrecon.io.volume import UnreadableInput
 
-__all__ = ["DESCRIPTION_FILE", "SUFFIXES", "BidsName", "check_dataset", "read_bids_sidecar", "write_bids"]
+__all__ = ["BY_ECHO", "DESCRIPTION_FILE", "SUFFIXES", "BidsName", "check_dataset", "read_bids_sidecar", "write_bids"]
 
 BIDS_VERSION = "1.10.0"
 DESCRIPTION_FILE = "dataset_description.json"
 # Of magnitude images without a unit, in the folder anat. Others describe maps, or belong to tasks.
 SUFFIXES = ("T1w", "T2w", "PDw", "FLAIR", "T2starw", "inplaneT1", "inplaneT2", "angio", "MEGRE", "MESE")
+BY_ECHO = ("MEGRE", "MESE")  # of which each image is of an echo, and its name says of which
 SINGLE = ("T1w",)  # of which BIDS takes no series in time
 # What a name may hold, in the order in which BIDS wants it.
 ORDER = ("sub", "ses", "acq", "rec", "run", "echo", "part", "desc")

@@ -25,6 +25,8 @@ class Geometry:
         row_step: from a row to the next.
         column_step: from a column to the next.
         slice_thickness: of the excited slice, which may be less or more than the length of `slice_step`.
+        borrowed_from: the image that all this was taken from (`borrow_geometry`), without a path or an identity; None
+            where the scan says it itself.
 
     Raises:
         ValueError: steps that are not finite, are zero, or lie in one plane.
@@ -35,6 +37,7 @@ class Geometry:
     row_step: Vector
     column_step: Vector
     slice_thickness: float
+    borrowed_from: str | None = None
 
     def __post_init__(self) -> None:
         steps = np.array([self.slice_step, self.row_step, self.column_step])

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from molrecon.io.geometry import Geometry
+from molrecon.io.large_arrays import planes
 from molrecon.io.masks import canonical_mask
 
 __all__ = [
@@ -56,13 +57,17 @@ class RawVolume:
     """One scan as it was measured, with what its file says about it.
 
     kspace         (slices, coils, rows, cols) complex64, centred in both axes; rows are the readout, cols the phase
-                   encodes. Samples outside `sampling_mask` are exactly +0.
+                   encodes. Samples outside `sampling_mask` are exactly +0. With a `trajectory` it is (slices, coils,
+                   readouts, samples), in the order of measurement.
     sampling_mask  (slices or 1, rows or 1, cols) bool, the size 1 along slices when it is the same for all, along rows
                    when whole columns were measured or left out. (cols,) and (rows, cols) are taken too and brought
                    to this shape. Columns that were never acquired because k-space was zero-padded (asymmetric phase
                    encoding) are False too; the acquired range is then
                    attributes["padding_left"] <= column < attributes["padding_right"].
-    recon_shape    (rows, cols) of the image to deliver; never larger than kspace or the reference, so that
+    trajectory     (slices or 1, readouts, samples, 2) float64, where each sample lies in cycles per field of view of
+                   `grid`, rows first; None for samples on the grid.
+    grid           (rows, cols) of the image whose k-space the samples are of; those of kspace without a trajectory.
+    recon_shape    (rows, cols) of the image to deliver; never larger than grid or the reference, so that
                    `center_crop(image, recon_shape)` has exactly this shape.
     voxel_size     mm, (row, column, slice) spacing of the delivered image; None when unknown.
     geometry       where the voxels of the delivered image (slices, *recon_shape) are in the patient; None when unknown.
@@ -72,12 +77,15 @@ class RawVolume:
     header         ISMRMRD XML, or None.
     noise_covariance  (coils, coils) complex128, `E n_i conj(n_j)` of a sample of kspace as the scanner measured it in a
                    noise scan, or None.
-    calibration    (slices, coils, rows, cols) complex64 measured for the coil maps alone, zero where it was not; None.
+    calibration    (slices, coils, rows, cols) complex64 measured for the coil maps alone, on the grid, zero where it
+                   was not; None.
     left_out       what the file holds and `kspace` does not, in plain words, with its number: {"repetitions": 2}.
     remarks        sentences about the file that its user should read.
+    volumetric     the slices are the readout positions of one 3D scan, transformed along the readout: neighbours, and
+                   separate problems only because of that transform.
     sha256         hexadecimal digest of the input file (of .hdr followed by .cfl for a BART pair).
 
-    Raises ValueError for a mask that does not fit kspace.
+    Raises ValueError for a mask or a trajectory that does not fit kspace, and for a trajectory without a grid.
     """
 
     path: Path
@@ -95,10 +103,21 @@ class RawVolume:
     geometry: Geometry | None = None
     noise_covariance: np.ndarray | None = None
     calibration: np.ndarray | None = None
+    volumetric: bool = False
+    trajectory: np.ndarray | None = None
+    grid: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         """Bring the mask to its one shape."""
+        slices, _, rows, cols = self.kspace.shape
         object.__setattr__(self, "sampling_mask", canonical_mask(self.sampling_mask, self.kspace.shape))
+        if self.trajectory is None:
+            object.__setattr__(self, "grid", (rows, cols))
+        elif self.grid is None or self.trajectory.shape not in ((1, rows, cols, 2), (slices, rows, cols, 2)):
+            raise ValueError(
+                f"RawVolume: trajectory {self.trajectory.shape} and grid {self.grid} for kspace {self.kspace.shape},"
+                f" expected ({slices} or 1, {rows}, {cols}, 2) (slices, readouts, samples, axes) and (rows, cols)"
+            )
 
     @property
     def incomplete(self) -> bool:
@@ -112,7 +131,12 @@ class RawVolume:
 
     @property
     def fully_sampled(self) -> bool:
-        """True when every sample of the acquired range was measured; zero padding does not count against it."""
+        """True when every sample of the acquired range was measured; zero padding does not count against it.
+
+        A trajectory never counts as such: it has no grid that it could fill.
+        """
+        if self.trajectory is not None:
+            return False
         left = int(self.attributes.get("padding_left") or 0)
         right = int(self.attributes.get("padding_right") or self.kspace.shape[-1])
         return bool(self.sampling_mask[..., left:right].all())
@@ -170,9 +194,11 @@ def check_kspace(path: Path, kspace: np.ndarray) -> np.ndarray:
         raise UnreadableInput(path, f"kspace of shape {shape} (slices, coils, rows, cols)", f"one or more {axis}")
     with np.errstate(over="ignore", invalid="ignore"):
         kspace = np.require(kspace, np.complex64, ["C", "W"])
-    for number, one in enumerate(kspace):
+    filled = False
+    for number, one in enumerate(planes(kspace)):
         if not np.isfinite(one.view(np.float32)).all():
             raise UnreadableInput(path, f"NaN or infinity in the kspace of slice {number}", "finite numbers")
-    if not kspace.any():
+        filled = filled or bool(one.any())
+    if not filled:
         raise UnreadableInput(path, "kspace that is zero everywhere", "measured samples")
     return kspace

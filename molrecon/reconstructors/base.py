@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -20,7 +20,8 @@ from operators import LinearOperator
 class Reconstructor(nn.Module, ABC):
     """A method that makes images of k-space, with a report on each of them.
 
-    Subclasses define `_solve`, and what else they know: `condition`, `certificate`, `change_bound`, `settings`.
+    Subclasses define `_solve`, and what else they know: `condition`, `certificate`, `change_bound`, `response`,
+    `settings`.
     `forward` checks once what every method needs, so that `_solve` gets finite complex data on the model's device.
 
         class RootSumOfSquares(Reconstructor):
@@ -30,10 +31,13 @@ class Reconstructor(nn.Module, ABC):
     Attributes:
         solver: how the method iterates when a call does not say it; None for methods with nothing to iterate.
         takes_sets: whether the operator may have several sets of coil maps, with an image for each (`SoftSense`).
+        ndim: spatial axes of its images, 2 for planes, 3 for volumes and for series of planes; None: as many as the
+            data have.
     """
 
     solver: SolverSettings | None = None
     takes_sets: bool = False
+    ndim: int | None = None
 
     def forward(
         self,
@@ -119,6 +123,25 @@ class Reconstructor(nn.Module, ABC):
             conditioning: of the scan, held fixed.
             operator: A.
             change: d (batch, coil, *spatial).
+        """
+        return None
+
+    def response(
+        self, operator: LinearOperator, conditioning: Conditioning | None, image: Tensor, kspace: Tensor
+    ) -> Callable[[Tensor], Solution] | None:
+        """Return the derivative of the image by the data, `n -> J n`, or None where the method has none to tell.
+
+        To first order `x(b + n) = x(b) + J n`. What the method reads off a scan before it starts is held fixed.
+
+        Args:
+            operator: A.
+            conditioning: of the scan.
+            image: x(b) (batch, *spatial), as the method returned it.
+            kspace: b.
+
+        Returns:
+            a function of changes n of the data, shaped like b, that returns J n shaped like the image. It is linear
+            over the real numbers at least.
         """
         return None
 

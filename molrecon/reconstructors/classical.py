@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import Any, final
 
 import numpy as np
@@ -35,6 +38,12 @@ class ZeroFilled(Reconstructor):
     ) -> Tensor | None:
         """Return `|A^H d|`: the method is linear, so that this is the change itself."""
         return norm(operator.adjoint(change))
+
+    def response(
+        self, operator: LinearOperator, conditioning: Conditioning | None, image: Tensor, kspace: Tensor
+    ) -> Callable[[Tensor], Solution]:
+        """Return the method itself, which is linear."""
+        return partial(self, operator=operator)
 
     def _solve(
         self,
@@ -89,6 +98,12 @@ class CGSense(Reconstructor):
         ratio = norm(change).new_full((len(change),), 1 / self.regularisation)
         return data_robustness_bound(ratio, operator, change)
 
+    def response(
+        self, operator: LinearOperator, conditioning: Conditioning | None, image: Tensor, kspace: Tensor
+    ) -> Callable[[Tensor], Solution]:
+        """Return the method itself, which is linear."""
+        return partial(self, operator=operator)
+
     def _solve(
         self,
         kspace: Tensor,
@@ -101,6 +116,16 @@ class CGSense(Reconstructor):
         if settings.on_step is not None:
             raise ValueError("CGSense: got on_step, expected None: rows are solved by themselves, each with its steps")
         right_side = operator.adjoint(kspace)
+        solution = self._by_rows(kspace, operator, right_side, settings)
+        if not settings.keep_residual:
+            return solution
+        value = solution.value.detach()
+        left = right_side.detach() - operator.normal(value) - self.regularisation * value
+        return replace(solution, last_residual=left)
+
+    def _by_rows(
+        self, kspace: Tensor, operator: LinearOperator, right_side: Tensor, settings: SolverSettings
+    ) -> Solution:
         if not isinstance(operator, Sense) or operator.chunk_axis != 1 or right_side.ndim < 3:
             return self._minimiser(operator, right_side, settings)
         # Positions along a fully sampled readout are independent systems: a few at a time stay in cache through all

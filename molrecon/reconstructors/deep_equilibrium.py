@@ -107,5 +107,12 @@ class DeepEquilibrium(LearnedReconstructor):
             settings.tol, settings.max_steps, settings.window, settings.backward_tol, settings.backward_max_steps
         )
         on_step = in_units(scale, settings.on_step)
-        solution = solve(residual, first, on_backward=settings.on_backward, who="DeepEquilibrium", on_step=on_step)
-        return solution.with_value(solution.value * scale)
+        solution = solve(
+            residual,
+            first,
+            on_backward=settings.on_backward,
+            who="DeepEquilibrium",
+            on_step=on_step,
+            keep_residual=settings.keep_residual,
+        )
+        return solution.with_residual_in(scale, narrow).with_value(solution.value * scale)

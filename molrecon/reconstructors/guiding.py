@@ -12,6 +12,7 @@ from molrecon.solvers.conjugate_gradient import solve_hermitian
 from operators import LinearOperator
 
 GUIDE_CHANNELS = 6
+IMAGE_CHANNELS = 4  # of them, the first: two images in real and imaginary part
 SENSE_WEIGHT, SENSE_TOL, SENSE_STEPS = 0.02, 1e-2, 30  # of the CG-SENSE image
 
 
@@ -49,6 +50,18 @@ def guide_images(kspace: Tensor, operator: LinearOperator, conditioning: Conditi
         level.unsqueeze(axis),
     ]
     return torch.cat([part.to(conditioning.noise_level.dtype) for part in parts], axis)
+
+
+def guide_change(kspace_change: Tensor, operator: LinearOperator, conditioning: Conditioning, first: Tensor) -> Tensor:
+    """Return how the guide changes when the k-space changes by so much and the first image by `first`, like the guide.
+
+    Its images are linear in both; what coils, sampling and noise level say does not change. Arguments as of
+    `guide_images`.
+    """
+    change = guide_images(kspace_change, operator, conditioning, first)
+    axis = 1 if operator.sets is None else 2
+    images = change.narrow(axis, 0, IMAGE_CHANNELS)
+    return torch.cat([images, torch.zeros_like(change.narrow(axis, 0, GUIDE_CHANNELS - IMAGE_CHANNELS))], axis)
 
 
 def first_of_guide(guide: Tensor, ndim: int) -> Tensor:

@@ -104,26 +104,25 @@ def check_slice(kspace: Tensor, operator: Sense | SoftSense, noise_level: float,
     zero_filled = operator.adjoint(kspace)
     n = int(mask.expand(1, *kspace.shape[-2:]).sum()) * kspace.shape[1]
     noise = n * noise_level**2
-    energy = _energy(kspace)
+    energy = energy_of(kspace)
     fitted = CGSense()(kspace, operator, solver=LEAST_SQUARES).value
     least_squares = operator(fitted) - kspace
-    residual, first = _energy(operator(image) - kspace), _energy(operator(zero_filled) - kspace)
-    shown, plain = (torch.linalg.vector_norm(one, dim=1).flatten() for one in (image, zero_filled))
-    scale = float(plain.kthvalue(max(1, round(SCALE_QUANTILE * len(plain)))).values)
+    residual, first = energy_of(operator(image) - kspace), energy_of(operator(zero_filled) - kspace)
+    shown, plain = brightness_of(torch.linalg.vector_norm(image, dim=1), torch.linalg.vector_norm(zero_filled, dim=1))
     ratio, column, line_share = _worst_line(least_squares, mask, noise_level, energy)
     return SliceChecks(
         **_calibration(kspace, maps, mask, noise_level),
         sets=maps.shape[1],
-        least_squares_sigmas=_root(_energy(least_squares), noise),
-        least_squares_share=_share(_energy(least_squares), noise, energy),
+        least_squares_sigmas=root_of(energy_of(least_squares), noise),
+        least_squares_share=share_of(energy_of(least_squares), noise, energy),
         line_ratio=ratio,
         line_share=line_share,
         line_column=column,
-        residual_sigmas=_root(residual, noise),
-        residual_share=_share(residual, noise, energy),
-        residual_over_zero_filled=_root(residual, first),
-        brightness=float(shown.max()) / scale if scale else math.nan,
-        zero_filled_brightness=float(plain.max()) / scale if scale else math.nan,
+        residual_sigmas=root_of(residual, noise),
+        residual_share=share_of(residual, noise, energy),
+        residual_over_zero_filled=root_of(residual, first),
+        brightness=shown,
+        zero_filled_brightness=plain,
     )
 
 
@@ -142,20 +141,20 @@ def _calibration(kspace: Tensor, maps: Tensor, mask: Tensor, noise_level: float)
     # Where there are maps the projection takes as many of the coils' dimensions away; the window takes noise as well.
     noise = noise_level**2 * window * (coils - covered)
     found: _Calibration = {
-        "calibration_sigmas": _root(unexplained, noise),
-        "calibration_share": _share(unexplained, noise, _energy(images)),
+        "calibration_sigmas": root_of(unexplained, noise),
+        "calibration_share": share_of(unexplained, noise, energy_of(images)),
         "calibration_shape": sizes,
     }
     grid = [max(-(-size // GRID_STEP), width) for size, width in zip(shape, sizes, strict=True)]
     sets = espirit_maps(region, grid, noise_level=noise_level, n_maps=2, max_iterations=10, tol=1e-2)
     coarse, coarse_window = low_resolution(region, grid)
     own, own_covered = _unexplained(coarse, sets[:, :1])
-    found["own_share"] = _share(own, noise_level**2 * coarse_window * (coils - own_covered), _energy(coarse))
+    found["own_share"] = share_of(own, noise_level**2 * coarse_window * (coils - own_covered), energy_of(coarse))
     if min(sizes) >= MIN_SETS_WIDTH:
         brightness = coarse.abs().square().sum(1).flatten()
         level = OBJECT_LEVEL**2 * brightness.kthvalue(max(1, round(SCALE_QUANTILE * len(brightness)))).values
         inside, second = brightness >= level, sets[:, 1].abs().amax(1).flatten() > 0
-        found["second_set_energy"] = _energy((sets[:, 1].conj() * coarse).sum(1)) / _energy(coarse)
+        found["second_set_energy"] = energy_of((sets[:, 1].conj() * coarse).sum(1)) / energy_of(coarse)
         found["second_set_pixels"] = float((second & inside).sum() / inside.sum())
     return found
 
@@ -168,7 +167,7 @@ def _unexplained(images: Tensor, maps: Tensor) -> tuple[float, float]:
         maps: (1, set, coil, rows, cols), the sets orthogonal to each other as those of ESPIRiT are.
     """
     outside = images - (maps * (maps.conj() * images[:, None]).sum(2, keepdim=True)).sum(1)
-    return _energy(outside), float(maps.abs().square().sum((1, 2)).mean())
+    return energy_of(outside), float(maps.abs().square().sum((1, 2)).mean())
 
 
 def _worst_line(residual: Tensor, mask: Tensor, noise_level: float, energy: float) -> tuple[float, int, float]:
@@ -188,16 +187,26 @@ def _worst_line(residual: Tensor, mask: Tensor, noise_level: float, energy: floa
     ratios = (energies / median.clamp_min(torch.finfo(median.dtype).tiny)).sqrt()
     worst = int(ratios.argmax())
     noise = residual.shape[1] * residual.shape[2] * noise_level**2
-    return float(ratios[worst]), int(columns[worst]), _share(float(energies[worst]), noise, energy)
+    return float(ratios[worst]), int(columns[worst]), share_of(float(energies[worst]), noise, energy)
 
 
-def _energy(values: Tensor) -> float:
+def brightness_of(image: Tensor, zero_filled: Tensor) -> tuple[float, float]:
+    """Return the maxima of `|image|` and `|zero_filled|` over the SCALE_QUANTILE of the latter; NaN where it is 0."""
+    shown, plain = image.abs(), zero_filled.abs().flatten()
+    scale = float(plain.kthvalue(max(1, round(SCALE_QUANTILE * len(plain)))).values)
+    return (float(shown.max()) / scale, float(plain.max()) / scale) if scale else (math.nan, math.nan)
+
+
+def energy_of(values: Tensor) -> float:
+    """Return `|values|^2`."""
     return float(values.abs().square().sum(dtype=torch.float64))
 
 
-def _root(energy: float, other: float) -> float:
+def root_of(energy: float, other: float) -> float:
+    """Return the root of a ratio of energies, infinite or NaN where there is none."""
     return math.sqrt(energy / other) if other > 0 else (math.inf if energy > 0 else math.nan)
 
 
-def _share(energy: float, noise: float, total: float) -> float:
+def share_of(energy: float, noise: float, total: float) -> float:
+    """Return the share of a total that an energy has beyond that of the noise."""
     return max(0.0, energy - noise) / total if total > 0 else math.nan

@@ -31,6 +31,8 @@ ZERO_FILLED_RATIO = 1.1  # sound: 1.02 (fully sampled); U-Net on a brain: 1.8
 BRIGHTNESS = 2.5  # sound: 2.1; broken: 2.7 to 4.5 for folded fields of view and maps upside down
 BRIGHTNESS_GAIN = 1.8  # over zero-filling, which has bright fat and vessels as well; sound: 1.55; broken: 2.3
 NOISE_SCAN_RATIO = 1.2  # of the noise scan to the data; wrong bandwidths are off by factors of 1.26 and more
+# What the training of the packaged models draws from, `molrecon.simulation`; beyond it networks are held at its end.
+TRAINED_NOISE, TRAINED_ACCELERATION, TRAINED_COILS = 0.05, 10.0, 32
 NOISE_RATIO = 3.0  # sound: 1.05; broken: 10 for a noise level ten times wrong, 20 for coil images that were filtered
 
 
@@ -187,6 +189,47 @@ def noise_warnings(
         )
         return [DataWarning(None, "noise level", ratio, NOISE_RATIO, advice)]
     return []
+
+
+def training_warnings(
+    volume: RawVolume, relative_noise: float, *, sets: int = 1, phase: bool = False
+) -> list[DataWarning]:
+    """Return in what a scan is of a kind that the packaged models were not trained for, or hardly.
+
+    A certificate holds for every scan; what a network has learned does not. Classical methods need none of this.
+
+    Args:
+        volume: the scan.
+        relative_noise: the noise level over the intensity of the image, the largest of the slices.
+        sets: of coil maps in use.
+        phase: the phase of the image is used.
+    """
+    mask, found = volume.sampling_mask, []
+    left = int(volume.attributes.get("padding_left") or 0)
+    right = int(volume.attributes.get("padding_right") or mask.shape[-1])
+    fewest = min(int(one[..., left:right].sum()) or one.size for one in mask)  # a slice without data has no rate
+    acceleration = mask[0][..., left:right].size / fewest
+
+    def warn(check: str, value: float | None, threshold: float | None, kind: str) -> None:
+        advice = f"the packaged models were {kind}: compare the image with cg-sense and l1-wavelet before using it"
+        found.append(DataWarning(None, check, value, threshold, advice))
+
+    if relative_noise > TRAINED_NOISE:
+        warn("more noise than trained for", relative_noise, TRAINED_NOISE, "trained with less noise")
+    if acceleration > TRAINED_ACCELERATION:
+        warn("more undersampled than trained for", acceleration, TRAINED_ACCELERATION, "trained with more samples")
+    if volume.n_coils > TRAINED_COILS:
+        warn("more coils than trained for", volume.n_coils, TRAINED_COILS, "trained with fewer coils")
+    if volume.trajectory is not None:
+        warn("trajectory", None, None, "trained on Cartesian scans alone, not on radial or spiral ones")
+    elif mask.shape[1] > 1 and not mask.all():
+        kind = "trained on scans undersampled along columns, and hardly or not at all on such ones"
+        warn("undersampled along both axes (3D)", None, None, kind)
+    if sets > 1:
+        warn("several sets of coil maps", None, None, "trained with one set")
+    if phase:
+        warn("phase of the image", None, None, "chosen and judged by magnitudes, not by the phase of their images")
+    return found
 
 
 def remark_warnings(volume: RawVolume) -> list[DataWarning]:

@@ -10,16 +10,18 @@ import torch
 
 from molrecon.io import RawVolume
 from molrecon.io.volume import left_out_text
-from molrecon.reconstructors.defaults import DEFAULT_MODEL
-from molrecon.scans.scan import Scan, Series, read_scan
+from molrecon.reconstructors.defaults import DEFAULT_MODEL, SERIES_MODEL, VOLUME_MODEL
+from molrecon.scans.kinds.choice import SEEN, automatic_unit
+from molrecon.scans.scan import Reading, Scan, Series, read_scan
 from molrecon.scans.sidecar import describe_sampling, plain
+from molrecon.scans.trajectories.calibration import calibration_on_grid
 from operators.calibration import calibration_region
 
-COUNTERS = ("encoding_space", "contrast", "set", "phase", "repetition")
+COUNTERS = ("encoding_space", "slab", "contrast", "set", "phase", "repetition")
 
 
-def describe_scan(path: str | Path) -> dict[str, Any]:
-    """Return what a file holds and what would become of it, as plain JSON values.
+def describe_scan(path: str | Path, reading: Reading | None = None) -> dict[str, Any]:
+    """Return what a file holds and what would become of it, as plain JSON values; `reading` says how it is read.
 
     Keys: file (its name), sha256, images (how many of each counter), kspace (slices, coils, rows, cols), image_shape,
     voxel_size_mm, geometry, sampling, calibration, noise, conjugated, left_out, outputs (of `molrecon reconstruct`),
@@ -29,9 +31,10 @@ def describe_scan(path: str | Path) -> dict[str, Any]:
     Raises:
         UnreadableInput: a file that cannot be used.
     """
-    scan = read_scan(path)
+    scan = read_scan(path, reading)
     first = scan.frames[0].volume
     slices, coils, rows, cols = first.kspace.shape
+    outputs = [_output(series) for series in scan.series()]
     return dict(
         plain(
             {
@@ -45,14 +48,14 @@ def describe_scan(path: str | Path) -> dict[str, Any]:
                 "sampling": {
                     key: value
                     for key, value in describe_sampling(first).items()
-                    if key in ("kind", "alike_in_all_slices", "measured", "of", "acceleration")
+                    if key in ("kind", "alike_in_all_slices", "readouts", "samples", "measured", "of", "acceleration")
                 },
                 "calibration": _calibration(scan),
                 "noise": _noise(first),
                 "conjugated": bool(first.attributes.get("conjugated", False)),
                 "left_out": dict(scan.left_out),
-                "outputs": [_output(series) for series in scan.series()],
-                "model": DEFAULT_MODEL,
+                "outputs": outputs,
+                "model": outputs[0]["model"],
                 "odd": _odd(scan),
             }
         )
@@ -72,31 +75,40 @@ def scan_text(described: dict[str, Any]) -> str:
         ("image", " x ".join(map(str, described["image_shape"])) + " (slices, rows, cols)"),
         ("voxels", "size unknown" if voxel is None else " x ".join(f"{mm:.4g}" for mm in voxel) + " mm"),
         ("place", described["geometry"]["place"]),
-        ("sampling", f"{sampling['measured']} of {sampling['of']} {sampling['kind']}, R = {sampling['acceleration']}"),
+        ("sampling", _sampling_text(sampling)),
         ("calibration", f"{calibration['source']}, {calibration['size']}"),
         ("noise", noise["source"] + ("" if noise["level"] is None else f", {noise['level']:.3g} a sample")),
-        ("conjugated", "yes, as the vendor's data need" if described["conjugated"] else "no"),
+        ("conjugated", "yes" if described["conjugated"] else "no"),
         ("left out", left_out_text(described["left_out"]) or "nothing"),
-        ("model", described["model"]),
     ]
     lines += [("becomes", _becomes(output)) for output in described["outputs"]]
     lines += [("odd", sentence) for sentence in described["odd"]]
     return "\n".join(f"{name:<12} {text}" for name, text in lines)
 
 
+def _sampling_text(sampling: dict[str, Any]) -> str:
+    if "readouts" in sampling:
+        return f"{sampling['kind']}, {sampling['readouts']} readouts of {sampling['samples']} samples"
+    return f"{sampling['measured']} of {sampling['of']} {sampling['kind']}, R = {sampling['acceleration']}"
+
+
 def _becomes(output: dict[str, Any]) -> str:
     frames, step = output["frames"], output["time_step_seconds"]
     entities = f"_{output['entities']}" if output["entities"] else ""
     time = "" if frames == 1 else f", {frames} frames" + (f" of {step:.4g} s" if step else ", time step unknown")
-    return f"NAME{entities}.nii.gz{time}"
+    return f"NAME{entities}.nii.gz{time}, {SEEN[output['seen_at_a_time']]}, by {output['model']}: {output['reason']}"
 
 
 def _output(series: Series) -> dict[str, Any]:
+    unit, reason = automatic_unit(series)
     return {
         "entities": series.entities,
         "frames": len(series.frames),
         "time_step_seconds": series.time_step,
         "image_shape": list(series.frames[0].volume.kspace.shape[:1]) + list(series.frames[0].volume.recon_shape),
+        "model": {"slice": DEFAULT_MODEL, "volume": VOLUME_MODEL, "series": SERIES_MODEL}[unit],
+        "seen_at_a_time": unit,
+        "reason": reason,
     }
 
 
@@ -127,6 +139,11 @@ def _calibration(scan: Scan) -> dict[str, Any]:
     shared = scan.calibrated().frames[0].volume.calibration
     apart = first.calibration is not None
     source = "measured apart" if apart else "the mean of all frames" if shared is not None else "the scan's own centre"
+    if first.trajectory is not None and shared is None:
+        try:
+            shared = calibration_on_grid([first])
+        except ValueError:
+            return {"source": source, "size": "none"}
     data = first.kspace if shared is None else shared
     filled = next(k for k in range(len(data)) if data[k].any())
     kspace = torch.from_numpy(data[[filled]])
@@ -155,7 +172,9 @@ def _odd(scan: Scan) -> list[str]:
     if empty:
         found[f"{empty} of {len(first.kspace)} slices hold no data and are delivered as zeros"] = None
     rows = np.asarray(first.kspace.any(axis=(0, 1, 3)))
-    if not rows.all():
+    if first.trajectory is not None:
+        found["no packaged model was trained on trajectories; certificate and bound hold all the same"] = None
+    if first.trajectory is None and not rows.all():
         found[f"{int((~rows).sum())} of {len(rows)} samples of each readout are zero (partial echo)"] = None
     if _calibration(scan)["size"] == "none":
         found["no fully sampled centre that coil maps could be estimated from: give maps (--maps)"] = None

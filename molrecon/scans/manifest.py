@@ -4,6 +4,11 @@ A record is written once its volume is done, in a file of its own, so that the c
 number of the others, and processes that share a folder do not meet. The manifest is made from the records at the end of
 a run. Records and entries of other runs stay. Before a run starts, it leaves a list of the volumes that it is to do,
 called by its own hash: what is listed and has no record is missing.
+
+A record does not wait for the disk, which would take longer than all else that a volume costs beside its
+reconstruction. It is whole whoever is killed, and the manifest, which does wait, makes the records of a run durable in
+one go. A power failure before that may leave an empty record, which counts as none: the outputs are safe, and a resumed
+run finds them and writes the record again.
 """
 
 from __future__ import annotations
@@ -46,6 +51,7 @@ class Entry:
         skipped: True when complete outputs of an earlier run were kept.
         left_out: what the input holds and the outputs do not, as in `RawVolume`.
         warnings: as in `Reconstruction`.
+        model_choice: what reconstructed each series of the scan and why, as `Choice.describe` says.
         figures: of the reconstruction, for comparison with the other volumes, see `page.figures`.
     """
 
@@ -56,6 +62,7 @@ class Entry:
     skipped: bool = False
     left_out: dict[str, int] = field(default_factory=dict)
     warnings: list[DataWarning] = field(default_factory=list)
+    model_choice: list[dict[str, Any]] = field(default_factory=list)
     figures: dict[str, Any] = field(default_factory=dict)
 
 
@@ -80,7 +87,7 @@ def check_has_outputs(folder: Path) -> None:
 def write_record(folder: Path, record: dict[str, Any]) -> None:
     """Write FOLDER/records/NAME.json, where NAME is what the record has under "name". Raises OSError."""
     (folder / RECORDS).mkdir(exist_ok=True)
-    write_json(folder / RECORDS / f"{record['name']}.json", record)
+    write_json(folder / RECORDS / f"{record['name']}.json", record, durable=False)
 
 
 def write_list(folder: Path, inputs: Mapping[str, str]) -> None:
@@ -104,8 +111,8 @@ def read_lists(folder: Path) -> dict[str, str]:
 
 
 def missing(folder: Path, names: Iterable[str]) -> list[str]:
-    """Return those of the names of which there is no record."""
-    recorded = {path.stem for path in _visible(folder / RECORDS)}
+    """Return those of the names of which there is no whole record."""
+    recorded = {path.stem for path in _visible(folder / RECORDS) if _read(path) is not None}
     return [name for name in names if name not in recorded]
 
 
@@ -127,7 +134,9 @@ def write_manifest(folder: Path, unwritten: Sequence[dict[str, Any]] = ()) -> di
     for _ in range(PASSES):
         seen = _state(folder)
         volumes = _older(folder)
-        volumes |= {path.stem: record for path in sorted(seen) if (record := _read(path)) is not None}
+        records = {path.stem: _read(path) for path in sorted(seen)}
+        volumes = {name: entry for name, entry in volumes.items() if records.get(name, entry) is not None}
+        volumes |= {name: record for name, record in records.items() if record is not None}
         volumes |= {record["name"]: record for record in unwritten}
         counts = Counter(volume.get("status") for volume in volumes.values())
         content = {

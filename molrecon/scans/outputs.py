@@ -16,6 +16,9 @@ from typing import Any
 
 from molrecon.io import write_atomically, write_nifti, write_submission
 from molrecon.scans.page.volume import volume_page
+from molrecon.scans.parts.files import write_parts
+from molrecon.scans.parts.wanted import PLAIN, Parts
+from molrecon.scans.parts.wanted import SUFFIXES as PART_SUFFIXES
 from molrecon.scans.preparation import PreparedVolume
 from molrecon.scans.quality_page import make_preview, quality_page, write_png
 from molrecon.scans.reconstruction import Reconstruction
@@ -33,12 +36,14 @@ def write_outputs(
     source: ModelSource,
     settings_sha256: str,
     facts: Mapping[str, Any] | None = None,
+    parts: Parts = PLAIN,
 ) -> list[Path]:
     """Write NAME.nii.gz, NAME.h5 (fastMRI submission), NAME.png, NAME.html (pages to look at), NAME.json (sidecar).
 
-    Returns their paths. All five are written to a hidden folder first, and older ones are replaced only when all are
-    complete: an error leaves the older ones as they were. The sidecar is the first to be removed and the last to come:
-    where it is, the other four belong to it.
+    Returns their paths, before the sidecar those of `parts`. All are written to a hidden folder first, and older ones
+    are replaced only when all are complete: an error leaves the older ones as they were. The sidecar is the first to be
+    removed and the last to come: where it is, the others belong to it. Parts of an older reconstruction that are not
+    asked for any more are removed.
 
     Args:
         folder: is there.
@@ -46,11 +51,14 @@ def write_outputs(
         prepared, result, source: what is described; of a series `prepared` is its first frame, which the pages show.
         settings_sha256: of everything else that shapes the image, see `cohort.Settings`; goes into the sidecar.
         facts: more for the sidecar.
+        parts: what is written beside these.
 
     Raises:
         OSError: a file cannot be written.
     """
     paths = output_paths(folder, name)
+    more = [Path(folder) / f"{name}{suffix}" for suffix in parts.files()]
+    older = {path for path in written_paths(folder, name) if path.name.removeprefix(name) in PART_SUFFIXES}
     prefix = temporary_prefix(socket.gethostname(), os.getpid())
     with tempfile.TemporaryDirectory(prefix=prefix, dir=folder) as temporary:
         new = image, submission, preview, page, sidecar = output_paths(temporary, name)
@@ -59,12 +67,17 @@ def write_outputs(
         write_submission(submission, result.image)
         first = result if result.image.ndim == 3 else frame_of(result, 0)
         write_png(preview, quality_page(make_preview(prepared, first), prepared, first, name))
+        write_parts(temporary, name, parts, prepared, result)
         described = {**describe(prepared, result, source), **(facts or {}), "settings_sha256": settings_sha256}
+        described |= {**parts.facts(), "outputs": [path.name for path in (*paths[:-1], *more)]} if more else {}
         write_atomically(page, volume_page(name, prepared, first, described).encode())
         write_json(sidecar, described)
         paths[-1].unlink(missing_ok=True)
+        paths[-1:-1], new[-1:-1] = more, [Path(temporary) / path.name for path in more]
         for path, complete in zip(paths, new, strict=True):
             os.replace(complete, path)
+    for path in older - set(paths):
+        path.unlink(missing_ok=True)
     return paths
 
 

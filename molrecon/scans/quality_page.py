@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, final
 import numpy as np
 import torch
 
-from molrecon.io import write_atomically
+from molrecon.io import RawVolume, write_atomically
 from molrecon.io.volume import left_out_text
 from molrecon.reconstructors.classical import CGSense, ZeroFilled
 from molrecon.scans.metrics import psnr
@@ -105,12 +105,10 @@ def summary(prepared: PreparedVolume, result: Reconstruction) -> str:
     """Return the facts printed on the page: data, noise, certificate, convergence."""
     slices, coils, rows, cols = prepared.volume.kspace.shape
     volume = prepared.volume
-    mask = volume.sampling_mask
     noise = "estimated" if prepared.noise_estimated else "given"
     lines = [
         f"k-space       {slices} slices, {coils} coils, {rows} x {cols}",
-        f"measured      {int(mask.sum())} of {mask.size} {'columns' if mask.shape[1] == 1 else 'samples'}"
-        + (" of all slices, which differ" if len(mask) > 1 else ""),
+        f"measured      {_measured(volume)}",
         f"coil maps     {prepared.maps_source.method}",
         f"noise level   {result.noise_level:.3g} ({noise})",
         *_guarantee(result),
@@ -122,6 +120,15 @@ def summary(prepared: PreparedVolume, result: Reconstruction) -> str:
         lines.append(f"left out      {left_out_text(volume.left_out)}")
     lines += _warned(result)
     return "\n".join(lines)
+
+
+def _measured(volume: RawVolume) -> str:
+    if volume.trajectory is not None:
+        readouts, samples = volume.kspace.shape[-2:]
+        return f"{readouts} readouts of {samples} samples, {volume.attributes.get('trajectory', 'other')}"
+    mask = volume.sampling_mask
+    what = "columns" if mask.shape[1] == 1 else "samples"
+    return f"{int(mask.sum())} of {mask.size} {what}" + (" of all slices, which differ" if len(mask) > 1 else "")
 
 
 def _warned(result: Reconstruction) -> list[str]:

@@ -12,27 +12,36 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import final
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Literal, final
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from molrecon.io import RawVolume
+from molrecon.io import RawVolume, center_crop
 from molrecon.io.geometry import Geometry
+from molrecon.io.large_arrays import planes, release
 from molrecon.reconstructors.base import Reconstructor, evaluating
 from molrecon.reconstructors.certificate import Certificate
 from molrecon.reconstructors.defaults import DEFAULT_BATCH_SIZE
+from molrecon.reconstructors.learned import LearnedReconstructor
 from molrecon.scans.data_checks import SliceChecks, check_slice
-from molrecon.scans.data_warnings import DataWarning, noise_warnings, remark_warnings, slice_warnings
-from molrecon.scans.preparation import PreparedVolume, prepare
+from molrecon.scans.data_warnings import DataWarning, noise_warnings, remark_warnings, slice_warnings, training_warnings
+from molrecon.scans.parts.noise_maps import NoiseMaps, noise_maps
+from molrecon.scans.parts.wanted import PLAIN, Parts
+from molrecon.scans.preparation import PreparedVolume
 from molrecon.scans.progress import progress_bar
+from molrecon.scans.trajectories.checks import check_samples
+from molrecon.scans.trajectories.preparation import prepare_volume
+from molrecon.solvers.in_threads import in_threads
 from molrecon.solvers.solution import Kind, Solution
 from molrecon.solvers.solver_settings import SolverSettings
-from operators import Sense, SoftSense
+from operators import Sense, SoftSense, WeightedSense
 
-Method = Callable[[Tensor, Sense | SoftSense], Solution]
+Unit = Literal["slice", "volume", "series"]
+Method = Callable[[Tensor, Sense | SoftSense | WeightedSense], Solution]
 
 
 @final
@@ -48,6 +57,7 @@ class SliceSolutions:
         converged: (slices,) bool. n_steps: (slices,) int.
         kind: what the bounds rest on, see `Solution`.
         seconds: duration of the solves alone.
+        last_residual: as in `Solution`, shaped like the image; None where it was not asked for, or there is none.
 
     A slice without data is zero, converged, with bound 0 after 0 steps.
     """
@@ -59,6 +69,7 @@ class SliceSolutions:
     n_steps: np.ndarray
     kind: Kind
     seconds: float
+    last_residual: Tensor | None = None
 
 
 @final
@@ -74,7 +85,8 @@ class Reconstruction:
             squares of the coil images; cropped to the recon matrix.
         method: the class of the reconstructor.
         error_bound: (slices,), upper bound of the relative distance to the exact solution of the method's own equation;
-            a guarantee when `kind` is "certified", NaN when it is "none". 0 in slices without data.
+            a guarantee when `kind` is "certified", NaN when it is "none". 0 in slices without data. Where several
+            slices are one problem (`unit`) each has the bound of them all: of `|x - x*| / |x|` with norms over them.
         kind: what the bounds rest on, see `Solution`.
         residuals: as in `Solution`, one array per slice.
         converged: (slices,) bool, the goal of `solver` was reached. n_steps: (slices,) int.
@@ -91,6 +103,13 @@ class Reconstruction:
             whole volume first, then slice by slice.
         geometry: where the voxels are in the patient, or None.
         time_step: of a series, seconds from frame to frame; None where it is unknown.
+        unit: what one problem was: a "slice", all slices of a 3D scan ("volume"), or a slice at all times ("series").
+        last_residual: (slices, rows, cols) float32, magnitude of `Solution.last_residual`, in the units of the image:
+            what is left of the method's equation, pixel by pixel, and no map of the error. Of a series that of its
+            first frame. None where it was not asked for, or the method has none.
+        complex_image: complex64 of the shape of the image, which is its magnitude; the phase is relative to that of the
+            coil maps, and of several sets that of the first. None where it was not asked for.
+        noise: standard deviation and amplification, of the shape of the image each, see `NoiseMaps`; None likewise.
     """
 
     image: np.ndarray
@@ -112,6 +131,10 @@ class Reconstruction:
     warnings: list[DataWarning] = field(default_factory=list)
     geometry: Geometry | None = None
     time_step: float | None = None
+    unit: Unit = "slice"
+    last_residual: np.ndarray | None = None
+    complex_image: np.ndarray | None = None
+    noise: tuple[np.ndarray, np.ndarray] | None = None
 
 
 def reconstruct_volume(
@@ -136,14 +159,14 @@ def reconstruct_volume(
         maps: sensitivity maps (slices or 1, coil, rows, cols) complex; None: ESPIRiT from the calibration region.
         noise_level: sigma with E|n|^2 = sigma^2 in the units of kspace; None: estimated from the data.
         device: where to compute.
-        batch_size: slices at a time; halved by itself when a GPU runs out of memory.
+        batch_size: slices at a time, a thread each on the CPU; halved by itself when a GPU runs out of memory.
         progress: show bars on stderr for work of more than a few seconds.
         map_sets: estimate so many sets of maps, 1 or 2; None: as many as the data ask for.
 
     Raises:
         ValueError: maps that do not fit, a calibration region too small for ESPIRiT, a batch size below 1.
     """
-    prepared = prepare(volume, maps, noise_level, device, progress, map_sets=map_sets)
+    prepared = prepare_volume(volume, maps, noise_level, device, progress, map_sets=map_sets)
     return reconstruct_prepared(prepared, model, solver=solver, device=device, batch_size=batch_size, progress=progress)
 
 
@@ -155,25 +178,73 @@ def reconstruct_prepared(
     device: torch.device | str = "cpu",
     batch_size: int = DEFAULT_BATCH_SIZE,
     progress: bool = False,
+    keep_residual: bool = False,
+    parts: Parts = PLAIN,
 ) -> Reconstruction:
-    """Do the second half of `reconstruct_volume`, for callers that use the prepared volume for more than this."""
+    """Do the second half of `reconstruct_volume`, for callers that use the prepared volume for more than this.
+
+    With `keep_residual` the result has its `last_residual`, for a page. `parts` says what else is wanted beside the
+    magnitude. Raises ValueError for noise maps of a method whose derivative is not known (`Reconstructor.response`),
+    and of samples on a trajectory.
+    """
+    if parts.noise_probes is not None and prepared.trajectory is not None:
+        raise ValueError("noise map: samples on a trajectory, expected samples on the grid: their noise is not white")
     start = time.perf_counter()
+    solver = solver or model.solver
+    called_with = replace(solver, keep_residual=True) if solver is not None and keep_residual else solver
     prepared = prepared if model.takes_sets else prepared.first_set()
     with evaluating(on_device(model, device)) as working:
-        scales: list[Tensor] = []
+        scale = np.ones(len(prepared.empty))
+        place = {int(k): number for number, k in enumerate(np.flatnonzero(~prepared.empty))}
+        noises: dict[int, NoiseMaps] = {}  # by the first slice of each part
 
-        def method(kspace: Tensor, A: Sense | SoftSense) -> Solution:
-            known = working.condition(kspace, A, prepared.noise_level)
-            solution: Solution = working(kspace, A, prepared.noise_level, conditioning=known, solver=solver)
-            # Last, so that a batch that did not fit the memory leaves nothing: slices come in order.
-            scales.append(torch.ones(len(kspace)) if known is None else known.scale.cpu())
-            return solution
+        def method_of(part: list[int]) -> Method:
+            def method(kspace: Tensor, A: Sense | SoftSense | WeightedSense) -> Solution:
+                known = working.condition(kspace, A, prepared.noise_level)
+                solution: Solution = working(kspace, A, prepared.noise_level, conditioning=known, solver=called_with)
+                if parts.noise_probes is not None and not isinstance(A, WeightedSense):
+                    seeds = [place[k] for k in part]
+                    image, level = solution.value, prepared.noise_level
+                    noises[part[0]] = noise_maps(working, A, kspace, level, image, known, parts.noise_probes, seeds)
+                if known is not None:
+                    scale[part] = known.scale.cpu().double().numpy()
+                return solution
 
-        slices = solve_slices(method, prepared, device=device, batch_size=batch_size, progress=progress)
-        checks = _checks(prepared, slices.image, torch.device(device))
-        scale, certificate = np.ones(len(prepared.empty)), working.certificate()
-        if scales:
-            scale[~prepared.empty] = torch.cat(scales).double().numpy()
+            return method
+
+        slices = solve_parts(method_of, prepared, device=device, batch_size=batch_size, progress=progress)
+        certificate = working.certificate()
+    noise = None if parts.noise_probes is None else _delivered(prepared, [noises[k] for k in sorted(noises)])
+    found = reported(
+        prepared, slices, model, certificate, scale, solver=solver, device=device, parts=parts, noise=noise
+    )
+    return replace(found, seconds=prepared.seconds + time.perf_counter() - start)
+
+
+def reported(
+    prepared: PreparedVolume,
+    slices: SliceSolutions,
+    model: Reconstructor,
+    certificate: Certificate,
+    scale: np.ndarray,
+    *,
+    solver: SolverSettings | None,
+    device: torch.device | str,
+    parts: Parts = PLAIN,
+    noise: tuple[np.ndarray, np.ndarray] | None = None,
+) -> Reconstruction:
+    """Return solved slices with all that is said of them; the data are checked here.
+
+    Args:
+        prepared: with as many sets of maps as the images have.
+        slices: of a method. model, certificate: that method.
+        scale: (slices,), see `Reconstruction`.
+        solver: of the call, where it had one.
+        device: for the checks.
+        parts: what is wanted beside the magnitude. noise: the noise maps, see `Reconstruction`.
+    """
+    learned = isinstance(model, LearnedReconstructor)
+    checks = _checks(prepared, slices.image, torch.device(device))
     return Reconstruction(
         image=prepared.magnitude(slices.image),
         method=type(model).__name__,
@@ -188,12 +259,26 @@ def reconstruct_prepared(
         scale=scale,
         certificate=certificate,
         solver=solver or model.solver,
-        seconds=prepared.seconds + time.perf_counter() - start,
+        complex_image=prepared.complex_image(slices.image) if parts.complex else None,
+        noise=noise,
+        seconds=prepared.seconds + slices.seconds,
         left_out=prepared.volume.left_out,
         checks=checks,
-        warnings=_warnings(prepared, checks),
+        warnings=_warnings(prepared, checks, _training(prepared, scale, parts) if learned else []),
         geometry=prepared.volume.geometry,
+        last_residual=None if slices.last_residual is None else prepared.magnitude(slices.last_residual),
     )
+
+
+def _delivered(prepared: PreparedVolume, noises: list[NoiseMaps]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the noise maps of all slices, zero in those without data, cropped: (slices, *recon_shape) float32."""
+    slices, _, rows, cols = prepared.kspace.shape
+    whole = np.zeros((2, slices, rows, cols), np.float32)
+    for number, name in enumerate(("deviation", "amplification")):
+        if noises:
+            whole[number, ~prepared.empty] = torch.cat([getattr(one, name).cpu() for one in noises]).numpy()
+    deviation, amplification = np.ascontiguousarray(center_crop(whole, prepared.volume.recon_shape))
+    return deviation, amplification
 
 
 def on_device(model: Reconstructor, device: torch.device | str) -> Reconstructor:
@@ -211,16 +296,28 @@ def _checks(prepared: PreparedVolume, image: Tensor, device: torch.device) -> li
     checks = [SliceChecks()] * len(image)
     for k in map(int, np.flatnonzero(~prepared.empty)):
         kspace, operator = prepared.kspace[[k]].to(device), prepared.operator([k]).to(device)
-        checks[k] = check_slice(kspace, operator, prepared.noise_level, image[[k]].to(device))
+        if isinstance(operator, WeightedSense):
+            effective = 0.0 if prepared.trajectory is None else prepared.trajectory.effective_samples(k)
+            checks[k] = check_samples(kspace, operator, prepared.noise_level, image[[k]].to(device), effective)
+        else:
+            checks[k] = check_slice(kspace, operator, prepared.noise_level, image[[k]].to(device))
+        release()
     return checks
 
 
-def _warnings(prepared: PreparedVolume, checks: list[SliceChecks]) -> list[DataWarning]:
+def _training(prepared: PreparedVolume, scale: np.ndarray, parts: Parts) -> list[DataWarning]:
+    relative = float((prepared.noise_level / scale[~prepared.empty]).max(initial=0.0))
+    return training_warnings(prepared.volume, relative, sets=prepared.sets, phase=parts.complex)
+
+
+def _warnings(prepared: PreparedVolume, checks: list[SliceChecks], of_training: list[DataWarning]) -> list[DataWarning]:
     given = prepared.maps_source.method == "given"
-    rounding = torch.finfo(torch.float32).eps * float(np.abs(prepared.volume.kspace).max())
+    largest = max(float(np.abs(one).max()) for one in planes(prepared.volume.kspace))
+    rounding = torch.finfo(torch.float32).eps * largest
     return [
         *remark_warnings(prepared.volume),
         *noise_warnings(prepared.noise_level, prepared.noise_estimates, prepared.noise_estimated, rounding),
+        *of_training,
         *(warning for k, one in enumerate(checks) for warning in slice_warnings(k, one, given)),
     ]
 
@@ -236,44 +333,78 @@ def solve_slices(
 ) -> SliceSolutions:
     """Run any method `(kspace, A) -> Solution` on the slices of a prepared volume, a few at a time.
 
+    On a GPU they are a batch. On the CPU each has a thread of its own (see `in_threads`), as far as torch has threads:
+    two slices in a batch take as long as two slices one after the other, and a thread each takes half of that.
+
     Raises:
         ValueError: a batch size below 1.
         torch.OutOfMemoryError: when even a single slice does not fit the device.
     """
+    return solve_parts(
+        lambda part: method,
+        prepared,
+        device=device,
+        batch_size=batch_size,
+        progress=progress,
+        description=description,
+    )
+
+
+def solve_parts(
+    method_of: Callable[[list[int]], Method],
+    prepared: PreparedVolume,
+    *,
+    device: torch.device | str = "cpu",
+    batch_size: int = DEFAULT_BATCH_SIZE,
+    progress: bool = False,
+    description: str = "slices",
+) -> SliceSolutions:
+    """Do as `solve_slices`, with a method that knows which slices it is given, in whatever order and thread."""
     if batch_size < 1:
         raise ValueError(f"solve_slices: batch_size is {batch_size}, expected at least 1")
     start = time.perf_counter()
     n_slices = prepared.kspace.shape[0]
     sets = () if prepared.sets == 1 else (prepared.sets,)
-    image = prepared.kspace.new_zeros(n_slices, *sets, *prepared.kspace.shape[-2:])
+    image = prepared.kspace.new_zeros(n_slices, *sets, *prepared.sensitivity_maps.shape[-2:])
     error_bound, converged = np.zeros(n_slices), np.ones(n_slices, dtype=bool)
     n_steps, residuals = np.zeros(n_slices, dtype=np.int64), [np.zeros(0)] * n_slices
     kind: Kind = "none"
+    left: Tensor | None = None
     filled = [int(k) for k in np.flatnonzero(~prepared.empty)]
-    batches = [filled[i : i + batch_size] for i in range(0, len(filled), batch_size)]
-    for batch in progress_bar(batches, description, progress, unit="batch"):
-        for part, solution in _solve_in_memory(method, prepared, batch, torch.device(device)):
+    side_by_side = torch.device(device).type == "cpu" and torch.get_num_threads() > 1
+    size, at_once = (1, batch_size) if side_by_side else (batch_size, 1)
+    batches = [filled[i : i + size] for i in range(0, len(filled), size)]
+    solve = partial(_solve_in_memory, method_of, prepared, device=torch.device(device))
+    found = in_threads(solve, batches, at_once)
+    for _ in progress_bar(batches, description, progress, unit="batch"):
+        release()
+        for part, solution in next(found):
             kind = solution.kind
             image[part] = solution.value.cpu().to(image.dtype)
+            if solution.last_residual is not None:
+                left = torch.zeros_like(image) if left is None else left
+                left[part] = solution.last_residual.cpu().to(left.dtype)
             error_bound[part] = solution.error_bound.cpu().double().numpy()
             converged[part] = solution.converged.cpu().numpy()
             n_steps[part] = solution.n_steps.cpu().numpy()
             for position, k in enumerate(part):
                 residuals[k] = solution.residuals[: n_steps[k] + 1, position].cpu().double().numpy()
-    return SliceSolutions(image, error_bound, residuals, converged, n_steps, kind, time.perf_counter() - start)
+    seconds = time.perf_counter() - start
+    return SliceSolutions(image, error_bound, residuals, converged, n_steps, kind, seconds, left)
 
 
 def _solve_in_memory(
-    method: Method, prepared: PreparedVolume, batch: list[int], device: torch.device
+    method_of: Callable[[list[int]], Method], prepared: PreparedVolume, batch: list[int], device: torch.device
 ) -> list[tuple[list[int], Solution]]:
     """Solve a batch, or its two halves when it does not fit the device's memory."""
     try:
         with torch.no_grad():
-            return [(batch, method(prepared.kspace[batch].to(device), prepared.operator(batch).on(device)))]
+            kspace, operator = prepared.kspace[batch].to(device), prepared.operator(batch).on(device)
+            return [(batch, method_of(batch)(kspace, operator))]
     except torch.OutOfMemoryError:
         if len(batch) == 1:
             raise
     torch.cuda.empty_cache()
     half = len(batch) // 2
-    first = _solve_in_memory(method, prepared, batch[:half], device)
-    return first + _solve_in_memory(method, prepared, batch[half:], device)
+    first = _solve_in_memory(method_of, prepared, batch[:half], device)
+    return first + _solve_in_memory(method_of, prepared, batch[half:], device)

@@ -11,13 +11,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 import numpy as np
 
-from molrecon.io import Frame, Geometry, RawVolume, read_frames
+from molrecon.io import Frame, Geometry, PlacedImage, RawVolume, borrow_geometry, read_frames
 from molrecon.io.masks import by_slice, infer_sampling_mask, mask_kspace
+from molrecon.io.placed.borrow import Axes
 from molrecon.io.volume import check_kspace
+from molrecon.scans.trajectories.calibration import calibration_on_grid
 
 EVEN_STEPS = 0.1  # how much time steps may differ from their median for one number to stand for them
 
@@ -54,7 +56,7 @@ class Scan:
     frames: tuple[Frame, ...]
 
     def __post_init__(self) -> None:
-        keys = [(one.encoding_space, one.contrast, one.set, one.phase, one.repetition) for one in self.frames]
+        keys = [(one.encoding_space, one.contrast, one.set, one.phase, one.repetition, one.slab) for one in self.frames]
         if not keys or len(set(keys)) < len(keys):
             raise ValueError(f"Scan: frames {keys}, expected one or more, each with counters of its own")
 
@@ -70,6 +72,7 @@ class Scan:
         noise_covariance: np.ndarray | None = None,
         calibration: np.ndarray | None = None,
         time_step: float | None = None,
+        volumetric: bool = False,
     ) -> Scan:
         """Return the scan of arrays in memory, which stay as they are.
 
@@ -83,6 +86,7 @@ class Scan:
             noise_covariance: (coil, coil) complex, of a sample.
             calibration: (slices, coil, rows, cols) complex, for the maps alone, zero where it was not measured.
             time_step: seconds from repetition to repetition.
+            volumetric: the slices are the readout positions of a 3D scan, k-space transformed along the readout.
 
         Raises:
             ValueError: shapes that do not fit, k-space that is zero or not finite.
@@ -110,6 +114,7 @@ class Scan:
                 geometry=geometry,
                 noise_covariance=noise_covariance,
                 calibration=calibration,
+                volumetric=volumetric,
             )
             mask_kspace(volume.kspace, volume.sampling_mask)
             seconds = None if time_step is None else number * time_step
@@ -129,21 +134,38 @@ class Scan:
         """Return the scan under another name of its file, which outputs show."""
         return Scan(tuple(replace(one, volume=replace(one.volume, path=path)) for one in self.frames))
 
+    def placed(self, image: PlacedImage, axes: Axes = "found") -> Scan:
+        """Return the scan with the place of an image of the same exam where its file does not say one.
+
+        Raises ValueError for an image that does not fit, see `borrow_geometry`.
+        """
+        frames = []
+        for one in self.frames:
+            if one.volume.geometry is None:
+                geometry = borrow_geometry(one.volume, image, axes=axes)
+                through, row, column = geometry.voxel_size
+                voxel_size = one.volume.voxel_size or (row, column, through)
+                one = replace(one, volume=replace(one.volume, geometry=geometry, voxel_size=voxel_size))
+            frames.append(one)
+        return Scan(tuple(frames))
+
     def series(self) -> list[Series]:
         """Return the frames grouped into image files.
 
-        Each encoding space, contrast and set is a series over its repetitions, or over its cardiac phases; where both
-        vary, each repetition is a series over the phases.
+        Each encoding space, slab, contrast and set is a series over its repetitions, or over its cardiac phases; where
+        both vary, each repetition is a series over the phases.
         """
         spaces = sorted({one.encoding_space for one in self.frames})
         contrasts = sorted({one.contrast for one in self.frames})
         sets = sorted({one.set for one in self.frames})
+        slabs = sorted({one.slab for one in self.frames})
         phases, repetitions = {one.phase for one in self.frames}, sorted({one.repetition for one in self.frames})
         by_repetition = len(phases) > 1 and len(repetitions) > 1
         groups: dict[str, list[Frame]] = {}
         for one in self.frames:
             acquisition = f"space{1 + spaces.index(one.encoding_space)}" if len(spaces) > 1 else ""
             acquisition += f"set{1 + sets.index(one.set)}" if len(sets) > 1 else ""
+            acquisition += f"slab{1 + slabs.index(one.slab)}" if len(slabs) > 1 else ""
             entities = [
                 f"acq-{acquisition}" if acquisition else "",
                 f"run-{1 + repetitions.index(one.repetition)}" if by_repetition else "",
@@ -155,19 +177,20 @@ class Scan:
     def calibrated(self) -> Scan:
         """Return the scan with the calibration data that its frames share, for maps that are estimated once.
 
-        Data measured for the maps stay what they are. Without such, frames of one encoding space share the mean of the
+        Data measured for the maps stay what they are. Without such, frames of one space and slab share the mean of the
         repetitions and phases of the first contrast and set, of each sample over those frames that measured it: with
-        patterns that change from frame to frame it covers more lines than each of them.
+        patterns that change from frame to frame it covers more lines than each of them. Of trajectories it is the
+        centre of k-space, fitted to the samples of all those frames together.
         """
         frames: list[Frame] = []
-        means: dict[int, np.ndarray | None] = {}
+        means: dict[tuple[int, int], np.ndarray | None] = {}
         for one in self.frames:
-            space = one.encoding_space
+            space = one.encoding_space, one.slab
             if space not in means:
                 alike = [
                     other.volume
                     for other in self.frames
-                    if (other.encoding_space, other.contrast, other.set) == (space, one.contrast, one.set)
+                    if (other.encoding_space, other.slab, other.contrast, other.set) == (*space, one.contrast, one.set)
                 ]
                 means[space] = _mean(alike)
             if one.volume.calibration is None and means[space] is not None:
@@ -176,9 +199,37 @@ class Scan:
         return Scan(tuple(frames))
 
 
-def read_scan(path: str | Path) -> Scan:
-    """Read everything that a file holds, whatever its kind (`molrecon.io.READERS`). Raises UnreadableInput."""
-    return Scan(tuple(read_frames(path)))
+@final
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """How files are read.
+
+    Attributes:
+        conjugate: whether to conjugate MRD data; None: as their header asks for, see `read_mrd`.
+        geometry: an image of the same exam, whose place scans without one take, see `Scan.placed`.
+        axes: how the image's axes lie to those of the scans, see `borrow_geometry`.
+    """
+
+    conjugate: bool | None = None
+    geometry: PlacedImage | None = None
+    axes: Axes = "found"
+
+    def facts(self) -> dict[str, Any]:
+        """Return what of this shapes the outputs, as plain JSON values; nothing where all is as it is by default."""
+        conjugate = {} if self.conjugate is None else {"conjugate": self.conjugate}
+        geometry = {} if self.geometry is None else {"geometry": self.geometry.sha256, "axes": self.axes}
+        return {**conjugate, **geometry}
+
+
+def read_scan(path: str | Path, reading: Reading | None = None) -> Scan:
+    """Read everything that a file holds, whatever its kind (`molrecon.io.READERS`).
+
+    Raises:
+        UnreadableInput: a file that cannot be used. ValueError: an image for the geometry that does not fit.
+    """
+    reading = reading or Reading()
+    scan = Scan(tuple(read_frames(path, conjugate=reading.conjugate)))
+    return scan if reading.geometry is None else scan.placed(reading.geometry, reading.axes)
 
 
 def _time_step(frames: list[Frame]) -> float | None:
@@ -194,6 +245,11 @@ def _mean(volumes: list[RawVolume]) -> np.ndarray | None:
     """Return the mean k-space of volumes of one shape, of each sample over those that measured it; None for one."""
     if len(volumes) < 2 or len({one.kspace.shape for one in volumes}) > 1:
         return None
+    if any(one.trajectory is not None for one in volumes):
+        try:
+            return calibration_on_grid(volumes)
+        except ValueError:  # not dense enough: the preparation of the first frame says so
+            return None
     total, count = np.zeros(volumes[0].kspace.shape, np.complex128), np.zeros(volumes[0].kspace[:, 0].shape)
     for one in volumes:
         total += one.kspace

@@ -47,6 +47,8 @@ def joined(results: Sequence[Reconstruction], time_step: float | None = None) ->
         checks=[checks for one in results for checks in one.checks],
         warnings=list(warnings),
         time_step=time_step,
+        complex_image=_stacked([one.complex_image for one in results]) if alike else first.complex_image,
+        noise=_joined_noise(results) if alike else first.noise,
     )
 
 
@@ -71,4 +73,19 @@ def frame_of(result: Reconstruction, k: int) -> Reconstruction:
         checks=result.checks[part],
         warnings=warnings,
         time_step=None,
+        last_residual=result.last_residual if k == 0 else None,
+        complex_image=None if result.complex_image is None else result.complex_image[k],
+        noise=None if result.noise is None else (result.noise[0][k], result.noise[1][k]),
     )
+
+
+def _stacked(images: Sequence[np.ndarray | None]) -> np.ndarray | None:
+    there = [one for one in images if one is not None]
+    return np.stack(there) if len(there) == len(images) else None
+
+
+def _joined_noise(results: Sequence[Reconstruction]) -> tuple[np.ndarray, np.ndarray] | None:
+    there = [one.noise for one in results if one.noise is not None]
+    if len(there) < len(results):
+        return None
+    return np.stack([one[0] for one in there]), np.stack([one[1] for one in there])

@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from dataclasses import asdict, dataclass, replace
-from typing import Any, final
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, final
 
 import numpy as np
 import torch
 
 from molrecon.reconstructors.base import Reconstructor
 from molrecon.reconstructors.defaults import DEFAULT_BATCH_SIZE
+from molrecon.scans.parts.wanted import PLAIN, Parts
+from molrecon.scans.scan import Reading
 from molrecon.scans.sidecar import plain, versions
 from molrecon.solvers.solver_settings import SolverSettings
 from molrecon.weights.stored import describe_model
@@ -21,15 +23,24 @@ from molrecon.weights.stored import describe_model
 @final
 @dataclass(frozen=True, eq=False)
 class Settings:
-    """How volumes are reconstructed: the arguments of `reconstruct_volume`, which says what they mean."""
+    """How scans are read, and reconstructed: the arguments of `prepare` and `reconstruct_volume`, which
+    say what they mean.
+
+    Attributes:
+        memory: bytes that the process may take, for `reconstruct_scan` to plan with; None: as many as it takes.
+    """
 
     solver: SolverSettings | None = None
     maps: np.ndarray | None = None
     map_sets: int | None = None
+    compress: int | Literal["auto"] | None = None
     noise_level: float | None = None
     device: torch.device | str = "cpu"
     batch_size: int = DEFAULT_BATCH_SIZE
     progress: bool = False
+    memory: int | None = None
+    reading: Reading = field(default_factory=Reading)
+    parts: Parts = PLAIN
 
     def sha256(self, model: Reconstructor) -> str:
         """Return the hash of all that shapes the image besides the input and the weights, in hexadecimal.
@@ -45,12 +56,17 @@ class Settings:
         except TypeError:
             described = secrets.token_hex()
         solver = self.solver or model.solver
+        iteration = None
+        if solver is not None:  # without what belongs to a call alone, such as its callbacks
+            iteration = {f.name: getattr(solver, f.name) for f in fields(solver) if f.compare}
         facts = {
             "maps": maps,
             "map_sets": self.map_sets,
+            "compress": self.compress,
             "noise_level": self.noise_level,
             "model": described,
-            "solver": None if solver is None else asdict(replace(solver, on_backward=None)),
+            "solver": iteration,
             "molrecon": versions()["molrecon"],
+            **self.reading.facts(),
         }
         return hashlib.sha256(json.dumps(plain(facts), sort_keys=True).encode()).hexdigest()

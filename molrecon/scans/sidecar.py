@@ -36,8 +36,8 @@ class ModelSource:
 def describe(prepared: PreparedVolume, result: Reconstruction, source: ModelSource) -> dict[str, Any]:
     """Return the sidecar of one volume as plain JSON values; numbers that are not finite become None.
 
-    Keys: input, model, sampling, sensitivity_maps, noise, solver, certificate, slices, warnings, summary, image,
-    versions, finished, seconds.
+    Keys: input, model, sampling, sensitivity_maps, coil_compression, noise, solver, certificate, slices, warnings,
+    summary, image, versions, finished, seconds.
     """
     volume = prepared.volume
     columns = (result.error_bound, result.n_steps, result.converged, result.empty, result.scale, result.checks)
@@ -55,8 +55,14 @@ def describe(prepared: PreparedVolume, result: Reconstruction, source: ModelSour
             "model": {**asdict(source), "method": result.method},
             "sampling": describe_sampling(volume),
             "sensitivity_maps": {"method": prepared.maps_source.method, **prepared.maps_source.detail},
+            "coil_compression": _compression(prepared),
             "noise": {
                 "noise_level": prepared.noise_level,
+                **(
+                    {}
+                    if prepared.trajectory is None
+                    else {"noise_level_of_a_sample": prepared.noise_level / prepared.trajectory.noise_gain}
+                ),
                 "estimated": prepared.noise_estimated,
                 "estimates": dict(prepared.noise_estimates),
                 "prewhitened": prepared.prewhitened,
@@ -85,6 +91,7 @@ def describe(prepared: PreparedVolume, result: Reconstruction, source: ModelSour
                 "converged": result.converged.all(),
                 "worst_error_bound": result.error_bound.max(),
                 "kind": result.kind,
+                "bound_of": result.unit,
                 "n_empty": result.empty.sum(),
             },
             "image": {
@@ -99,6 +106,19 @@ def describe(prepared: PreparedVolume, result: Reconstruction, source: ModelSour
             "seconds": round(result.seconds, 3),
         }
     )
+
+
+def _compression(prepared: PreparedVolume) -> dict[str, Any] | None:
+    """Return what the virtual coils leave out; the certificate is of the equation with their data."""
+    found = prepared.compression
+    if found is None:
+        return None
+    return {
+        "virtual_coils": len(found.matrix),
+        "of": found.matrix.shape[-1],
+        "energy_kept": found.energy_kept,
+        "signal_lost_over_noise": found.signal_lost,
+    }
 
 
 def _acquisition(volume: RawVolume) -> dict[str, str | float | int]:
@@ -116,7 +136,22 @@ def describe_sampling(volume: RawVolume) -> dict[str, Any]:
 
     `acceleration` is all samples of the acquired range (without zero padding) over the measured ones. Where the slices
     were sampled differently, `measured` and `of` count those of all slices, and `slices` describes each by itself.
+    Of a trajectory `kind` is its name in the file, `measured` counts the samples of a slice and `of` the points of the
+    grid; there is no one acceleration.
     """
+    remarks = {"remarks": volume.remarks} if volume.remarks else {}
+    if volume.trajectory is not None and volume.grid is not None:
+        readouts, samples = volume.kspace.shape[-2:]
+        return {
+            "kind": volume.attributes.get("trajectory", "other"),
+            "alike_in_all_slices": len(volume.trajectory) == 1,
+            "readouts": readouts,
+            "samples": samples,
+            "measured": readouts * samples,
+            "of": math.prod(volume.grid),
+            "acceleration": None,
+            **remarks,
+        }
     mask = volume.sampling_mask
     cols: int = mask.shape[-1]
     left = int(volume.attributes.get("padding_left", 0))
@@ -128,9 +163,7 @@ def describe_sampling(volume: RawVolume) -> dict[str, Any]:
     }
     if len(mask) > 1:
         described["slices"] = [{"index": k, **_measured(one[None], left, right)} for k, one in enumerate(mask)]
-    if volume.remarks:
-        described["remarks"] = volume.remarks
-    return described
+    return {**described, **remarks}
 
 
 def _measured(mask: np.ndarray, left: int, right: int) -> dict[str, Any]:
@@ -162,9 +195,9 @@ def plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def write_json(path: str | Path, content: dict[str, Any]) -> None:
-    """Write JSON, atomically: the file is there as a whole or not at all. Raises OSError."""
-    write_atomically(path, (json.dumps(plain(content), indent=2, allow_nan=False) + "\n").encode())
+def write_json(path: str | Path, content: dict[str, Any], *, durable: bool = True) -> None:
+    """Write JSON, atomically (`write_atomically`): the file is there as a whole or not at all. Raises OSError."""
+    write_atomically(path, (json.dumps(plain(content), indent=2, allow_nan=False) + "\n").encode(), durable=durable)
 
 
 @cache

@@ -8,4 +8,5 @@ conjugate_gradient   how is a Hermitian system solved, with its gradient?
 equilibrium          how is the fixed point of a map found of which nothing is known?
 torchdeq_solver      how does torchdeq use our solver?
 batched              norms and selections by sample
+in_threads           how are independent problems worked on side by side?
 """

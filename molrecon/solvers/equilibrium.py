@@ -42,6 +42,7 @@ class EquilibriumSolver:
         on_backward: Callable[[Solution], None] | None,
         who: str,
         on_step: Callable[[Iterate], None] | None = None,
+        keep_residual: bool = False,
     ) -> Solution:
         """Return the root of r per sample, as far as it was found, differentiable by the implicit function theorem.
 
@@ -58,6 +59,7 @@ class EquilibriumSolver:
                 `backward_tol` is logged as a warning.
             who: the model's name for messages.
             on_step: called with every iterate, the first one included.
+            keep_residual: return r of the solution as its `last_residual`.
 
         Raises:
             FloatingPointError: the residual is not finite at the first iterate.
@@ -81,7 +83,8 @@ class EquilibriumSolver:
                 raise RuntimeError(f"{who}: the implicit gradient cannot be differentiated again (create_graph=True)")
             report_backward(info["solution"].with_kind("none"), on_backward, who)
 
-        (value,), info = deq(lambda x: x + residual(x), first.detach(), {"on_step": on_step}, backward_writer=report)
+        options = {"on_step": on_step, "keep_residual": keep_residual}
+        (value,), info = deq(lambda x: x + residual(x), first.detach(), options, backward_writer=report)
         solution: Solution = info["solution"].with_kind("none")
         if not bool(torch.isfinite(solution.residuals[0]).all()):
             raise FloatingPointError(f"{who}: the network has no finite value at the first iterate")

@@ -34,6 +34,7 @@ def solve_fixed_point(
     exactly: Callable[[Tensor, Tensor], Tensor] | None = None,
     relative: bool = True,
     on_step: Callable[[Iterate], None] | None = None,
+    keep_residual: bool = False,
 ) -> Solution:
     """Find the root of `r(x)` by `x <- x + P^-1 r(x)` with type-II Anderson acceleration and a safeguard, per sample.
 
@@ -61,6 +62,7 @@ def solve_fixed_point(
         relative: False: `tol` and the bounds returned are lengths in the units of x, not shares of |x|, which say
             nothing where the root is zero.
         on_step: called with every iterate, the start included.
+        keep_residual: return r of the solution as its `last_residual`.
 
     Returns:
         Solution with `error_bound = |r(x)| / (m |x|)`, or `|r(x)| / m` when not `relative`. A finished sample is
@@ -87,6 +89,7 @@ def solve_fixed_point(
 
     history = [bound(x, size)]
     best, best_size, best_bound = x, size, history[0]
+    best_r = r if keep_residual else None
     n_steps = torch.zeros_like(size, dtype=torch.int64)
     best_step = n_steps.clone()
     stalled = torch.zeros_like(size, dtype=torch.bool)
@@ -123,6 +126,7 @@ def solve_fixed_point(
         current = bound(x, size)
         better = active & (size < best_size)
         best = _chosen(better, x, best)
+        best_r = None if best_r is None else _chosen(better, r, best_r)
         best_size = torch.where(better, size, best_size)
         best_bound = torch.where(better, current, best_bound)
         best_step = torch.where(better, step, best_step)
@@ -139,6 +143,7 @@ def solve_fixed_point(
         converged=best_bound <= tol,
         n_steps=n_steps,
         stalled=stalled,
+        last_residual=best_r,
     )
 
 

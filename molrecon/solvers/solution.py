@@ -30,6 +30,8 @@ class Solution:
         kind: what the error bound rests on: "certified", true upper bounds, rounding included; "estimated", constants
             that were observed or assumed, such as those a solver was called with; "none", there is no bound.
         duality_gap: (batch,), of convex problems, relative to their objective's scale; None for all others.
+        last_residual: (batch, ...), r at `value`: what is left there of the method's own equation. None where it was
+            not asked for (`SolverSettings.keep_residual`), or a method has none.
     """
 
     value: Tensor
@@ -40,6 +42,7 @@ class Solution:
     stalled: Tensor | None = None
     kind: Kind = "estimated"
     duality_gap: Tensor | None = None
+    last_residual: Tensor | None = None
 
     def __repr__(self) -> str:
         """Return shape, dtype and the worst of the report in one line; the numbers are in the attributes."""
@@ -70,6 +73,11 @@ class Solution:
     def with_value(self, value: Tensor) -> Solution:
         """Return the same report on another value, such as the value in other units."""
         return replace(self, value=value)
+
+    def with_residual_in(self, scale: Tensor, dtype: torch.dtype) -> Solution:
+        """Return the same solution with `last_residual`, if there is one, in other units and another precision."""
+        left = self.last_residual
+        return self if left is None else replace(self, last_residual=left.to(dtype) * scale.detach())
 
     def with_kind(self, kind: Kind) -> Solution:
         """Return the same solution with another word for what its bound rests on; "none" takes the bound away."""

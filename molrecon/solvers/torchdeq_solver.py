@@ -37,6 +37,7 @@ def safeguarded_anderson(
     contraction: float = 1.0,
     window: int = WINDOW,
     on_step: Callable[[Iterate], None] | None = None,
+    keep_residual: bool = False,
 ) -> tuple[Tensor, list[Tensor], dict[str, Any]]:
     """Find the fixed point of `func` per sample: `solve_fixed_point` with the signature of torchdeq's solvers.
 
@@ -50,6 +51,7 @@ def safeguarded_anderson(
         contraction: factor by which an accepted extrapolation must reduce the residual.
         window: differences kept; 0 for the plain iteration.
         on_step: called with every iterate, the start included.
+        keep_residual: `info["solution"]` has its `last_residual`.
 
     Returns:
         Fixed point, its copies for `indexing`, and torchdeq's statistics: `abs_lowest`, `rel_lowest` (batch,) of the
@@ -75,6 +77,7 @@ def safeguarded_anderson(
         rounding=torch.finfo(start.dtype).eps,
         relative=relative,
         on_step=on_step,
+        keep_residual=keep_residual,
     )
     length = norm(solution.value)
     other = length if relative else 1 / length.clamp_min(torch.finfo(length.dtype).tiny)

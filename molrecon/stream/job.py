@@ -22,9 +22,11 @@ class Job:
         request: what the peer asked for, checked.
         model: name or file, see `molrecon.scans.methods.load_method`.
         device: where to compute, as torch names it; None: the GPU if there is one, else the CPU.
+        conjugate: whether to conjugate the data, see `read_mrd`.
     """
 
     spool: Path | None
     request: Request
     model: str
     device: str | None
+    conjugate: bool | None = None

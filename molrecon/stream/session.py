@@ -37,6 +37,7 @@ class StreamSettings:
         idle_timeout: seconds without a byte after which a connection ends.
         limits: what a peer may send.
         connections: most at a time; scans are received together and reconstructed one after the other.
+        conjugate: whether to conjugate the data, see `read_mrd`.
     """
 
     model: str
@@ -44,6 +45,7 @@ class StreamSettings:
     idle_timeout: float = 300.0
     limits: Limits = DEFAULT_LIMITS
     connections: int = 8
+    conjugate: bool | None = None
 
 
 @final
@@ -116,7 +118,8 @@ class Session:
             return f"{received.readouts} readouts, nothing asked for"
         if self._workers.busy:
             self._tell(INFO, "another scan is being reconstructed, this one waits for it")
-        job = Job(received.spool, received.request, self._settings.model, self._settings.device)
+        ours = self._settings
+        job = Job(received.spool, received.request, ours.model, ours.device, ours.conjugate)
         if self._workers.run(job, self._send, self._gone):
             return f"{received.readouts} readouts, reconstructed"
         return f"{received.readouts} readouts, not reconstructed"

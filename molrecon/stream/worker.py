@@ -16,7 +16,7 @@ from molrecon.io.volume import image_data_left_out, left_out_text
 from molrecon.reconstructors.base import Reconstructor
 from molrecon.scans.methods import load_method
 from molrecon.scans.reconstruction import Reconstruction
-from molrecon.scans.scan import read_scan
+from molrecon.scans.scan import Reading, read_scan
 from molrecon.scans.scan_reconstruction import reconstruct_scan
 from molrecon.scans.series import frame_of
 from molrecon.scans.settings import Settings
@@ -61,7 +61,7 @@ def reconstruct_job(job: Job, send: Callable[[bytes], None]) -> None:
     path = job.spool.with_suffix(".h5")
     write_mrd(job.spool, path)
     job.spool.unlink()
-    scan = read_scan(path)
+    scan = read_scan(path, Reading(job.conjugate))
     if scan.left_out:
         level = WARNING if image_data_left_out(scan.left_out) else INFO
         send(log_line(level, f"left out: {left_out_text(scan.left_out)}"))

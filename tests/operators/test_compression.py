@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from operators.compression import compress_coils, compress_coils_geometric, mix_coils
+from operators.compression import compress_coils, compress_coils_geometric, mix_coils, virtual_coils
 from operators.fourier import centred_fft, centred_ifft
 from operators.sense import Sense
 
@@ -160,3 +160,43 @@ ERRORS: list[tuple[Callable[[], object], type[Exception], str]] = [
 def test_errors(call: Callable[[], object], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         call()
+
+
+def noisy(
+    signals: list[float], slices: int = 2, samples: tuple[int, int] = (40, 50), sigma: float = 0.5
+) -> torch.Tensor:
+    """Return k-space of coils with signals of these powers, relative to the noise's, mixed by a unitary matrix."""
+    coils = len(signals)
+    amplitude = sigma * torch.tensor(signals, dtype=torch.float64).sqrt()[None, :, None, None]
+    kspace = amplitude * random_complex(slices, coils, *samples, seed=1)
+    kspace = mix_coils(torch.linalg.qr(random_complex(coils, coils, seed=2)).Q, kspace)
+    kspace = kspace + sigma * random_complex(slices, coils, *samples, seed=3)
+    kspace[..., ::2] = 0  # not measured
+    return kspace
+
+
+def test_the_noise_says_how_many_virtual_coils() -> None:
+    found = virtual_coils(noisy([100, 30, 3, 0, 0, 0]), 0.5)
+    assert found.matrix.shape == (3, 6)
+    torch.testing.assert_close(found.matrix @ found.matrix.mH, torch.eye(3, dtype=torch.complex128))
+    assert 0 <= found.signal_lost <= 0.1
+    # With 2 coils the third one's signal is lost: 3 times the noise of one of six coils.
+    fewer = virtual_coils(noisy([100, 30, 3, 0, 0, 0]), 0.5, 2)
+    assert fewer.matrix.shape == (2, 6) and fewer.signal_lost == pytest.approx(0.5, rel=0.1)
+    assert fewer.energy_kept == pytest.approx(132 / 139, rel=0.01)
+    # Less noise, more coils.
+    assert len(virtual_coils(noisy([100, 30, 3, 0.3, 0, 0], sigma=0.5), 0.5).matrix) == 3
+    assert len(virtual_coils(noisy([100, 30, 3, 0.3, 0, 0], sigma=0.5), 0.5, most_lost=0.01).matrix) == 4
+    with pytest.raises(ValueError, match="noise_level is -1"):
+        virtual_coils(noisy([1, 1]), -1)
+    with pytest.raises(ValueError, match="n_coils is 3"):
+        virtual_coils(noisy([1, 1]), 1, 3)
+
+
+def test_a_slice_without_data_has_no_say_in_the_virtual_coils() -> None:
+    kspace = noisy([100, 3, 0, 0])
+    kspace[0] = 0
+    alone = virtual_coils(kspace[1:], 0.5)
+    both = virtual_coils(kspace, 0.5)
+    torch.testing.assert_close(both.matrix, alone.matrix)
+    assert both.signal_lost == pytest.approx(alone.signal_lost)

@@ -59,6 +59,11 @@ def count(text: str) -> int:
     return int(text)
 
 
+def count_or_auto(text: str) -> int | str:
+    """Return a whole number of 1 or more, or the word auto."""
+    return text if text == "auto" else count(text)
+
+
 def seed(text: str) -> int:
     """Return a whole number from 0 to 2^32 - 1."""
     if not (text.isdecimal() and int(text) < 2**32):

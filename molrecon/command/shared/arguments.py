@@ -7,6 +7,7 @@ import argparse
 from molrecon.command.shared.argument_types import (
     at_least_one,
     count,
+    count_or_auto,
     device,
     fraction,
     not_negative,
@@ -14,7 +15,15 @@ from molrecon.command.shared.argument_types import (
     positive_or_best,
     seed,
 )
-from molrecon.reconstructors.defaults import CG_REGULARISATION, DEFAULT_BATCH_SIZE, DEFAULT_MODEL
+from molrecon.command.shared.reading import add_conjugate
+from molrecon.reconstructors.defaults import (
+    AUTOMATIC,
+    CG_REGULARISATION,
+    DEFAULT_BATCH_SIZE,
+    DEFAULT_MODEL,
+    SERIES_MODEL,
+    VOLUME_MODEL,
+)
 
 ESTIMATED_MAPS = "espirit"  # what --maps says where no file holds them
 
@@ -50,7 +59,8 @@ def add_undersampling(parser: argparse.ArgumentParser) -> None:
 
 
 def add_data(parser: argparse.ArgumentParser) -> None:
-    """Add the coil maps and the noise level."""
+    """Add how scans are read, the coil maps and the noise level."""
+    add_conjugate(parser)
     parser.add_argument(
         "--maps",
         default=ESTIMATED_MAPS,
@@ -77,14 +87,30 @@ def add_map_sets(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_model(parser: argparse.ArgumentParser) -> None:
-    """Add the method that reconstructs, where it runs, and how far."""
+def add_compression(parser: argparse.ArgumentParser) -> None:
+    """Add the compression of coils."""
+    parser.add_argument(
+        "--virtual-coils",
+        dest="compress",
+        type=count_or_auto,
+        metavar="N|auto",
+        help="mix the coils to N virtual ones before anything else is done, which takes less time by as much; auto: as"
+        " few as lose a tenth of the noise's energy at most. The sidecar says what they leave out (default: all coils)",
+    )
+
+
+def add_model(parser: argparse.ArgumentParser, *, by_scan: bool = False) -> None:
+    """Add the method that reconstructs, where it runs, and how far; if `by_scan`, it may follow from each scan."""
+    also = (
+        f"auto: {DEFAULT_MODEL} for slices, {VOLUME_MODEL} for 3D scans accelerated along both phase encodings,"
+        f" {SERIES_MODEL} for series whose frames are accelerated too much to stand alone; or a "
+    )
     parser.add_argument(
         "--model",
-        default=DEFAULT_MODEL,
-        metavar="NAME_OR_FILE",
-        help="packaged model, weights file, or a method without training: zero-filled, cg-sense, l1-wavelet"
-        " (default: %(default)s)",
+        default=AUTOMATIC if by_scan else DEFAULT_MODEL,
+        metavar="auto|NAME_OR_FILE" if by_scan else "NAME_OR_FILE",
+        help=f"{also if by_scan else ''}packaged model, weights file, or a method without training: zero-filled,"
+        " cg-sense, l1-wavelet (default: %(default)s)",
     )
     add_device(parser)
     parser.add_argument(

@@ -28,6 +28,13 @@ def add_cohort(parser: argparse.ArgumentParser) -> None:
         " (default: this process)",
     )
     parser.add_argument(
+        "--dask",
+        metavar="local|ADDRESS",
+        help="on a Dask cluster: local, in --workers processes of this machine (default: one a core), or the address of"
+        " a scheduler that is running, whose workers need the same molrecon and file system; a volume whose worker dies"
+        " is tried again. Needs distributed: pip install 'molrecon[dask]'",
+    )
+    parser.add_argument(
         "--devices", metavar="LIST", help="of the workers in turn, comma-separated: cuda:0,cuda:1 (default: --device)"
     )
     parser.add_argument(
@@ -48,13 +55,25 @@ def chosen_shard(args: argparse.Namespace) -> Shard:
 
 
 def chosen_workers(args: argparse.Namespace) -> Execute:
-    """Return who does the work. Raises ValueError for devices without workers."""
+    """Return who does the work. Raises ValueError for devices without workers, and what InDask refuses."""
     from molrecon.scans.cohort.one_volume import in_this_process
     from molrecon.scans.cohort.parallel import InWorkers
 
     devices = [part.strip() for part in (args.devices or "").split(",") if part.strip()]
+    if args.dask is not None:
+        return _dask(args.dask, args.workers, devices)
     if args.workers is None:
         if devices:
             raise ValueError("reconstruct: --devices without --workers, expected both, or --device")
         return in_this_process
     return InWorkers(args.workers, devices)
+
+
+def _dask(address: str, workers: int | None, devices: list[str]) -> Execute:
+    try:
+        from molrecon.scans.cohort.dask_cluster import InDask
+    except ModuleNotFoundError as error:
+        if error.name not in ("dask", "distributed"):
+            raise
+        raise ValueError("reconstruct: --dask needs distributed, expected it: pip install 'molrecon[dask]'") from None
+    return InDask(address, workers, devices)

@@ -17,9 +17,10 @@ def add_exports(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--dicom-template",
-        metavar="FILE",
+        metavar="FILE|DIR",
         help="a DICOM file of the same exam: patient, study and frame of reference come from it alone (default: patient"
-        " ANON, a study for each input)",
+        " ANON, a study for each input). A folder with a series in the place of the scans also tells where scans lie"
+        " that do not say, as --geometry does",
     )
     parser.add_argument(
         "--bids",
@@ -30,5 +31,8 @@ def add_exports(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--subject", metavar="L", help="label of the subject; several inputs are its runs 1, 2, ...")
     parser.add_argument("--session", default="", metavar="L", help="label of the session (default: none)")
     parser.add_argument(
-        "--suffix", default="T1w", metavar="S", help="of BIDS: T1w, T2w, PDw, ... (default: %(default)s)"
+        "--suffix",
+        metavar="S",
+        help="of BIDS: T1w, T2w, PDw, FLAIR, ... (default: what the sequence in each header tells, where it does; not"
+        " with --shard)",
     )

@@ -12,13 +12,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from molrecon.command.shared.messages import UsageError, usage
-from molrecon.io.bids import BidsName
+from molrecon.io import UnreadableInput
+from molrecon.io.bids import SUFFIXES, BidsName
 from molrecon.io.dicom import read_template
 from molrecon.scans.cohort.worklist import parse_inputs
 from molrecon.scans.exports import BidsExport, DicomExport, Exports
-from molrecon.scans.exports.bids_export import names_for, read_table
+from molrecon.scans.exports.bids_export import Line, names_for, read_table
+from molrecon.scans.exports.bids_suffix import read_suffix
 
-Table = Mapping[Path, BidsName]
+Table = Mapping[Path, Line]
 
 
 def named_inputs(args: argparse.Namespace) -> tuple[list[Path], Table | None]:
@@ -71,15 +73,38 @@ def chosen_exports(args: argparse.Namespace, outputs: Mapping[Path, str], table:
         _need_pydicom()
         dicom = DicomExport(args.dicom, None if args.dicom_template is None else read_template(args.dicom_template))
     if args.bids is not None:
-        if table is None:
-            names = names_for(list(outputs.values()), args.subject, args.session, args.suffix)
-        else:
-            names = {name: _in_table(path, table) for path, name in outputs.items()}
-        bids = BidsExport(Path(args.bids), names)
+        bids = BidsExport(Path(args.bids), _bids_names(args, outputs, table))
     return Exports(dicom, bids)
 
 
-def _in_table(path: Path, table: Table) -> BidsName:
+def _bids_names(args: argparse.Namespace, outputs: Mapping[Path, str], table: Table | None) -> dict[str, BidsName]:
+    """Return the names in BIDS by those of the outputs, with suffixes from the headers where none is given."""
+    lines = {} if table is None else {path: _in_table(path, table) for path in outputs}
+    known = {path: args.suffix or (lines[path].suffix if path in lines else None) for path in outputs}
+    if args.shard is not None and None in known.values():
+        raise UsageError("reconstruct: --bids with --shard, without suffixes, expected --suffix or a table with them")
+    suffixes = {path: suffix or _told(path) for path, suffix in known.items()}
+    silent = [path for path, suffix in suffixes.items() if suffix is None]
+    if silent:
+        more = f" and {len(silent) - 1} others do" if len(silent) > 1 else " does"
+        raise UsageError(
+            f"reconstruct: {silent[0].name}{more} not tell by a sequence in the header what is weighted, expected"
+            " --suffix, such as T1w, or a table with a column suffix"
+        )
+    if table is None:
+        named = {outputs[path]: str(suffix) for path, suffix in suffixes.items()}
+        return names_for(named, args.subject, args.session)
+    return {outputs[path]: lines[path].name(str(suffix)) for path, suffix in suffixes.items()}
+
+
+def _told(path: Path) -> str | None:
+    try:
+        return read_suffix(path)
+    except UnreadableInput:
+        return SUFFIXES[0]  # nothing is written of it, and its record says why
+
+
+def _in_table(path: Path, table: Table) -> Line:
     if path not in table:
         raise UsageError(f"reconstruct: {path} comes from a folder in the table, expected a line for each scan")
     return table[path]

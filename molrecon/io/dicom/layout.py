@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 import numpy as np
@@ -86,8 +86,7 @@ def turned(image: np.ndarray, geometry: Geometry) -> tuple[np.ndarray, Geometry]
         image, origin, row = image[..., ::-1, :], origin + (image.shape[-2] - 1) * row, -row
     if column @ right < 0:
         image, origin, column = image[..., ::-1], origin + (image.shape[-1] - 1) * column, -column
-    thickness = geometry.slice_thickness
-    return image, Geometry(_vector(origin), geometry.slice_step, _vector(row), _vector(column), thickness)
+    return image, replace(geometry, origin=_vector(origin), row_step=_vector(row), column_step=_vector(column))
 
 
 def quantise(image: np.ndarray) -> Stored:

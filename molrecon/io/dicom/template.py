@@ -66,13 +66,18 @@ def read_template(path: str | Path) -> Template:
 
     Text is decoded by the file's own character set; what is written is UTF-8.
 
+    Args:
+        path: the file, or a folder of files of one study, of which the first is read.
+
     Raises:
-        UnreadableInput: no such file, no DICOM, or one without a study.
+        UnreadableInput: no such file, no DICOM, one without a study, or a folder of several studies or patients.
         ModuleNotFoundError: pydicom is not installed.
     """
     import pydicom
 
     path = Path(path)
+    if path.is_dir():
+        path = _file_of_one_study(path)
     with reading(path, EXPECTED):
         found = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=[*TAKEN, "SpecificCharacterSet"])
         if not found.get("StudyInstanceUID"):
@@ -82,6 +87,27 @@ def read_template(path: str | Path) -> Template:
             if keyword in found:
                 setattr(elements, keyword, _text(found[keyword].value))
     return Template(elements)
+
+
+def _file_of_one_study(folder: Path) -> Path:
+    """Return the first DICOM file of a folder. Raises UnreadableInput for none, and for several studies or patients."""
+    import pydicom
+    from pydicom.errors import InvalidDicomError
+
+    files: list[Path] = []
+    identities = set()
+    with reading(folder, EXPECTED, quote=False):
+        for file in sorted(item for item in folder.iterdir() if item.is_file() and not item.name.startswith(".")):
+            try:
+                found = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=["StudyInstanceUID", "PatientID"])
+            except InvalidDicomError:
+                continue
+            files.append(file)
+            identities.add((found.get("StudyInstanceUID"), found.get("PatientID")))
+        if len(identities) != 1:
+            count = f"{len(identities)} studies or patients" if files else "no DICOM file"
+            raise UnreadableInput(folder, f"a folder of {count}", "DICOM files of one exam")
+    return files[0]
 
 
 def _text(value: object) -> str | list[str]:

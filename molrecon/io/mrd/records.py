@@ -14,7 +14,7 @@ import numpy as np
 from molrecon.io.hdf5 import check_heaps, check_size, read_text
 from molrecon.io.volume import UnreadableInput, reading
 
-EXPECTED = "raw ISMRMRD data of a Cartesian scan"
+EXPECTED = "raw ISMRMRD data of a Cartesian, radial or spiral scan"
 
 
 @final

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from molrecon.reconstructors.base import Reconstructor
-from molrecon.reconstructors.defaults import DEFAULT_MODEL
+from molrecon.reconstructors.defaults import AUTOMATIC
 from molrecon.scans.cohort.one_volume import Execute, Item, Outcome, Recipe, in_this_process, reconstruct_one
 from molrecon.scans.cohort.worklist import WHOLE, Shard
 from molrecon.scans.exports import NO_EXPORTS, Exports
@@ -32,7 +32,7 @@ def model_files(name_or_path: str) -> list[Path]:
 def reconstruct_file(
     path: str | Path,
     out: str | Path | None = None,
-    model: str = DEFAULT_MODEL,
+    model: str = AUTOMATIC,
     settings: Settings | None = None,
 ) -> Reconstruction:
     """Read a scan, reconstruct it, and write the five output files if a folder is given.
@@ -97,6 +97,8 @@ def reconstruct_cohort(
     """
     names = check_outputs(inputs, out, folders=folders)
     check_replacement((path for name in names for path in exports.paths(out, name)), inputs)
+    check_replacement((path for name in names for path in exports.phase_paths(name)), inputs)
+    check_replacement((out / f"{name}{suffix}" for name in names for suffix in settings.parts.files()), inputs)
     out.mkdir(parents=True, exist_ok=True)
     items = [Item(path, name) for path, name in zip(inputs, names, strict=True)]
     write_list(out, {item.name: str(item.path) if folders else item.path.name for item in items})

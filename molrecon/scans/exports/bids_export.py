@@ -6,18 +6,20 @@ import csv
 import io
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, final
 
 from molrecon.io import RawVolume, UnreadableInput
-from molrecon.io.bids import BidsName, check_dataset, read_bids_sidecar, write_bids
+from molrecon.io.bids import BY_ECHO, SUFFIXES, BidsName, check_dataset, read_bids_sidecar, write_bids
 from molrecon.io.dicom.origin import RESEARCH_ONLY
 from molrecon.io.sequence import read_sequence
 from molrecon.scans.reconstruction import Reconstruction
 from molrecon.scans.sidecar import ModelSource, plain, versions
 
+PHASE = "part-phase"
 COLUMNS = ("input", "subject", "session", "suffix", "run")
 
 
@@ -57,6 +59,8 @@ class BidsExport:
     def _name(self, name: str, entities: str) -> BidsName:
         bids = self.names[name]
         parts = [part.partition("-")[::2] for part in entities.split("_") if part]
+        if bids.suffix in BY_ECHO and not any(key == "echo" for key, _ in parts):
+            parts.append(("echo", "1"))  # which BIDS demands, also of a single one
         if bids.run is not None:  # a run is another scan; within a scan "run" counts the encoding spaces
             parts = [("desc", f"space{label}") if key == "run" else (key, label) for key, label in parts]
         return replace(bids, entities=(*bids.entities, *parts))
@@ -89,7 +93,7 @@ class BidsExport:
             volume: the scan, of a series in time its first frame.
             result: what is written.
             source, settings_sha256: as in the sidecar of the output.
-            entities: what tells the image from others of the same input.
+            entities: what tells the image from others of the same input; "part-phase": it is a phase in rad.
             contrast: from 0, for the echo time.
 
         Raises:
@@ -98,6 +102,8 @@ class BidsExport:
         bids = self._name(name, entities)
         unknown = math.nan if result.image.ndim == 4 else None
         content = plain(_sidecar(volume, result, source, settings_sha256, bids, contrast))
+        if PHASE in entities.split("_"):
+            content["Units"] = "rad"
         return write_bids(
             self.dataset,
             bids,
@@ -150,10 +156,17 @@ def _sidecar(
             "n_steps": result.n_steps,
             "converged": result.converged,
             "warnings": [str(warning) for warning in result.warnings],
-            "orientation": "unknown" if volume.geometry is None else "from the scanner",
+            "orientation": _orientation(volume),
         },
         "prov": _provenance(volume, source, settings_sha256, name),
     }
+
+
+def _orientation(volume: RawVolume) -> str:
+    if volume.geometry is None:
+        return "unknown"
+    borrowed = volume.geometry.borrowed_from
+    return "from the scanner" if borrowed is None else f"borrowed from {borrowed}"
 
 
 def _provenance(volume: RawVolume, source: ModelSource, settings_sha256: str, name: BidsName) -> dict[str, Any]:
@@ -179,20 +192,42 @@ def _provenance(volume: RawVolume, source: ModelSource, settings_sha256: str, na
 
 
 def names_for(
-    outputs: Sequence[str], subject: str, session: str = "", suffix: str = "T1w", run: int | None = None
+    suffixes: Mapping[str, str], subject: str, session: str = "", run: int | None = None
 ) -> dict[str, BidsName]:
-    """Return the names of inputs of one subject and session: a single one has no run but a given one, several count
-    from 1, or from `run`.
+    """Return the names of inputs of one subject and session: the only one of its suffix has no run but a given one,
+    several count from 1, or from `run`.
+
+    Args:
+        suffixes: of BIDS, by the names of the outputs.
+        subject, session, run: as in `BidsName`.
 
     Raises:
         ValueError: see `BidsName`.
     """
-    if len(outputs) == 1:
-        return {outputs[0]: BidsName(subject, session, suffix, run)}
-    return {output: BidsName(subject, session, suffix, number) for number, output in enumerate(outputs, run or 1)}
+    counts, found = Counter(suffixes.values()), {}
+    numbers = dict.fromkeys(counts, run or 1)
+    for output, suffix in suffixes.items():
+        found[output] = BidsName(subject, session, suffix, run if counts[suffix] == 1 else numbers[suffix])
+        numbers[suffix] += 1
+    return found
 
 
-def read_table(text: str, source: str) -> dict[Path, BidsName]:
+@final
+@dataclass(frozen=True)
+class Line:
+    """A line of a table: whose scan an input is. No suffix: what the header tells."""
+
+    subject: str
+    session: str = ""
+    suffix: str | None = None
+    run: int | None = None
+
+    def name(self, suffix: str) -> BidsName:
+        """Return the name of the image with a suffix."""
+        return BidsName(self.subject, self.session, suffix, self.run)
+
+
+def read_table(text: str, source: str) -> dict[Path, Line]:
     """Read a table with tabs between columns: input and subject, and as wanted session, suffix and run.
 
     Args:
@@ -207,7 +242,7 @@ def read_table(text: str, source: str) -> dict[Path, BidsName]:
     columns, expected = reader.fieldnames or (), "a table with the columns input and subject"
     if not {"input", "subject"} <= set(columns) or not set(columns) <= set(COLUMNS):
         raise UnreadableInput(source, f"columns {list(columns)}", f"{expected}, and of {', '.join(COLUMNS[2:])}")
-    found: dict[Path, BidsName] = {}
+    found: dict[Path, Line] = {}
     for number, row in enumerate(reader, start=2):
         cells = {key: "" if value in (None, "n/a") else str(value).strip() for key, value in row.items() if key}
         path = Path(cells["input"])
@@ -215,9 +250,9 @@ def read_table(text: str, source: str) -> dict[Path, BidsName]:
             raise UnreadableInput(source, f"line {number}: {json.dumps(cells)}", "an input, once, and a subject")
         try:
             run = int(cells["run"]) if cells.get("run") else None
-            suffix = cells.get("suffix") or "T1w"
             subject, session = cells["subject"].removeprefix("sub-"), cells.get("session", "").removeprefix("ses-")
-            found[path] = BidsName(subject, session, suffix, run)
+            found[path] = line = Line(subject, session, cells.get("suffix") or None, run)
+            line.name(line.suffix or SUFFIXES[0])  # which checks the labels
         except ValueError as error:
             raise UnreadableInput(source, f"line {number}: {error}", expected) from error
     return found

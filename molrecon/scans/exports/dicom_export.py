@@ -51,7 +51,8 @@ class DicomExport:
         if volume.geometry is None:
             raise ValueError(
                 f"--dicom: {volume.path.name} does not say where its voxels are in the patient (fastMRI, NumPy and BART"
-                " files never do), expected a scan with a geometry: DICOM positions are not made up"
+                " files never do), expected a scan with a geometry, or an image of the same exam to borrow it from"
+                " (--geometry): DICOM positions are not made up"
             )
 
     def write(

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import final
 
+import numpy as np
+
 from molrecon.io import RawVolume
 from molrecon.io.bids import DESCRIPTION_FILE
-from molrecon.scans.exports.bids_export import BidsExport
+from molrecon.scans.exports.bids_export import PHASE, BidsExport
 from molrecon.scans.exports.dicom_export import DicomExport
 from molrecon.scans.reconstruction import Reconstruction
 from molrecon.scans.sidecar import ModelSource
@@ -41,6 +43,40 @@ class Exports:
         """Return what `write` writes for an image of an input: files, and folders of files."""
         found = [] if self.dicom is None else [self.dicom.path(folder, f"{name}_{entities}" if entities else name)]
         return found if self.bids is None else [*found, *self.bids.paths(name, entities)]
+
+    def phase_paths(self, name: str, entities: str = "") -> list[Path]:
+        """Return what `write_phase` writes."""
+        return [] if self.bids is None else self.bids.paths(name, _with_phase(entities))
+
+    def write_phase(
+        self,
+        name: str,
+        volume: RawVolume,
+        result: Reconstruction,
+        source: ModelSource,
+        settings_sha256: str,
+        *,
+        entities: str = "",
+        contrast: int = 0,
+    ) -> list[Path]:
+        """Write the phase of an image beside it into the BIDS data set; DICOM has the magnitudes alone.
+
+        Arguments as of `write`; the result has its complex image. Raises ValueError without, and OSError.
+        """
+        if self.bids is None:
+            return []
+        if result.complex_image is None:
+            raise ValueError("Exports: a result without its complex image, expected one with it")
+        phase = replace(result, image=np.angle(result.complex_image))
+        return self.bids.write(
+            name,
+            volume,
+            phase,
+            source,
+            settings_sha256,
+            entities=_with_phase(entities),
+            contrast=contrast,
+        )
 
     def outside(self) -> list[Path]:
         """Return a file in each folder, besides that of the outputs, that is written to."""
@@ -101,6 +137,10 @@ class Exports:
                 contrast=contrast,
             )
         return written
+
+
+def _with_phase(entities: str) -> str:
+    return f"{entities}_{PHASE}" if entities else PHASE
 
 
 NO_EXPORTS = Exports()

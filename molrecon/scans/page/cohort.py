@@ -55,12 +55,12 @@ def write_index(folder: Path, content: Mapping[str, Any]) -> Verdict:
 
 def write_thumbnail(folder: Path, name: str, result: Reconstruction) -> None:
     """Write the middle slice of a volume (of a series its first frame), small, beside its record. Raises OSError."""
-    volume = result.image[0] if result.image.ndim == 4 else result.image
+    volume = result.image.reshape(-1, *result.image.shape[-3:])[0]  # of contrasts, frames or both
     image, spacing = volume[len(volume) // 2], result.voxel_size or (1.0, 1.0, 1.0)
     aspect = (image.shape[0] * spacing[0]) / (image.shape[1] * spacing[1])
     path = thumbnail_path(folder, name)
     path.parent.mkdir(exist_ok=True)
-    write_atomically(path, thumbnail(image, THUMBNAIL_SIZE, aspect))
+    write_atomically(path, thumbnail(image, THUMBNAIL_SIZE, aspect), durable=False)
 
 
 def cohort_page(rows: Sequence[Row], content: Mapping[str, Any]) -> str:

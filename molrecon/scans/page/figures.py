@@ -11,7 +11,7 @@ import numpy as np
 
 OUTLIER_Z = 3.5
 FEWEST = 5  # values: of fewer, none can be told to stand out
-SMALLEST_SPREAD = 1e-9  # of logarithms: less is rounding
+SMALLEST_SPREAD = math.log(1.1) / OUTLIER_Z  # of logarithms: what is within a tenth of the median is never odd
 
 
 @final
@@ -73,8 +73,8 @@ def short(value: float) -> str:
 def robust_z(values: Sequence[float | None]) -> list[float]:
     """Return `z = (v - median) / (1.4826 MAD)` of the logarithms v of positive values; 0 where there is no value.
 
-    MAD is the median of `|v - median|`. Where more than half of the values are the same it is zero, and 1.2533 times
-    the mean of `|v - median|` takes the place of 1.4826 MAD. Of fewer than 5 values all z are 0.
+    MAD is the median of `|v - median|`; 1.4826 MAD counts as 0.027 at least, so that no value within a tenth of the
+    median has a z beyond 3.5, however much alike the others are. Of fewer than 5 values all z are 0.
 
     Reference: Iglewicz and Hoaglin, How to detect and handle outliers, 1993.
     """
@@ -84,12 +84,9 @@ def robust_z(values: Sequence[float | None]) -> list[float]:
         return found
     logs = np.array([value for _, value in known])
     away = logs - np.median(logs)
-    spread = 1.4826 * float(np.median(np.abs(away)))
-    if spread < SMALLEST_SPREAD:
-        spread = 1.2533 * float(np.mean(np.abs(away)))
-    if spread >= SMALLEST_SPREAD:
-        for (k, _), z in zip(known, away / spread, strict=True):
-            found[k] = float(z)
+    spread = max(1.4826 * float(np.median(np.abs(away))), SMALLEST_SPREAD)
+    for (k, _), z in zip(known, away / spread, strict=True):
+        found[k] = float(z)
     return found
 
 

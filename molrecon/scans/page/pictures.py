@@ -112,6 +112,12 @@ def mosaic(images: np.ndarray, width: int) -> np.ndarray:
     return grid.reshape(slices, down * thinned.shape[2], across * thinned.shape[3])
 
 
+def halved(images: np.ndarray) -> np.ndarray:
+    """Return images (slices, rows, cols) at half the resolution, a pixel the mean of four, without odd edges."""
+    slices, rows, cols = images.shape[0], images.shape[1] // 2, images.shape[2] // 2
+    return images[:, : 2 * rows, : 2 * cols].reshape(slices, rows, 2, cols, 2).mean((2, 4))
+
+
 def png_uri(image: np.ndarray) -> str:
     """Return a bool or uint8 image (rows, cols) as a data URI."""
     from PIL import Image  # heavy: only where a page is written

@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import PurePath
-from typing import Any, final
+from typing import Any
 
 import numpy as np
-import torch
 
-from molrecon.io import center_crop
-from molrecon.reconstructors.classical import ZeroFilled
+from molrecon.io import RawVolume
 from molrecon.scans.data_warnings import DataWarning
 from molrecon.scans.page.curves import draw_curves
 from molrecon.scans.page.document import render
-from molrecon.scans.page.pictures import View, grey_view, mosaic, png_uri, white_level
+from molrecon.scans.page.pictures import png_uri
 from molrecon.scans.page.verdict import listed, verdict
+from molrecon.scans.page.views import make_views
 from molrecon.scans.preparation import PreparedVolume
 from molrecon.scans.reconstruction import Reconstruction
-
-DIFFERENCE_GAIN = 5
-MAPS_WIDTH = 320  # pixels of all maps side by side
-# Bytes of all views, a pixel of the image: 20 slices of 320 x 320 stay below 2 MB as text. Every grey value of the
-# image is kept where that fits into its share; the other views divide the rest. Small volumes may take more a pixel.
-ALL_BYTES, SMALL_BYTES, IMAGE_SHARE = 0.69, 400_000, 0.65
 
 
 def volume_page(name: str, prepared: PreparedVolume, result: Reconstruction, sidecar: Mapping[str, Any]) -> str:
@@ -51,97 +43,18 @@ def volume_page(name: str, prepared: PreparedVolume, result: Reconstruction, sid
         "tol": None if result.solver is None else result.solver.tol,
         "slices": _slice_rows(result),
         "warnings": _grouped(result.warnings),
-        "mask": _mask(prepared.volume.sampling_mask, sidecar["sampling"]),
+        "mask": _sampling(prepared.volume, sidecar["sampling"]),
         "facts": _facts(prepared, result, sidecar),
     }
     data = {
         "count": len(result.image),
         "start": len(result.image) // 2,
+        "rows": rows,
         "aspect": (rows * spacing[0]) / (cols * spacing[1]),
         "views": [view.as_data() for view in views],
         "notes": [f"{row['bound_text']}, {row['state']}" for row in content["slices"]],
     }
     return render("volume.html", "volume.js", content, data)
-
-
-def make_views(prepared: PreparedVolume, result: Reconstruction) -> list[View]:
-    """Return what can be looked at: image, zero-filled, their difference, reference and error if any, coil maps."""
-    image = result.image
-    white = white_level(image)
-    zero_filled = _zero_filled(prepared)
-    reference, kind = prepared.volume.reference, prepared.volume.reference_kind or "given"
-    maps = np.abs(prepared.sensitivity_maps.numpy()).reshape(len(image), -1, *prepared.kspace.shape[-2:])
-    grid = mosaic(center_crop(maps, prepared.volume.recon_shape), MAPS_WIDTH)
-    sides = [
-        _Side("zero-filled", "Zero-filled", "the measured samples alone", zero_filled, 0, white, "intensity"),
-        _difference(
-            "difference", "Difference", "image minus zero-filled, middle grey is none", image - zero_filled, white
-        ),
-    ]
-    if reference is not None and reference.shape == image.shape:
-        sides += [
-            _Side("reference", "Reference", f"fully sampled, {kind}", reference, 0, white, "intensity"),
-            _difference("error", "Error", "image minus reference, middle grey is none", image - reference, white),
-        ]
-    note = f"magnitude of {maps.shape[1]} sensitivity maps, {prepared.maps_source.method}"
-    sides.append(_Side("maps", "Coil maps", note, grid, 0, float(grid.max()) or 1.0, "maps", ""))
-    note = f"magnitude by {result.method}"
-    room = max(ALL_BYTES * image.size, SMALL_BYTES)
-    limit = IMAGE_SHARE * room / image.size
-    first = grey_view("image", "Image", note, image, 0, white, group="intensity", exact=True, bytes_per_pixel=limit)
-    share = (room - first.size) / sum(side.images.size for side in sides)
-    return [first, *(side.encoded(share) for side in sides)]
-
-
-@final
-@dataclass(frozen=True, eq=False)
-class _Side:
-    """A view beside the image before it is encoded, see `View`."""
-
-    key: str
-    title: str
-    note: str
-    images: np.ndarray
-    low: float
-    high: float
-    group: str
-    unit: str = "units of the input"
-    window: tuple[int, int] = (0, 255)
-
-    def encoded(self, bytes_per_pixel: float) -> View:
-        return grey_view(
-            self.key,
-            self.title,
-            self.note,
-            self.images,
-            self.low,
-            self.high,
-            bytes_per_pixel=bytes_per_pixel,
-            group=self.group,
-            unit=self.unit,
-            window=self.window,
-        )
-
-
-def _difference(key: str, title: str, note: str, difference: np.ndarray, white: float) -> _Side:
-    """Return a view in which middle grey is no difference; at first it is shown DIFFERENCE_GAIN times brighter."""
-    largest = max(white_level(np.abs(difference)), white / 2)
-    shown = round(127.5 * min(1.0, white / DIFFERENCE_GAIN / largest))
-    note += f", at first {DIFFERENCE_GAIN} times as bright as the image"
-    return _Side(key, title, note, difference, -largest, largest, key, window=(128 - shown, 127 + shown))
-
-
-def _zero_filled(prepared: PreparedVolume) -> np.ndarray:
-    """Return the zero-filled images (slices, *recon_shape), one slice at a time."""
-    with torch.no_grad():
-        return np.concatenate(
-            [
-                prepared.magnitude(ZeroFilled()(prepared.kspace[[k]], prepared.operator([k])).value, [k])
-                if not prepared.empty[k]
-                else np.zeros((1, *prepared.volume.recon_shape), np.float32)
-                for k in range(len(prepared.kspace))
-            ]
-        )
 
 
 def _slice_rows(result: Reconstruction) -> list[dict[str, Any]]:
@@ -204,6 +117,20 @@ def _found(found: list[DataWarning]) -> str:
     return shown if limit is None else f"{shown}, at most {limit:.3g} is sound"
 
 
+def _sampling(volume: RawVolume, sampling: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the picture of what was measured, and its caption; of a trajectory the points of the grid it passes."""
+    if volume.trajectory is None or volume.grid is None:
+        return _mask(volume.sampling_mask, sampling)
+    passed = np.zeros(volume.grid, bool)
+    half = np.array(volume.grid) // 2
+    rows, cols = (
+        np.clip(np.rint(volume.trajectory[0]).astype(int) + half, 0, np.array(volume.grid) - 1).reshape(-1, 2).T
+    )
+    passed[rows, cols] = True
+    text = f"{sampling['readouts']} readouts of {sampling['samples']} samples, {sampling['kind']}"
+    return {"uri": png_uri(passed), "text": text, "by_rows": True, "lines": len(passed)}
+
+
 def _mask(mask: np.ndarray, sampling: Mapping[str, Any]) -> dict[str, Any]:
     """Return the strip that shows the measured columns; of masks with rows the first slice's, as it is."""
     by_rows = mask.shape[1] > 1
@@ -227,6 +154,7 @@ def _facts(prepared: PreparedVolume, result: Reconstruction, sidecar: Mapping[st
         ("voxel size", "unknown" if size is None else " x ".join(f"{mm:.4g}" for mm in size) + " mm"),
         ("coil maps", prepared.maps_source.method),
         ("noise level", f"{result.noise_level:.3g} ({'estimated' if prepared.noise_estimated else 'given'})"),
+        ("place", _place(result)),
         ("method", f"{result.method}, model {PurePath(sidecar['model']['name'].replace(chr(92), '/')).name}"),
         ("input sha256", str(sidecar["input"]["sha256"])),
         ("weights sha256", str(sidecar["model"]["weights_sha256"] or "none")),
@@ -235,4 +163,24 @@ def _facts(prepared: PreparedVolume, result: Reconstruction, sidecar: Mapping[st
         ("finished", str(sidecar["finished"])),
         ("time", f"{result.seconds:.1f} s"),
     ]
+    if result.noise is not None:
+        facts.insert(5, ("noise in the image", _noise(result.image, *result.noise)))
+    if "parts" in sidecar:
+        facts.append(("files beside", ", ".join(sidecar["parts"]["files"])))
     return facts
+
+
+def _place(result: Reconstruction) -> str:
+    if result.geometry is None:
+        return "unknown"
+    borrowed = result.geometry.borrowed_from
+    return "from the scanner" if borrowed is None else f"borrowed from {borrowed}"
+
+
+def _noise(image: np.ndarray, deviation: np.ndarray, amplification: np.ndarray) -> str:
+    """Return the medians over the pixels brighter than a tenth of the brightest."""
+    inside = image > 0.1 * image.max()
+    if not inside.any():
+        return "none"
+    share = float(np.median(deviation[inside] / image[inside]))
+    return f"{100 * share:.2g} % of the magnitude, g-factor {float(np.median(amplification[inside])):.2g} (medians)"

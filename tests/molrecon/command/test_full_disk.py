@@ -220,7 +220,7 @@ def test_a_volume_that_does_not_fit(left: int, small_disk: Path, tmp_path: Path,
         assert main(command) == 4
     assert "OSError: [Errno 28] No space left" in capsys.readouterr().err
     lists = {name for name in content(out) if name.startswith("lists/")}
-    assert set(content(out)) <= {"manifest.json", "records/head.json", *lists}
+    assert set(content(out)) <= {"manifest.json", "index.html", "records/head.json", *lists}
     if left:
         (entry,) = json.loads((out / "manifest.json").read_text())["volumes"]
         assert entry["status"] == "failed" and entry["outputs"] == []
@@ -232,7 +232,7 @@ def test_a_volume_that_does_not_fit(left: int, small_disk: Path, tmp_path: Path,
     after = content(out)
     assert images.items() <= after.items()
     kept = {name for name in after if not name.startswith("lists/")}
-    assert kept == {*images, "manifest.json", "records/head.json"}
+    assert kept == {*images, "manifest.json", "index.html", "records/head.json", "records/head.webp"}
     if left:
         (entry,) = json.loads(after["manifest.json"])["volumes"]
         assert "are older, of " in entry["message"]

@@ -15,6 +15,8 @@ from molrecon.training.defaults import LOSS_NAMES
 from molrecon.training.losses import LOSSES
 
 HEAVY = (
+    "dask",
+    "distributed",
     "finufft",
     "h5py",
     "ismrmrd",

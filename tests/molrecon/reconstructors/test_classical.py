@@ -199,3 +199,15 @@ def test_cg_sense_has_no_iterates_to_report() -> None:
     operator = Sense(torch.ones(1, 2, 4, 4, dtype=torch.complex64), torch.ones(1, 1, 4, dtype=torch.bool))
     with pytest.raises(ValueError, match="CGSense: got on_step"):
         CGSense()(kspace, operator, solver=SolverSettings(on_step=lambda iterate: None))
+
+
+def test_cg_sense_hands_over_its_last_residual() -> None:
+    generator = torch.Generator().manual_seed(0)
+    maps = torch.randn(2, 3, 8, 8, dtype=torch.complex128, generator=generator) / 3
+    operator = Sense(maps, torch.rand(1, 1, 8, generator=generator) < 0.7)
+    kspace = operator(torch.randn(2, 8, 8, dtype=torch.complex128, generator=generator))
+    solution = CGSense(0.1)(kspace, operator, solver=SolverSettings(tol=1e-3, keep_residual=True))
+    x = solution.value
+    assert solution.last_residual is not None and CGSense(0.1)(kspace, operator).last_residual is None
+    torch.testing.assert_close(solution.last_residual, operator.adjoint(kspace) - operator.normal(x) - 0.1 * x)
+    assert 0 < float(solution.last_residual.abs().amax()) < 1e-2 * float(x.abs().amax())

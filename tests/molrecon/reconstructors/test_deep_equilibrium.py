@@ -162,3 +162,13 @@ def test_every_iterate_is_reported_in_the_units_of_the_data() -> None:
         solution = model(kspace, operator, conditioning=known, solver=replace(model.solver, on_step=iterates.append))
     torch.testing.assert_close(torch.stack([iterate.residual for iterate in iterates]), solution.residuals)
     torch.testing.assert_close(iterates[0].value, operator.adjoint(kspace))
+
+
+def test_the_last_residual_is_in_the_units_of_the_image() -> None:
+    kspace, operator, known = make_problem()
+    model = build("gradient")
+    with torch.no_grad():
+        solution = model(kspace, operator, conditioning=known, solver=replace(model.solver, keep_residual=True))
+    assert solution.last_residual is not None
+    lengths = [torch.linalg.vector_norm(x.flatten(1), dim=1) for x in (solution.last_residual, solution.value)]
+    torch.testing.assert_close(lengths[0] / lengths[1], solution.residuals.amin(0), rtol=1e-3, atol=0)

@@ -17,7 +17,9 @@ from torch import Tensor
 from molrecon.networks import Denoiser, ResidualNetwork
 from molrecon.reconstructors.conditioning import Conditioning, smooth_phase
 from molrecon.reconstructors.mol import MOL
+from molrecon.solvers.batched import per_sample
 from molrecon.solvers.solution import Solution
+from molrecon.solvers.solver_settings import SolverSettings
 from molrecon.weights.published import load_published_mol
 from operators import LinearOperator, NonCartesianSense, Sense, radial_trajectory, random_mask
 
@@ -97,6 +99,24 @@ def test_one_equilibrium_from_five_starts_within_the_bounds(window: int) -> None
         assert solution.converged.all()
         allowed = solution.error_bound * norms(solution.value) + solutions[0].error_bound * norms(solutions[0].value)
         assert (norms(solution.value - solutions[0].value) <= allowed).all()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("relaxation", [0.3, 1.0, 1.3, 3.0, 100.0])
+def test_one_equilibrium_at_any_relaxation(relaxation: float) -> None:
+    kspace, operator, _ = make_problem()
+    model = make_model()
+    truth = model(kspace, operator, noise_level=0.01).value
+    relaxed = replace(model.solver, relaxation=relaxation, tol=1e-5, max_steps=400)
+    solution = model(kspace, operator, noise_level=0.01, solver=relaxed)
+    assert solution.converged.all() and solution.kind == "certified"
+    # Trial steps may be as long as they like: what they reach passes the safeguard, and the bound is of the residual.
+    assert (norms(solution.value - truth) <= 1.0001 * solution.error_bound * norms(solution.value)).all()
+
+
+def test_a_relaxation_is_positive() -> None:
+    with pytest.raises(ValueError, match="relaxation is 0"):
+        SolverSettings(relaxation=0.0)
 
 
 @torch.no_grad()
@@ -379,3 +399,21 @@ def test_stages_are_the_iterates_of_the_call_with_their_bounds() -> None:
         error = norms(stage.value - solution.value) / norms(stage.value)
         assert (error <= stage.residual + 2 * solution.error_bound).all()
     assert model.solver.on_step is None
+
+
+def test_the_last_residual_is_that_of_the_equation_in_the_units_of_the_image() -> None:
+    kspace, operator, _ = make_problem(batch=2)
+    model = make_model(monotonicity=0.3)
+    solver = replace(model.solver, tol=1e-4, keep_residual=True)
+    with torch.no_grad():
+        known = model.condition(kspace, operator, 0.01)
+        solution = model(kspace, operator, conditioning=known, solver=solver)
+        left, x = solution.last_residual, solution.value
+        assert left is not None
+        weight = per_sample(model.data_weight(known.noise_level), x)
+        scale = per_sample(known.scale, x)
+        denoised = scale * known.denoiser(model.network)(x / scale)
+        expected = denoised + weight * (operator.adjoint(kspace) - operator.normal(x)) - x
+    torch.testing.assert_close(left, expected, rtol=0, atol=1e-7 * float(x.abs().amax()))
+    assert (norms(left) <= 0.3 * solution.error_bound * norms(x) * (1 + 1e-6)).all()
+    assert not left.requires_grad and model(kspace, operator, conditioning=known).last_residual is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,7 +45,11 @@ TEXTS = {
         "sequenceName": "MRN-4711-0815",
         "seriesDescription": "DOE^JANE born 19610704",
         "frameOfReferenceUID": "1.2.ACC998877",
+        "patientPosition": "DOE^JANE",
+        "seriesTime": "19610704",
     },
+    "sequenceParameters": {"sequence_type": "DOE^JANE", "TR": "DOE^JANE", "TE": "MRN-4711-0815"},
+    "waveformInformation": {"waveformName": "DOE^JANE", "waveformType": "other"},
     "acquisitionSystemInformation": {
         "systemVendor": "St. Elsewhere",
         "systemModel": "MRN-4711-0815",
@@ -95,6 +100,7 @@ def scans(tmp_path: Path, header: str) -> list[Path]:
             acquisition.idx.kspace_encode_step_1 = column
             acquisition.idx.repetition = column // 30  # one more repetition, so that something is left out and logged
             acquisition.user_int[0] = 19610704
+            acquisition.read_dir[:], acquisition.phase_dir[:], acquisition.slice_dir[:] = np.eye(3)
             dataset.append_acquisition(acquisition)
     return [fastmri, mrd]
 
@@ -104,8 +110,41 @@ def texts_of(path: Path) -> str:
     return (gzip.decompress(content) if path.suffix == ".gz" else content).decode("latin-1")
 
 
+@pytest.fixture
+def failing(scans: list[Path], tmp_path: Path, header: str) -> list[Path]:
+    """An MRD file that is refused, and one whose reconstruction fails; both tell of the same person."""
+    refused, poor = tmp_path / "in" / "three.mrd", tmp_path / "in" / "four.npy"
+    with ismrmrd.Dataset(str(refused), "dataset", create_if_needed=True) as dataset:
+        dataset.write_xml_header(planted(header).replace("cartesian", "DOE^JANE").encode())
+        dataset.append_acquisition(ismrmrd.Acquisition.from_array(np.ones((4, 24), np.complex64)))
+    kspace = read_volume(scans[0]).kspace
+    kspace[..., :9], kspace[..., 11:] = 0, 0  # too few lines for coil maps
+    np.save(poor, kspace)
+    return [refused, poor]
+
+
+def said_and_written(folders: list[Path], printed: Any, log: str) -> dict[str, str]:
+    """Return all texts by where they are: what was printed and logged, every file of the folders, and its name."""
+    files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+    names = " ".join(str(path.relative_to(folder)) for folder in folders for path in folder.rglob("*"))
+    return {
+        "stdout": printed.out,
+        "stderr": printed.err,
+        "log": log,
+        "names": names,
+        **{str(path): texts_of(path) for path in files},
+    }
+
+
+def leaks(texts: dict[str, str], secrets: tuple[str, ...] = SECRETS) -> list[tuple[str, str]]:
+    return [(where, secret) for where, text in texts.items() for secret in secrets if secret in text]
+
+
+@pytest.mark.parametrize("options", [(), ("--no-paths",)], ids=["paths", "no-paths"])
 def test_no_identity_in_what_is_written_and_said(
+    options: tuple[str, ...],
     scans: list[Path],
+    failing: list[Path],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
@@ -125,24 +164,56 @@ def test_no_identity_in_what_is_written_and_said(
     monkeypatch.setattr(summary, remembered)
     out = tmp_path / "out"
     with caplog.at_level(logging.DEBUG, "molrecon"):
-        code = main(
-            ["reconstruct", *map(str, scans), "--out", str(out), *FIXED, "--device", "cpu", "--verbose"],
-        )
-        assert code in (0, 5)
-        assert main(["status", str(out), "--json", str(tmp_path / "status.json")]) in (0, 5)
+        inputs = map(str, [*scans, *failing])
+        code = main(["reconstruct", *inputs, "--out", str(out), *FIXED, *options, "--device", "cpu", "--verbose"])
+        assert code == 4
+        assert main(["status", str(out), "--json", str(out / "status.json")]) == 4
+        assert main(["report", str(out)]) == 0
     assert len(said) == 2
-    printed = capsys.readouterr()
-    written = [*(path for path in out.rglob("*") if path.is_file()), tmp_path / "status.json"]
-    assert len(written) == 2 * 5 + 2 + 2 + 3 + 1
-    everything = {
-        "stdout": printed.out,
-        "stderr": printed.err,
-        "log": caplog.text,
-        "pages": "\n".join(said),
-        **{str(path): texts_of(path) for path in written},
-    }
-    found = [(where, secret) for where, text in everything.items() for secret in SECRETS if secret in text]
-    assert not found
+    statuses = [one["status"] for one in json.loads((out / "status.json").read_text())["volumes"]]
+    assert sorted(statuses)[0] == "failed" and sorted(statuses)[-1] == "unreadable"
+    written = [path for path in out.rglob("*") if path.is_file()]
+    # Outputs, thumbnails, records, list, manifest, page and status.
+    assert len(written) == 2 * 5 + 2 + 4 + 1 + 1 + 1 + 1
+    assert sorted(path.name for path in out.glob("*.html")) == ["index.html", "one.html", "two.html"]
+    texts = said_and_written([out], capsys.readouterr(), caplog.text)
+    assert not leaks({**texts, "pages": "\n".join(said)})
+    if options:
+        pages = "".join(path.read_text(encoding="utf-8") for path in out.glob("*.html"))
+        assert str(tmp_path) not in pages and tmp_path.name not in pages
+
+
+def test_no_identity_in_dicom_and_bids_but_that_of_the_template(
+    scans: list[Path],
+    failing: list[Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pydicom = pytest.importorskip("pydicom", reason="pydicom is not installed")
+    monkeypatch.setattr("molrecon.scans.quality_page.RESOLUTION", 10)
+    template = pydicom.Dataset()
+    template.PatientName, template.PatientID, template.StudyInstanceUID = "TEMPLATE^PETER", "TMPL-77", "1.2.3.4"
+    template.InstitutionName, template.OperatorsName = "TEMPLATE-CLINIC", "TEMPLATE^OLGA"
+    template.file_meta = pydicom.dataset.FileMetaDataset()
+    template.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    template.SOPClassUID, template.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.4", "1.2.3.5"
+    template.save_as(tmp_path / "exam.dcm", enforce_file_format=True)
+    bids = ("--bids", str(tmp_path / "bids"), "--subject", "07")
+    inputs = [str(scans[1]), *map(str, failing), str(scans[0])]  # the last one has no place in the patient
+    for name, more in (("plain", ()), ("like", ("--dicom-template", str(tmp_path / "exam.dcm")))):
+        out = tmp_path / name
+        fixed = (*FIXED, "--device", "cpu", "--verbose", "--dicom", *bids, *more)
+        with caplog.at_level(logging.DEBUG, "molrecon"):
+            assert main(["reconstruct", *inputs, "--out", str(out), *fixed]) == 4
+        assert [path.name for path in out.glob("*.dicom")] == ["two.dicom"]
+        assert list((tmp_path / "bids").rglob("*_T1w.nii.gz")) and list((tmp_path / "bids").rglob("*.json"))
+        texts = said_and_written([out, tmp_path / "bids"], capsys.readouterr(), caplog.text)
+        assert not leaks(texts)
+        where = {where for where, _ in leaks(texts, ("TEMPLATE", "TMPL-77", "PETER", "OLGA"))}
+        assert where == ({str(path) for path in (out / "two.dicom").iterdir()} if more else set())
+        caplog.clear()
 
 
 def fields(xml: str) -> Iterator[str]:

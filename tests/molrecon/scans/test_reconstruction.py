@@ -105,6 +105,23 @@ def test_the_batch_size_does_not_matter(scan: RawVolume, model: MOL):
         reconstruct_volume(scan, model, batch_size=0)
 
 
+def test_slices_side_by_side_are_those_one_by_one(scan: RawVolume, model: MOL):
+    kspace = np.concatenate([scan.kspace, 3 * scan.kspace[::-1]])
+    several = replace(scan, kspace=kspace, reference=None)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        alone = reconstruct_volume(several, model)
+        torch.set_num_threads(2)
+        together = reconstruct_volume(several, model, batch_size=4)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    np.testing.assert_allclose(together.image, alone.image, atol=1e-4 * alone.image.max())
+    np.testing.assert_allclose(together.scale, alone.scale, rtol=1e-5)
+    assert together.converged.all() and (together.n_steps > 0).all()
+
+
 def test_a_slice_without_data_is_delivered_as_zeros_and_flagged(scan: RawVolume, model: MOL):
     kspace = scan.kspace.copy()
     kspace[0] = 0
@@ -112,6 +129,25 @@ def test_a_slice_without_data_is_delivered_as_zeros_and_flagged(scan: RawVolume,
     assert result.empty.tolist() == [True, False]
     assert not result.image[0].any() and result.image[1].any()
     assert result.converged.all() and result.n_steps[0] == 0 and result.error_bound[0] == 0
+
+
+def test_the_last_residual_comes_on_demand(scan: RawVolume, model: MOL):
+    prepared = prepare(scan)
+    plain = reconstruct_prepared(prepared, model)
+    result = reconstruct_prepared(prepared, model, keep_residual=True)
+    assert plain.last_residual is None and result.last_residual is not None
+    assert result.last_residual.shape == result.image.shape and result.last_residual.dtype == np.float32
+    assert np.array_equal(plain.image, result.image)
+    # The bound is |r| / (m |x|), with all columns of the readout and what rounding adds.
+    size = np.linalg.norm(result.last_residual, axis=(1, 2)) / np.linalg.norm(result.image, axis=(1, 2))
+    bound = result.certificate.monotonicity * result.error_bound
+    assert (size > 0.5 * bound).all() and (size < 1.5 * bound).all()
+
+
+def test_callbacks_of_a_call_are_no_part_of_the_settings(model: MOL):
+    watched = replace(model.solver, on_step=print, on_backward=print, keep_residual=True)
+    assert Settings(solver=watched).sha256(model) == Settings(solver=model.solver).sha256(model)
+    assert Settings(solver=replace(model.solver, tol=0.1)).sha256(model) != Settings().sha256(model)
 
 
 def test_non_convergence_is_reported(scan: RawVolume, model: MOL):
@@ -168,7 +204,7 @@ def test_a_mask_of_rows_and_columns_leaves_the_readout_alone(full: RawVolume, mo
     assert describe_sampling(plane)["kind"] == "rows and columns"
 
 
-def test_a_gpu_without_memory_gets_smaller_batches(scan: RawVolume):
+def test_a_gpu_without_memory_gets_smaller_batches(scan: RawVolume, monkeypatch: pytest.MonkeyPatch):
     sizes = []
 
     def method(kspace: torch.Tensor, _: object) -> Solution:
@@ -178,6 +214,7 @@ def test_a_gpu_without_memory_gets_smaller_batches(scan: RawVolume):
         ones = torch.ones(1)
         return Solution(kspace[:, 0], ones, ones[None], ones > 0, ones.long())
 
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)  # the CPU makes no batches where it has several threads
     solutions = solve_slices(method, prepare(scan), batch_size=2)
     assert sizes == [2, 1, 1]
     assert solutions.n_steps.tolist() == [1, 1]
@@ -244,8 +281,9 @@ def test_a_cohort_goes_on_after_bad_volumes(sample: Path, model: MOL, tmp_path: 
     assert [item["status"] for item in manifest["volumes"]] == ["unreadable", "ok", "unreadable"]
     assert "bad.h5" in manifest["volumes"][0]["message"]
     assert all(Path(path).is_file() for path in manifest["volumes"][1]["outputs"])
-    assert len(list(out.iterdir())) == 8  # five of the volume, records, lists, manifest.json
-    assert sorted(path.stem for path in (out / "records").iterdir()) == ["bad", "head", "lone"]
+    assert len(list(out.iterdir())) == 9  # five of the volume, records, lists, manifest.json, index.html
+    assert sorted(path.stem for path in (out / "records").glob("*.json")) == ["bad", "head", "lone"]
+    assert [path.name for path in (out / "records").glob("*.webp")] == ["head.webp"]
 
 
 def test_a_volume_that_fails_leaves_nothing_behind(sample: Path, model: MOL, tmp_path: Path):
@@ -253,7 +291,8 @@ def test_a_volume_that_fails_leaves_nothing_behind(sample: Path, model: MOL, tmp
     (entry,) = reconstruct_cohort([sample], tmp_path / "out", model, SOURCE, settings)
     assert entry.status == "failed"
     assert "sensitivity maps" in entry.message
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["lists", "manifest.json", "records"]
+    names = sorted(path.name for path in (tmp_path / "out").rglob("*") if path.parent.name != "lists")
+    assert names == ["head.json", "index.html", "lists", "manifest.json", "records"]
 
 
 def test_existing_outputs_are_replaced_or_kept_on_demand(sample: Path, model: MOL, tmp_path: Path):

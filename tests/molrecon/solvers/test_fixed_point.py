@@ -263,3 +263,17 @@ def test_empty_samples_converge_at_once() -> None:
     solution = solve_fixed_point(lambda x: -x, _identity, zero, tol=1e-4, max_steps=10)
     assert solution.converged.all()
     assert (solution.n_steps == 0).all()
+
+
+def test_the_residual_of_the_solution_is_handed_over_on_demand() -> None:
+    matrix, b = _affine(4, 12, 0.9, seed=3)
+    start = b * torch.tensor([1.0, 1.0, 1e6, 1.0], dtype=b.dtype)[:, None]  # so that samples finish at different steps
+
+    def residual(x: Tensor) -> Tensor:
+        return (matrix @ x[..., None])[..., 0] + b - x
+
+    for max_steps in (0, 3, 100):
+        solution = solve_fixed_point(residual, _identity, start, tol=1e-8, max_steps=max_steps, keep_residual=True)
+        assert solution.last_residual is not None
+        torch.testing.assert_close(solution.last_residual, residual(solution.value), rtol=0, atol=1e-13)
+    assert solve_fixed_point(residual, _identity, start, tol=1e-8, max_steps=3).last_residual is None

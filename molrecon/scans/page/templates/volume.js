@@ -8,7 +8,10 @@
   const windows = {};  // by group of views: [black, white] in grey levels
   let slice = data.start, view = 0, other = Math.min(1, data.views.length - 1), grey = null, drawing = 0;
 
-  const number = (value) => (value === 0 ? "0" : Number(value.toPrecision(3)).toString());
+  const number = (value) => {
+    const small = value !== 0 && Math.abs(value) < 1e-3;
+    return small ? value.toExponential(2) : Number(value.toPrecision(3)).toString();
+  };
   const value = (level) => {
     const v = data.views[view];
     return v.low + (v.high - v.low) * level / 255;
@@ -107,7 +110,8 @@
     const row = Math.floor((event.clientY - box.top) / box.height * canvas.height);
     const level = grey[row * canvas.width + col];
     if (level === undefined) return;
-    find("pointer").textContent = `row ${row}, column ${col}: ${number(value(level))} ${data.views[view].unit}`;
+    const coarse = data.views[view].key === "maps" ? 1 : Math.max(1, Math.floor(data.rows / canvas.height));
+    find("pointer").textContent = `row ${coarse * row}, column ${coarse * col}: ${number(value(level))} ${data.views[view].unit}`;
   });
   canvas.addEventListener("pointerleave", () => { find("pointer").textContent = "\u00a0"; });
 

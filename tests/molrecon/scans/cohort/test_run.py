@@ -179,32 +179,52 @@ def test_a_record_that_comes_while_the_manifest_is_written(tmp_path: Path, monke
     write_record(tmp_path, {"name": "a", "status": "ok"})
     written = []
 
-    def write(path: Path, content: dict[str, Any]) -> None:
+    def write(path: Path, content: dict[str, Any], **options: bool) -> None:
         # Another process, done by now, read the records before this one and is the last to write.
         if path.name == "manifest.json":
             written.append(len(content["volumes"]))
             if len(written) == 1:
                 write_record(tmp_path, {"name": "b", "status": "failed"})
                 write_manifest(tmp_path)
-        write_json(path, content)
+        write_json(path, content, **options)
 
     monkeypatch.setattr(manifest, "write_json", write)
     write_manifest(tmp_path)
     assert list(listed(tmp_path)) == ["a", "b"]
 
 
-def test_the_cost_of_a_volume_does_not_grow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One record is written for each of the inputs, none of which is there, and one manifest for all of them."""
-    written: list[Path] = []
+def test_a_record_that_a_power_failure_tore(scans: list[Path], tmp_path: Path) -> None:
+    reconstruct_cohort(scans[:1], tmp_path, network(), SOURCE, Settings())
+    record = tmp_path / "records" / "scan.json"
+    whole = json.loads(record.read_text())
+    for rest in (b"", bytes(300), b'{"name": "scan", "sta'):
+        record.write_bytes(rest)
+        assert manifest.missing(tmp_path, ["scan"]) == ["scan"]
+        content = write_manifest(tmp_path)
+        assert content["volumes"] == [] and content["missing"] == ["scan"]
+        (entry,) = reconstruct_cohort(scans[:1], tmp_path, network(), SOURCE, Settings(), resume=True)
+        assert entry.skipped and json.loads(record.read_text())["outputs"] == whole["outputs"]
+        assert list(listed(tmp_path)) == ["scan"] and not write_manifest(tmp_path)["missing"]
 
-    def write(path: Path, content: dict[str, Any]) -> None:
+
+def test_the_cost_of_a_volume_does_not_grow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One record is written for each of the inputs, none of which is there, and one manifest for all of them.
+
+    The disk is waited for when list, manifest and page are written, and not for each volume.
+    """
+    written: list[Path] = []
+    waits: list[int] = []
+
+    def write(path: Path, content: dict[str, Any], **options: bool) -> None:
         written.append(path)
-        write_json(path, content)
+        write_json(path, content, **options)
 
     monkeypatch.setattr(manifest, "write_json", write)
+    monkeypatch.setattr(os, "fsync", waits.append)
     inputs = [tmp_path / f"{k}.h5" for k in range(50)]
     reconstruct_cohort(inputs, tmp_path / "out", network(), SOURCE, Settings())
     assert len(written) == 52  # and one list of what is to be done
+    assert len(waits) == 3  # and the page of all of them
     assert len(listed(tmp_path / "out")) == 50
 
 
@@ -238,3 +258,25 @@ def test_the_card_of_the_model_is_no_output(scans: list[Path], tmp_path: Path) -
     with pytest.raises(ValueError, match=r"scan\.json: would replace an input"):
         reconstruct_file(scans[0], tmp_path, str(tmp_path / "scan.safetensors"))
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_run_ends_with_a_page(scans: list[Path], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "bad.npy").write_bytes(b"\x93NUMPY\x01\0broken")
+    inputs, out = [*scans, tmp_path / "bad.npy"], tmp_path / "out"
+    reconstruct_cohort(inputs, out, network(), SOURCE, Settings())
+    page = (out / "index.html").read_text(encoding="utf-8")
+    assert "2 of 3 volumes certified; 1 unreadable" in page and "bad.npy: found" in page
+    assert 'href="./patient1_scan.html"' in page and page.count('<img src="data:image/webp') == 2
+    found = listed(out)["patient1_scan"]
+    assert found["no_paths"] is False and found["figures"]["kind"] == "certified" and found["figures"]["slices"] == 1
+    reconstruct_cohort(scans, out, network(), SOURCE, Settings(), resume=True)  # kept, with the same figures
+    assert listed(out)["patient1_scan"]["figures"] == found["figures"]
+    (out / "index.html").write_text("<title>my own</title>")
+    reconstruct_cohort(scans, out, network(), SOURCE, Settings(), resume=True)
+    assert (out / "index.html").read_text() == "<title>my own</title>"
+    assert "index.html: is there and no page of molrecon" in caplog.text
+
+
+def test_an_input_cannot_take_the_place_of_the_page(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"the page of .*Index\.h5 would take the name of index\.html"):
+        reconstruct_cohort([tmp_path / "Index.h5"], tmp_path / "out", network(), SOURCE, Settings())

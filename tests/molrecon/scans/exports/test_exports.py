@@ -18,7 +18,7 @@ from molrecon.__main__ import main
 from molrecon.io import UnreadableInput
 from molrecon.io.bids import BidsName
 from molrecon.scans.exports import BidsExport, DicomExport, Exports
-from molrecon.scans.exports.bids_export import names_for, read_table
+from molrecon.scans.exports.bids_export import Line, names_for, read_table
 
 pydicom = pytest.importorskip("pydicom")
 
@@ -40,11 +40,11 @@ HEADER = f"""<ismrmrdHeader xmlns="http://www.ismrm.org/ISMRMRD">
 </ismrmrdHeader>"""
 
 
-def write_scan(path: Path, contrasts: int = 1, repetitions: int = 1, seed: int = 0) -> Path:
+def write_scan(path: Path, contrasts: int = 1, repetitions: int = 1, seed: int = 0, header: str = HEADER) -> Path:
     """Write a fully sampled scan of three oblique slices with gaps, and an identity in its header."""
     rng = np.random.default_rng(seed)
     with ismrmrd.Dataset(str(path), "dataset", create_if_needed=True) as dataset:
-        dataset.write_xml_header(HEADER.encode())
+        dataset.write_xml_header(header.encode())
         for index in np.ndindex(repetitions, contrasts, 3, COLS):
             repetition, contrast, number, step = index
             samples = rng.normal(size=(COILS, ROWS)) + 1j * rng.normal(size=(COILS, ROWS))
@@ -69,8 +69,15 @@ def write_template(path: Path, study: str = "1.2.3.4") -> Path:
     return path
 
 
+@pytest.fixture(autouse=True)
+def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("molrecon.scans.quality_page.RESOLUTION", 10)
+
+
 def reconstruct(*arguments: object) -> int:
-    return main(["reconstruct", *map(str, arguments), "--model", "zero-filled", "--device", "cpu"])
+    # The samples are noise, whose level is known: to estimate it takes most of the time.
+    options = ("--model", "zero-filled", "--device", "cpu", "--noise-level", "1.4")
+    return main(["reconstruct", *map(str, arguments), *options])
 
 
 def values_by_place(image: nibabel.Nifti1Image) -> tuple[np.ndarray, np.ndarray]:
@@ -138,7 +145,7 @@ def test_a_resumed_run_keeps_what_would_come_out_the_same(tmp_path: Path, capsys
         assert reconstruct(scan, "--out", out, "--resume", *options) == 0
         return "kept" in capsys.readouterr().out
 
-    bids = ("--bids", tmp_path / "bids", "--subject", "1")
+    bids = ("--bids", tmp_path / "bids", "--subject", "1", "--suffix", "T1w")
     assert not kept()
     assert kept()
     assert not kept("--dicom")  # asked for, and not there
@@ -159,7 +166,7 @@ def test_a_bids_data_set_from_a_table(tmp_path: Path) -> None:
     scans = [write_scan(folder / f"s{k}.mrd", seed=k) for k in range(3)]
     rows = ["input\tsubject\tsession\tsuffix\trun", f"{scans[0]}\t01\tpre\tT2w\t1", f"{scans[1]}\tsub-01\tpre\tT2w\t2"]
     table = tmp_path / "table.tsv"
-    table.write_text("\n".join([*rows, f"{scans[2]}\t02\tn/a\t\t"]) + "\n")
+    table.write_text("\n".join([*rows, f"{scans[2]}\t02\tn/a\tT1w\t"]) + "\n")
     out, bids = tmp_path / "out", tmp_path / "bids"
     command = ("--inputs-from", table, "--out", out, "--bids", bids, "--no-paths")
     assert reconstruct(*command) == 0
@@ -182,8 +189,33 @@ def test_a_bids_data_set_from_a_table(tmp_path: Path) -> None:
         assert [issue for issue in issues if issue["severity"] == "error"] == []
     # Another scan under the same name does not take its place.
     other = write_scan(tmp_path / "other.mrd", seed=9)
-    assert reconstruct(other, "--out", out, "--bids", bids, "--subject", "02") == 4
+    assert reconstruct(other, "--out", out, "--bids", bids, "--subject", "02", "--suffix", "T1w") == 4
     assert "image of another input" in json.loads((out / "records" / "other.json").read_text())["message"]
+
+
+def test_suffixes_that_the_headers_tell(tmp_path: Path) -> None:
+    """A spin echo with two echo times, and one with a single one; an input that cannot be read is no obstacle."""
+    spin = HEADER.replace("<TR>450", "<TR>2000").replace("</flipAngle_deg>", "</flipAngle_deg><sequence_type>SE")
+    spin = spin.replace("<sequence_type>SE", "<sequence_type>SE</sequence_type>")
+    write_scan(tmp_path / "two.mrd", contrasts=2, header=spin)
+    write_scan(
+        tmp_path / "one.mrd", header=spin.replace("<TE>9.5</TE><TE>19", "<TE>90").replace(">SE<", ">TurboSpinEcho<")
+    )
+    (tmp_path / "bad.h5").write_bytes(b"nothing")
+    inputs = [tmp_path / name for name in ("two.mrd", "one.mrd", "bad.h5")]
+    assert reconstruct(*inputs, "--out", tmp_path / "out", "--bids", tmp_path / "bids", "--subject", "1") == 4
+    images = sorted(path.name for path in (tmp_path / "bids").rglob("*.nii.gz"))
+    assert images == [f"sub-1_rec-molrecon_{rest}.nii.gz" for rest in ("T2w", "echo-1_MESE", "echo-2_MESE")]
+    times = [
+        json.loads((tmp_path / "bids" / "sub-1" / "anat" / name.replace(".nii.gz", ".json")).read_text())["EchoTime"]
+        for name in images
+    ]
+    assert times == [0.09, 0.0095, 0.019]
+    validator = shutil.which("bids-validator-deno", path=str(Path(sys.executable).parent))
+    if validator is not None:
+        done = subprocess.run([validator, "--json", tmp_path / "bids"], capture_output=True, text=True, check=False)
+        issues = json.loads(done.stdout)["issues"]["issues"]
+        assert [issue for issue in issues if issue["severity"] == "error"] == []
 
 
 def test_without_geometry_dicom_is_refused(tmp_path: Path) -> None:
@@ -206,7 +238,9 @@ def test_arguments_that_do_not_go_together(tmp_path: Path, capsys: pytest.Captur
         ((scan, "--dicom-template", template), "--dicom-template without --dicom"),
         ((scan, "--subject", "1"), "without --bids"),
         ((scan, "--bids", tmp_path / "b"), "--bids without --subject"),
-        ((scan, "--bids", tmp_path / "b", "--subject", "a-b"), "letters and digits"),
+        ((scan, "--bids", tmp_path / "b", "--subject", "a-b", "--suffix", "T1w"), "letters and digits"),
+        ((scan, "--bids", tmp_path / "b", "--subject", "1"), "scan.mrd does not tell by a sequence in the header"),
+        ((scan, "--bids", tmp_path / "b", "--subject", "1", "--shard", "1/2"), "expected --suffix or a table with"),
         ((scan, "--bids", tmp_path / "b", "--subject", "1", "--suffix", "bold"), "expected one of T1w"),
         ((scan, "--bids", tmp_path / "b", "--inputs-from", tmp_path / "table.tsv"), "beside a table"),
     ):
@@ -228,14 +262,14 @@ def test_workers_write_them_too(tmp_path: Path) -> None:
     scans = [write_scan(tmp_path / f"s{k}.mrd", seed=k) for k in range(2)]
     template = write_template(tmp_path / "t.dcm")
     command = (*scans, "--out", tmp_path / "out", "--workers", 2, "--dicom", "enhanced", "--dicom-template", template)
-    assert reconstruct(*command, "--bids", tmp_path / "bids", "--subject", "1") == 0
+    assert reconstruct(*command, "--bids", tmp_path / "bids", "--subject", "1", "--suffix", "T1w") == 0
     assert [pydicom.dcmread(tmp_path / "out" / f"s{k}.dcm").PatientID for k in range(2)] == ["T1"] * 2
     assert len(list((tmp_path / "bids" / "sub-1" / "anat").glob("sub-1_rec-molrecon_run-*_T1w.nii.gz"))) == 2
 
 
 def test_tables_that_cannot_be_used() -> None:
     table = read_table("\ufeffsubject\tinput\tsession\n01\ta/b.h5\tses-1\n02\tc.h5\tn/a\n", "t")
-    assert table == {Path("a/b.h5"): BidsName("01", "1"), Path("c.h5"): BidsName("02")}
+    assert table == {Path("a/b.h5"): Line("01", "1"), Path("c.h5"): Line("02")}
     for text, words in (
         ("a.h5\nb.h5\n", "columns"),
         ("input\tsubject\tage\n", "columns"),
@@ -249,13 +283,14 @@ def test_tables_that_cannot_be_used() -> None:
 
 
 def test_names_do_not_meet(tmp_path: Path) -> None:
-    assert names_for(["a"], "1") == {"a": BidsName("1")}
-    assert [name.run for name in names_for(["a", "b"], "1").values()] == [1, 2]
+    assert names_for({"a": "T1w"}, "1") == {"a": BidsName("1")}
+    names = names_for({"a": "T1w", "b": "T2w", "c": "T1w"}, "1").values()
+    assert [(name.suffix, name.run) for name in names] == [("T1w", 1), ("T2w", None), ("T1w", 2)]
     with pytest.raises(ValueError, match="a and b are both sub-1/anat"):
         BidsExport(tmp_path, {"a": BidsName("1"), "b": BidsName("1")})
     with pytest.raises(ValueError, match="form 'old'"):
         DicomExport("old")  # type: ignore[arg-type]
-    bids = BidsExport(tmp_path, names_for(["a", "b"], "1"))
+    bids = BidsExport(tmp_path, names_for({"a": "T1w", "b": "T1w"}, "1"))
     paths = Exports(DicomExport(), bids).paths(Path("out"), "a", "run-2")
     assert [path.name for path in paths] == [
         "a_run-2.dicom",

@@ -38,7 +38,7 @@ def solved(tmp_path_factory: pytest.TempPathFactory) -> Solved:
     volume = undersample(read_volume(path), random_mask(SHAPE[1], 2, 0.25, 0), 0.0, [0])
     prepared = prepare(volume)
     model = MOL(ResidualNetwork(monotonicity=0.2, channels=2, features=4, levels=1, cycles=1)).eval()
-    result = reconstruct_prepared(prepared, model)
+    result = reconstruct_prepared(prepared, model, keep_residual=True)
     source = ModelSource("/home/someone/weights/own.safetensors", "ab" * 32)
     return Solved(prepared, result, {**describe(prepared, result, source), "settings_sha256": "cd" * 32})
 

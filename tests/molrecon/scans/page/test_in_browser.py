@@ -40,7 +40,7 @@ def violations(page: Any) -> list[str]:
 
 
 def test_nothing_is_said_and_nothing_requested(shown: Any) -> None:
-    for key in ("ArrowRight", "1", "2", "3", "4", "5", "6", "[", "]", "r", "Home", "End", " "):
+    for key in ("ArrowRight", "1", "2", "3", "4", "5", "6", "7", "[", "]", "r", "Home", "End", " "):
         shown.page.keyboard.press(key)
     shown.page.locator("#reset").click()
     shown.page.locator(".jump").first.click()
@@ -72,11 +72,12 @@ def test_the_keyboard_does_it_all(shown: Any) -> None:
         ("ArrowRight", "difference 1"),
         (" ", "image 1"),
         (" ", "difference 1"),
-        ("6", "maps 1"),
+        ("6", "last-residual 1"),
+        ("7", "maps 1"),
     ):
         page.keyboard.press(key)
         page.wait_for_selector(f"canvas[data-shown='{expected}']")
-    assert page.locator("[data-view='5']").get_attribute("aria-pressed") == "true"
+    assert page.locator("[data-view='6']").get_attribute("aria-pressed") == "true"
     assert page.locator("tr.current").get_attribute("data-slice") == "1"
     assert page.locator("polyline.current").get_attribute("data-slice") == "1"
     page.keyboard.press("1")

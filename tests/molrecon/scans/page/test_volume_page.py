@@ -17,8 +17,9 @@ import torch
 from PIL import Image
 
 from molrecon.scans.data_warnings import DataWarning
-from molrecon.scans.page.pictures import grey_view, mosaic, to_grey, white_level
-from molrecon.scans.page.volume import make_views, volume_page
+from molrecon.scans.page.pictures import grey_view, halved, mosaic, to_grey, white_level
+from molrecon.scans.page.views import Side, make_views
+from molrecon.scans.page.volume import volume_page
 
 HOSTILE = "</script><script>alert(1)</script><!--\"'&\u2028<img src=x onerror=alert(2)>"
 
@@ -131,6 +132,7 @@ def test_twenty_slices_of_320_stay_below_two_megabytes(solved: Any) -> None:
         empty=np.zeros(slices, bool),
         scale=np.ones(slices),
         residuals=[np.logspace(0, -5, 200)] * slices,
+        last_residual=1e-5 * np.abs(noise[:, 0]),
     )
     page = volume_page("noise", prepared, result, solved.sidecar)
     assert 4 * len(page.encode()) < 2_000_000  # the parts that do not grow with the slices count four times here
@@ -155,9 +157,30 @@ def test_greys_are_those_of_the_image(solved: Any) -> None:
 
 def test_views_of_a_scan_with_and_without_a_reference(solved: Any) -> None:
     keys = [view.key for view in make_views(solved.prepared, solved.result)]
-    assert keys == ["image", "zero-filled", "difference", "reference", "error", "maps"]
+    assert keys == ["image", "zero-filled", "difference", "reference", "error", "last-residual", "maps"]
     bare = replace(solved.prepared, volume=replace(solved.prepared.volume, reference=None))
-    assert [view.key for view in make_views(bare, solved.result)] == ["image", "zero-filled", "difference", "maps"]
+    keys = [view.key for view in make_views(bare, solved.result)]
+    assert keys == ["image", "zero-filled", "difference", "last-residual", "maps"]
+    keys = [view.key for view in make_views(bare, replace(solved.result, last_residual=None))]
+    assert keys == ["image", "zero-filled", "difference", "maps"]
+
+
+def test_the_last_residual_has_its_own_white(solved: Any) -> None:
+    *_, view, _ = make_views(solved.prepared, solved.result)
+    assert view.key == view.group == "last-residual" and view.low == 0
+    assert view.high == white_level(solved.result.last_residual) < 1e-2 * white_level(solved.result.image)
+    assert "no map of the error" in view.note
+
+
+def test_images_of_noise_are_shown_in_coarser_pixels(solved: Any) -> None:
+    noise = np.random.default_rng(0).random((3, 256, 256), dtype=np.float32)
+    side = Side("last-residual", "Last residual", "what is left", noise, 0, 1, "last-residual")
+    view = side.encoded(0.02)
+    with Image.open(io.BytesIO(base64.b64decode(view.images[0].split(",")[1]))) as shown:
+        assert shown.size == (64, 64)
+    assert view.note == "what is left, 4 x 4 pixels in one"
+    assert side.encoded(10).note == "what is left"
+    assert np.array_equal(halved(np.arange(15.0).reshape(1, 3, 5)), [[[3, 5]]])
 
 
 def test_maps_of_every_set_are_shown(solved: Any) -> None:

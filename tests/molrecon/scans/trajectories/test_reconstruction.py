@@ -1,0 +1,128 @@
+"""The certificate and its bound on trajectories, and what is said about such a reconstruction."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from molrecon.guarantees.certify import certify, volume_problem
+from molrecon.io import Geometry, PlacedImage, borrow_geometry, read_volume
+from molrecon.networks import ResidualNetwork
+from molrecon.reconstructors.classical import CGSense, ZeroFilled
+from molrecon.reconstructors.mol import MOL
+from molrecon.scans.comparison import undersample
+from molrecon.scans.info import describe_scan, scan_text
+from molrecon.scans.parts import Parts
+from molrecon.scans.reconstruction import reconstruct_prepared, reconstruct_volume
+from molrecon.scans.scan import read_scan
+from molrecon.scans.scan_reconstruction import reconstruct_scan, write_scan
+from molrecon.scans.sidecar import ModelSource
+from molrecon.scans.trajectories.preparation import prepare_volume
+from operators import NonCartesianSense, WeightedSense
+
+from .conftest import LEVEL, coil_images
+
+
+def model(tol: float = 1e-7) -> MOL:
+    network = ResidualNetwork(monotonicity=0.1, channels=3, features=6, levels=2, cycles=1, seed=1)
+    found = MOL(network).eval()
+    found.solver = replace(found.solver, tol=tol, max_steps=400)
+    return found
+
+
+def test_what_trajectories_are_not_for_yet_is_said(scan_file):
+    prepared = prepare_volume(read_volume(scan_file("radial")))
+    with pytest.raises(ValueError, match="noise map: samples on a trajectory"):
+        reconstruct_prepared(prepared, CGSense(), parts=Parts(noise_probes=2))
+    assert "trajectory" in {warning.check for warning in reconstruct_prepared(prepared, model(1e-2)).warnings}
+    shape = (len(prepared.kspace), *prepared.volume.recon_shape)
+    place = Geometry((0, 0, 0), (0, 0, 5), (0, 1, 0), (1, 0, 0), 5)
+    image = PlacedImage(np.ones(shape, np.float32), place, "NIfTI", "ab" * 32)
+    volume = replace(prepared.volume, geometry=None, voxel_size=None)
+    with pytest.raises(ValueError, match="samples on a trajectory, which are not compared"):
+        borrow_geometry(volume, image)
+    assert borrow_geometry(volume, image, axes="stored").origin == (0, 0, 0)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["radial", "spiral"])
+def test_convergence_bound_and_uniqueness(scan_file, kind):
+    prepared = prepare_volume(read_volume(scan_file(kind)))
+    operator, kspace = prepared.operator([0]), prepared.kspace[[0]].to(torch.complex128)
+    exact = WeightedSense(
+        NonCartesianSense(operator.operator.sensitivity_maps.to(torch.complex128), operator.operator.trajectory),
+        prepared.trajectory.weights,
+    )
+    mol = model().double()
+    known = mol.condition(kspace, exact, prepared.noise_level)
+    found = mol(kspace, exact, conditioning=known)
+    assert found.kind == "certified" and bool(found.converged.all())
+    start = torch.randn(found.value.shape, dtype=torch.complex128, generator=torch.Generator().manual_seed(0))
+    other = mol(kspace, exact, conditioning=known, start=start)
+    size = torch.linalg.vector_norm(found.value)
+    assert torch.linalg.vector_norm(found.value - other.value) <= 2e-7 * size
+    iterates = mol.stages(kspace, exact, conditioning=known, start=start)
+    assert len(iterates) > 5
+    for one in iterates:
+        error = torch.linalg.vector_norm(one.value - found.value) / torch.linalg.vector_norm(one.value)
+        assert float(error) <= float(one.residual) * (1 + 1e-6) + 1e-7
+    # The single precision operator of the scan has the same equilibrium, to within the bounds.
+    single = model(1e-4)(prepared.kspace[[0]], operator, conditioning=known.in_precision(torch.complex64))
+    assert bool(single.converged.all())
+    assert torch.linalg.vector_norm(single.value - found.value) <= 1.1e-4 * size
+
+
+def test_images_of_slices_and_methods(scan_file):
+    volume = read_volume(scan_file(slices=2))
+    truth = np.linalg.norm(coil_images(), axis=0)
+    errors = {}
+    for method in (CGSense(), ZeroFilled()):
+        result = reconstruct_volume(volume, method)
+        assert result.image.shape == (2, 40, 40) and not any(w.check == "trajectory" for w in result.warnings)
+        errors[result.method] = np.linalg.norm(result.image[1] - 2 * truth) / np.linalg.norm(2 * truth)
+        assert result.geometry is not None
+    assert errors["CGSense"] < 0.12 and errors["CGSense"] < errors["ZeroFilled"] < 0.4
+    checks = reconstruct_volume(volume, CGSense()).checks
+    assert all(0.9 < one.least_squares_sigmas < 2 for one in checks)
+
+
+def test_what_is_said(scan_file, tmp_path):
+    scan = read_scan(scan_file(repetitions=2, readouts_each=16))
+    found = reconstruct_scan(scan, model(1e-3))
+    (warning,) = (one for one in found[0].result.warnings if one.check == "trajectory")
+    assert "radial or spiral" in warning.advice
+    *files, sidecar = write_scan(tmp_path, "scan", found, ModelSource("mol", None), "0" * 64)
+    described = json.loads(sidecar.read_text())
+    assert described["sampling"]["kind"] == "radial"
+    assert (described["sampling"]["readouts"], described["sampling"]["samples"]) == (16, 80)
+    assert described["noise"]["noise_level_of_a_sample"] == pytest.approx(LEVEL, rel=0.1)
+    assert len(described["frames"]) == 2 and described["image"]["shape"] == [2, 1, 40, 40]
+    page = next(path for path in files if path.suffix == ".html").read_text()
+    assert "16 readouts of 80 samples, radial" in page
+
+
+def test_findings_about_a_certificate_on_a_trajectory(scan_file):
+    problem = volume_problem(read_volume(scan_file()))
+    findings = certify(model(1e-5), problem)
+    assert findings.converged and findings.violations == ()
+
+
+def test_a_comparison_has_nothing_to_leave_out(scan_file):
+    volume = read_volume(scan_file())
+    with pytest.raises(ValueError, match="is of a trajectory, expected samples on the grid"):
+        undersample(volume, np.ones(80, bool), 0.0, [0])
+
+
+def test_what_is_in_a_file(scan_file):
+    described = describe_scan(scan_file(slices=2))
+    assert described["sampling"]["kind"] == "radial" and described["calibration"]["size"] == "12 x 12"
+    assert described["odd"] == [
+        "no packaged model was trained on trajectories; certificate and bound hold all the same"
+    ]
+    assert "radial, 24 readouts of 80 samples" in scan_text(described)
+    sparse = describe_scan(scan_file("radial", readouts_each=6, slices=1))
+    assert any("no fully sampled centre" in sentence for sentence in sparse["odd"])
