@@ -7,6 +7,7 @@ plain, unet          networks of which nothing is guaranteed
 convex_potential, sll    which layers keep to a Lipschitz constant of 1?
 lipschitz            how is the norm of a convolution bounded, and kept at most 1?
 convolution          convolutions with their exact adjoints
+clip, paired         how are the clip and an adjoint of few channels computed fast?
 haar                 the pyramid of averages
 initial              which filters does training start from?
 guide                what guides a network besides its image?
