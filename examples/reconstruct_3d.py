@@ -5,8 +5,9 @@
 The sample: the analytic head, 12 coils with known receive fields, k-space of which one in six (slice, column) lines is
 measured (variable-density Poisson disc), the rows read out, noise of 0.01 of the brightest voxels. The 3D model sees
 the volume as (row, slice, column), the readout first, so that the data consistency falls apart into independent
-rows. Written: DIR/volume.nii.gz with voxel sizes and DIR/reconstruct_3d.png: one plane of each orientation by
-reference, zero-filled, CG-SENSE and MOL, and the error of MOL five times enlarged.
+rows: `molrecon.scans.scan_reconstruction` makes one problem of it, as `molrecon reconstruct` does of an MRD file.
+Written: DIR/volume.nii.gz with voxel sizes and DIR/reconstruct_3d.png: one plane of each orientation by reference,
+zero-filled, CG-SENSE and MOL, and the error of MOL five times enlarged.
 
 `--memory` plans tiles of the network inside a budget; the result is the same.
 """
@@ -15,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +29,7 @@ from molrecon.reconstructors.mol import MOL
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # to run from a checkout that is not installed
 
 from examples._side_by_side import side_by_side
-from molrecon.scans.memory import fit_to_memory, plan_memory
+from molrecon.scans.memory import parse_size
 from molrecon.simulation.phantom import coil_maps, phantom_volume, voxel_size
 from molrecon.simulation.strips import Problem, measured
 from molrecon.weights import load
@@ -55,16 +55,12 @@ def make_sample(shape: tuple[int, int, int] = SHAPE, seed: int = 0) -> Problem:
 def run(out: Path, model: str, memory: str | None = None, shape: tuple[int, int, int] = SHAPE) -> dict[str, np.ndarray]:
     """Reconstruct the sample, print how it went, write volume and picture; return magnitudes (slice, row, column)."""
     problem, spacing = make_sample(shape), voxel_size(shape[0], shape[1:])
-    mol = load(model, MOL)
-    mol.solver = replace(mol.solver, tol=TOL)
-    _, coils, *spatial = problem.kspace.shape
-    if memory is not None:
-        plan = plan_memory(memory, mol.network, spatial, coils, window=mol.solver.window)
-        print(f"memory: {plan.describe()}")
-        mol = fit_to_memory(mol, plan)
-    result = side_by_side(problem, mol, CG_WEIGHT, axes=(1, 0, 2))
+    budget = None if memory is None else parse_size(memory)
+    result = side_by_side(problem, load(model, MOL), CG_WEIGHT, axes=(1, 0, 2), tol=TOL, memory=budget)
+    if result.plan:
+        print(f"memory: {result.plan}")
     sampled = 1 / float(problem.operator.sampling_mask.float().mean())
-    print(f"{' x '.join(map(str, shape))} voxels, {coils} coils, {sampled:.1f} times fewer")
+    print(f"{' x '.join(map(str, shape))} voxels, {problem.kspace.shape[1]} coils, {sampled:.1f} times fewer")
     print(*result.lines(), sep="\n")
     out.mkdir(parents=True, exist_ok=True)
     write_nifti(out / "volume.nii.gz", result.magnitudes["MOL"], spacing)

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -84,9 +83,7 @@ def make_sample(shape: tuple[int, int, int] = SHAPE, seed: int = 0) -> Problem:
 def run(out: Path, model: str, shape: tuple[int, int, int] = SHAPE) -> dict[str, np.ndarray]:
     """Reconstruct the sample, print how it went, write series and pictures; return magnitudes (frame, row, column)."""
     problem = make_sample(shape)
-    mol = load(model, MOL)
-    mol.solver = replace(mol.solver, tol=TOL)
-    result = side_by_side(problem, mol, CG_WEIGHT)
+    result = side_by_side(problem, load(model, MOL), CG_WEIGHT, tol=TOL)
     frames, rows, cols = shape
     sampled = 1 / float(problem.operator.sampling_mask.float().mean())
     print(f"{frames} frames of {rows} x {cols}, {problem.kspace.shape[1]} coils, {sampled:.1f} times fewer samples")

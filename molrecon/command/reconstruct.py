@@ -61,7 +61,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_data(parser)
     add_map_sets(parser)
     add_compression(parser)
-    add_model(parser)
+    parser.add_argument(
+        "--memory",
+        metavar="SIZE",
+        help="what each process may hold at most, such as 8GiB: tiles of the network, slices at a time and precision"
+        " are chosen for it, and large arrays put on the disk of --out (default: no limit)",
+    )
+    add_model(parser, by_scan=True)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -79,12 +85,14 @@ def run(args: argparse.Namespace) -> int:
     from molrecon.scans.cohort import check_outputs, reconstruct_cohort
     from molrecon.scans.cohort.without_folders import WithoutFolders
     from molrecon.scans.manifest import MANIFEST, OK
+    from molrecon.scans.memory import parse_size
     from molrecon.scans.outputs import check_replacement
     from molrecon.scans.settings import Settings
 
     with usage():
         shard = chosen_shard(args)
         execute = chosen_workers(args)
+        memory = None if args.memory is None else parse_size(args.memory)
     device = chosen_device(args)
     named, table = named_inputs(args)
     inputs = expand_inputs(named)
@@ -105,6 +113,7 @@ def run(args: argparse.Namespace) -> int:
         device=device,
         batch_size=args.batch_size,
         progress=True,
+        memory=memory,
         reading=chosen_reading(args),
         parts=chosen_parts(args, model),
     )

@@ -11,6 +11,7 @@ import numpy as np
 
 from molrecon.io.atomic import atomic_path
 from molrecon.io.axes import check_coil_axis
+from molrecon.io.large_arrays import empty_array, on_disk, planes
 from molrecon.io.masks import describe_zero_padding, infer_sampling_mask, mask_kspace
 from molrecon.io.volume import RawVolume, UnreadableInput, check_kspace, file_sha256, reading
 
@@ -144,6 +145,11 @@ def _load_npy(path: Path) -> np.ndarray:
         needed, size = file.tell() + math.prod(shape) * dtype.itemsize, path.stat().st_size
         if size != needed:
             raise UnreadableInput(path, f"{size} bytes", f"{needed} bytes for {dtype} of shape {shape}")
+        if on_disk() and dtype == np.complex64 and len(shape) > 3 and not column_major:
+            array = empty_array(shape, dtype)
+            for one in planes(array):
+                one[...] = np.fromfile(file, dtype, one.size).reshape(one.shape)
+            return array
         array = np.fromfile(file, dtype, math.prod(shape))
         return array.reshape(shape, order="F" if column_major else "C")
 

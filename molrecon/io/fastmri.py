@@ -17,6 +17,7 @@ from molrecon.io.axes import check_coil_axis
 from molrecon.io.crop import center_crop
 from molrecon.io.hdf5 import check_heaps, check_size, read_text
 from molrecon.io.header import padding_attributes, parse_header, voxel_size
+from molrecon.io.large_arrays import empty_array, on_disk, planes
 from molrecon.io.masks import by_slice, canonical_mask, describe_zero_padding, infer_sampling_mask, mask_kspace
 from molrecon.io.volume import RawVolume, UnreadableInput, check_kspace, file_sha256, reading
 
@@ -47,7 +48,7 @@ def read_fastmri(path: str | Path) -> RawVolume:
     with reading(path, EXPECTED), h5py.File(path, "r") as file:
         if "kspace" not in file:
             raise UnreadableInput(path, f"no kspace among {sorted(file)}", EXPECTED)
-        stored = _numbers(path, file["kspace"])
+        stored = _kspace(path, file["kspace"])
         mask = _numbers(path, file["mask"]) if "mask" in file else None
         xml = read_text(path, file["ismrmrd_header"]) if "ismrmrd_header" in file else None
         kinds = MULTI_COIL_REFERENCES if stored.ndim == 4 else SINGLE_COIL_REFERENCES
@@ -104,6 +105,18 @@ def _numbers(path: Path, dataset: h5py.Dataset) -> np.ndarray:
     return np.asarray(dataset[()])
 
 
+def _kspace(path: Path, dataset: h5py.Dataset) -> np.ndarray:
+    """Return the dataset, slice by slice where it shall lie on disk."""
+    if not on_disk() or not isinstance(dataset, h5py.Dataset) or dataset.dtype.kind != "c" or dataset.ndim < 3:
+        return _numbers(path, dataset)
+    check_size(path, dataset)
+    kspace = empty_array(dataset.shape, np.complex64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        for number, one in enumerate(planes(kspace)):
+            one[...] = dataset[number]
+    return kspace
+
+
 def _attributes(file: h5py.File) -> dict[str, str | float | int]:
     plain: dict[str, str | float | int] = {}
     for name, value in file.attrs.items():
@@ -122,8 +135,8 @@ def _sampling_mask(path: Path, kspace: np.ndarray, stored: np.ndarray | None) ->
     if stored is None:
         return measured, 0
     slices, _, rows, cols = kspace.shape
-    planes = tuple((n, m, cols) for n in (1, slices) for m in (1, rows))
-    if stored.shape not in ((cols,), (rows, cols), *planes):
+    shapes = tuple((n, m, cols) for n in (1, slices) for m in (1, rows))
+    if stored.shape not in ((cols,), (rows, cols), *shapes):
         expected = f"({cols},), one value per column of kspace, ({rows}, {cols}) or ({slices}, {rows} or 1, {cols})"
         raise UnreadableInput(path, f"mask of shape {stored.shape}", expected)
     if stored.dtype.kind not in "biuf" or not np.isin(stored, (0, 1)).all():
@@ -133,7 +146,7 @@ def _sampling_mask(path: Path, kspace: np.ndarray, stored: np.ndarray | None) ->
     mask = canonical_mask(mask & measured.any(axis=1, keepdims=True), kspace.shape)
     if not (mask & measured).any():
         raise UnreadableInput(path, "a mask that keeps no measured sample", "one that keeps some")
-    pairs = zip(kspace, by_slice(mask, slices), strict=True)
+    pairs = zip(planes(kspace), by_slice(mask, slices), strict=True)
     masked = sum(int(np.count_nonzero(one.any(axis=0) & ~inside)) for one, inside in pairs)
     if masked:
         log.warning("%s: samples outside the mask of the file are not zero; they are left out", path)

@@ -20,6 +20,7 @@ class Frame:
         encoding_space: which encoding of the header it was measured with.
         seconds: when its first readout was measured, since midnight or another moment that all frames share; None where
             the file does not say. Of cardiac phases, since the trigger.
+        slab: of a 3D scan in several, which are images of their own.
     """
 
     volume: RawVolume
@@ -29,3 +30,4 @@ class Frame:
     set: int = 0
     encoding_space: int = 0
     seconds: float | None = None
+    slab: int = 0

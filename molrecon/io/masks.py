@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from molrecon.io.large_arrays import planes
+
 __all__ = ["by_slice", "canonical_mask", "describe_zero_padding", "infer_sampling_mask", "mask_kspace"]
 
 # Exact zeros occur by chance in quantised data and by design at the start of a partial echo; a column with at least
@@ -49,7 +51,7 @@ def infer_sampling_mask(kspace: np.ndarray) -> np.ndarray:
     Returns:
         (slices or 1, rows or 1, cols) bool, as `canonical_mask`.
     """
-    measured = np.stack([one.any(axis=0) for one in kspace])
+    measured = np.stack([one.any(axis=0) for one in planes(kspace)])
     filled = measured.any(axis=(1, 2))
     for mask in measured:
         columns = mask.any(axis=0)
@@ -62,7 +64,7 @@ def infer_sampling_mask(kspace: np.ndarray) -> np.ndarray:
 
 def mask_kspace(kspace: np.ndarray, sampling_mask: np.ndarray) -> None:
     """In place kspace * sampling_mask + 0.0; without the sum a -0 would tell the sign of a sample left out."""
-    for one, mask in zip(kspace, by_slice(sampling_mask, len(kspace)), strict=True):
+    for one, mask in zip(planes(kspace), by_slice(sampling_mask, len(kspace)), strict=True):
         one *= mask
         one += 0.0
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from molrecon.io.geometry import Geometry
+from molrecon.io.large_arrays import planes
 from molrecon.io.masks import canonical_mask
 
 __all__ = [
@@ -80,6 +81,8 @@ class RawVolume:
                    was not; None.
     left_out       what the file holds and `kspace` does not, in plain words, with its number: {"repetitions": 2}.
     remarks        sentences about the file that its user should read.
+    volumetric     the slices are the readout positions of one 3D scan, transformed along the readout: neighbours, and
+                   separate problems only because of that transform.
     sha256         hexadecimal digest of the input file (of .hdr followed by .cfl for a BART pair).
 
     Raises ValueError for a mask or a trajectory that does not fit kspace, and for a trajectory without a grid.
@@ -100,6 +103,7 @@ class RawVolume:
     geometry: Geometry | None = None
     noise_covariance: np.ndarray | None = None
     calibration: np.ndarray | None = None
+    volumetric: bool = False
     trajectory: np.ndarray | None = None
     grid: tuple[int, int] | None = None
 
@@ -190,9 +194,11 @@ def check_kspace(path: Path, kspace: np.ndarray) -> np.ndarray:
         raise UnreadableInput(path, f"kspace of shape {shape} (slices, coils, rows, cols)", f"one or more {axis}")
     with np.errstate(over="ignore", invalid="ignore"):
         kspace = np.require(kspace, np.complex64, ["C", "W"])
-    for number, one in enumerate(kspace):
+    filled = False
+    for number, one in enumerate(planes(kspace)):
         if not np.isfinite(one.view(np.float32)).all():
             raise UnreadableInput(path, f"NaN or infinity in the kspace of slice {number}", "finite numbers")
-    if not kspace.any():
+        filled = filled or bool(one.any())
+    if not filled:
         raise UnreadableInput(path, "kspace that is zero everywhere", "measured samples")
     return kspace

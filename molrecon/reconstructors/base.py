@@ -31,10 +31,13 @@ class Reconstructor(nn.Module, ABC):
     Attributes:
         solver: how the method iterates when a call does not say it; None for methods with nothing to iterate.
         takes_sets: whether the operator may have several sets of coil maps, with an image for each (`SoftSense`).
+        ndim: spatial axes of its images, 2 for planes, 3 for volumes and for series of planes; None: as many as the
+            data have.
     """
 
     solver: SolverSettings | None = None
     takes_sets: bool = False
+    ndim: int | None = None
 
     def forward(
         self,

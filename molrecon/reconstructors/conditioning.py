@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import final
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from molrecon.networks import Denoiser
 from molrecon.networks.denoiser import REFERENCE_NOISE, from_channels, to_channels
@@ -103,37 +100,6 @@ class Conditioning:
             return from_channels(denoised.to(channels.dtype)).reshape(image.shape) * self.phase
 
         return denoise
-
-
-@torch.no_grad()
-def denoiser_derivative(
-    network: Denoiser, conditioning: Conditioning, image: Tensor, change: Tensor | None, guide_change: Tensor | None
-) -> Tensor:
-    """Return `J_H dx + (dH/dc) dc` at an image x and the guide c of a conditioning, by forward-mode differentiation.
-
-    Args:
-        network: H.
-        conditioning: see `Conditioning.denoiser`.
-        image: x, shaped as the phase, complex, in the precision of the network.
-        change: dx, like the image; None: zero.
-        guide_change: dc, like the guide; None: zero.
-    """
-    with _forward_mode():
-        x = image if change is None else forward_ad.make_dual(image, change)
-        if guide_change is not None:
-            conditioning = replace(conditioning, guide=forward_ad.make_dual(conditioning.guide, guide_change))
-        tangent = forward_ad.unpack_dual(conditioning.denoiser(network)(x)).tangent
-    return torch.zeros_like(image) if tangent is None else tangent
-
-
-@contextmanager
-def _forward_mode() -> Iterator[None]:
-    """Enter forward-mode differentiation, on whose first use torch warns of a function that it calls itself."""
-    with forward_ad.dual_level():
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", r"`torch.jit.script`", DeprecationWarning)
-            forward_ad.make_dual(torch.zeros(()), torch.zeros(()))
-        yield
 
 
 @torch.no_grad()

@@ -41,6 +41,7 @@ class LearnedReconstructor(Reconstructor):
         if data_weight is not None and not data_weight > 0:
             raise ValueError(f"{type(self).__name__}: data_weight is {data_weight}, expected a positive number")
         self.network = network
+        self.ndim = network.ndim
         self.phase_reference = phase_reference
         if data_weight is None:
             self.register_parameter("log_data_weight", None)

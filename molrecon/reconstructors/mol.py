@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from molrecon.networks import Denoiser
 from molrecon.networks.full_precision import full_precision
 from molrecon.reconstructors.certificate import Certificate, certificate
-from molrecon.reconstructors.conditioning import Conditioning, denoiser_derivative
+from molrecon.reconstructors.conditioning import Conditioning
+from molrecon.reconstructors.forward_mode import derivative
 from molrecon.reconstructors.guiding import GUIDE_CHANNELS, first_of_guide, guide_change, guide_images
 from molrecon.reconstructors.learned import LearnedReconstructor
 from molrecon.reconstructors.robustness_bounds import data_robustness_bound
@@ -201,15 +202,16 @@ class MOL(LearnedReconstructor):
         root = (image / scale).to(narrow)
         rounding = _rounding(self.network, operator, weight, root.to(wide), narrow, solver)
         splitting = _Splitting(operator, weight, self.network.monotonicity, rounding, narrow, solver.window)
-        of_guide = None if self.first is None else self._guide_response(operator, known, kspace)
+        denoise = known.denoiser(self.network)
+        of_guide = None if self.first is None else self._guide_response(operator, known, root, kspace)
 
         def respond(change: Tensor) -> Solution:
             right_side = splitting.weight * _adjoint(operator, change, wide) / scale
             if of_guide is not None:
-                right_side = right_side + denoiser_derivative(self.network, known, root, None, of_guide(change))
+                right_side = right_side + of_guide(change)
 
             def source(w: Tensor) -> Tensor:
-                return denoiser_derivative(self.network, known, root, w.to(narrow), None) + right_side
+                return derivative(denoise, root, w.to(narrow)) + right_side
 
             zero = torch.zeros_like(right_side)
             solution = splitting.solve(source, zero, solver.backward_tol, solver.backward_max_steps)
@@ -218,16 +220,23 @@ class MOL(LearnedReconstructor):
         return torch.no_grad()(respond)
 
     def _guide_response(
-        self, operator: LinearOperator, conditioning: Conditioning, kspace: Tensor
+        self, operator: LinearOperator, conditioning: Conditioning, root: Tensor, kspace: Tensor
     ) -> Callable[[Tensor], Tensor]:
-        """Return `n -> dc`, the derivative of the guide by the data."""
+        """Return `n -> (dH/dc) dc`, dc the change of the guide with the data."""
         first, guide = self.first, conditioning.guide
         if first is None or guide is None:
             raise ValueError("MOL: no guide, expected one")
         scale = per_sample(conditioning.scale, conditioning.phase)
         image = first_of_guide(guide, self.network.ndim) * conditioning.phase * scale
         of_first = first.response(operator, replace(conditioning, guide=None), image, kspace)
-        return lambda change: guide_change(change, operator, conditioning, of_first(change).value)
+
+        def guided(images: Tensor) -> Tensor:
+            return replace(conditioning, guide=images).denoiser(self.network)(root)
+
+        def respond(change: Tensor) -> Tensor:
+            return derivative(guided, guide, guide_change(change, operator, conditioning, of_first(change).value))
+
+        return respond
 
     def _solve(
         self,

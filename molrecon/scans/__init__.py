@@ -4,6 +4,7 @@ preparation          from a raw volume to k-space, coil maps, mask and noise lev
 scan                 what did one scan measure: its images and what they share
 reconstruction       from a raw volume to images, with a report on every slice
 scan_reconstruction  the same for every image of a scan
+kinds                which model for which scan, and how many planes it sees at a time
 methods              methods by the names that commands use
 settings             how are volumes reconstructed, and the hash of it
 memory               how does a reconstruction fit into given memory?

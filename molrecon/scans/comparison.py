@@ -75,6 +75,8 @@ def undersample(volume: RawVolume, sampling_mask: np.ndarray, noise_level: float
     Raises:
         ValueError: a volume that is not fully sampled, a mask that does not fit, a negative noise level.
     """
+    if volume.trajectory is not None:
+        raise ValueError(f"compare: {volume.path} is of a trajectory, expected samples on the grid")
     if not volume.fully_sampled:
         measured, total = int(volume.sampling_mask.sum()), volume.sampling_mask.size
         remarks = "".join(f"; {remark}" for remark in volume.remarks)

@@ -10,13 +10,14 @@ import torch
 
 from molrecon.io import RawVolume
 from molrecon.io.volume import left_out_text
-from molrecon.reconstructors.defaults import DEFAULT_MODEL
+from molrecon.reconstructors.defaults import DEFAULT_MODEL, SERIES_MODEL, VOLUME_MODEL
+from molrecon.scans.kinds.choice import SEEN, automatic_unit
 from molrecon.scans.scan import Reading, Scan, Series, read_scan
 from molrecon.scans.sidecar import describe_sampling, plain
 from molrecon.scans.trajectories.calibration import calibration_on_grid
 from operators.calibration import calibration_region
 
-COUNTERS = ("encoding_space", "contrast", "set", "phase", "repetition")
+COUNTERS = ("encoding_space", "slab", "contrast", "set", "phase", "repetition")
 
 
 def describe_scan(path: str | Path, reading: Reading | None = None) -> dict[str, Any]:
@@ -33,6 +34,7 @@ def describe_scan(path: str | Path, reading: Reading | None = None) -> dict[str,
     scan = read_scan(path, reading)
     first = scan.frames[0].volume
     slices, coils, rows, cols = first.kspace.shape
+    outputs = [_output(series) for series in scan.series()]
     return dict(
         plain(
             {
@@ -52,8 +54,8 @@ def describe_scan(path: str | Path, reading: Reading | None = None) -> dict[str,
                 "noise": _noise(first),
                 "conjugated": bool(first.attributes.get("conjugated", False)),
                 "left_out": dict(scan.left_out),
-                "outputs": [_output(series) for series in scan.series()],
-                "model": DEFAULT_MODEL,
+                "outputs": outputs,
+                "model": outputs[0]["model"],
                 "odd": _odd(scan),
             }
         )
@@ -78,7 +80,6 @@ def scan_text(described: dict[str, Any]) -> str:
         ("noise", noise["source"] + ("" if noise["level"] is None else f", {noise['level']:.3g} a sample")),
         ("conjugated", "yes" if described["conjugated"] else "no"),
         ("left out", left_out_text(described["left_out"]) or "nothing"),
-        ("model", described["model"]),
     ]
     lines += [("becomes", _becomes(output)) for output in described["outputs"]]
     lines += [("odd", sentence) for sentence in described["odd"]]
@@ -95,15 +96,19 @@ def _becomes(output: dict[str, Any]) -> str:
     frames, step = output["frames"], output["time_step_seconds"]
     entities = f"_{output['entities']}" if output["entities"] else ""
     time = "" if frames == 1 else f", {frames} frames" + (f" of {step:.4g} s" if step else ", time step unknown")
-    return f"NAME{entities}.nii.gz{time}"
+    return f"NAME{entities}.nii.gz{time}, {SEEN[output['seen_at_a_time']]}, by {output['model']}: {output['reason']}"
 
 
 def _output(series: Series) -> dict[str, Any]:
+    unit, reason = automatic_unit(series)
     return {
         "entities": series.entities,
         "frames": len(series.frames),
         "time_step_seconds": series.time_step,
         "image_shape": list(series.frames[0].volume.kspace.shape[:1]) + list(series.frames[0].volume.recon_shape),
+        "model": {"slice": DEFAULT_MODEL, "volume": VOLUME_MODEL, "series": SERIES_MODEL}[unit],
+        "seen_at_a_time": unit,
+        "reason": reason,
     }
 
 
@@ -167,6 +172,8 @@ def _odd(scan: Scan) -> list[str]:
     if empty:
         found[f"{empty} of {len(first.kspace)} slices hold no data and are delivered as zeros"] = None
     rows = np.asarray(first.kspace.any(axis=(0, 1, 3)))
+    if first.trajectory is not None:
+        found["no packaged model was trained on trajectories; certificate and bound hold all the same"] = None
     if first.trajectory is None and not rows.all():
         found[f"{int((~rows).sum())} of {len(rows)} samples of each readout are zero (partial echo)"] = None
     if _calibration(scan)["size"] == "none":

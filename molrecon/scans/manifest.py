@@ -51,6 +51,7 @@ class Entry:
         skipped: True when complete outputs of an earlier run were kept.
         left_out: what the input holds and the outputs do not, as in `RawVolume`.
         warnings: as in `Reconstruction`.
+        model_choice: what reconstructed each series of the scan and why, as `Choice.describe` says.
         figures: of the reconstruction, for comparison with the other volumes, see `page.figures`.
     """
 
@@ -61,6 +62,7 @@ class Entry:
     skipped: bool = False
     left_out: dict[str, int] = field(default_factory=dict)
     warnings: list[DataWarning] = field(default_factory=list)
+    model_choice: list[dict[str, Any]] = field(default_factory=list)
     figures: dict[str, Any] = field(default_factory=dict)
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from molrecon.io import RawVolume, center_crop, read_bart, read_npy
+from molrecon.io.large_arrays import empty_array, planes, release
 from molrecon.io.masks import infer_sampling_mask
 from molrecon.io.volume import reading
 from molrecon.scans.progress import progress_bar
@@ -23,6 +24,7 @@ from molrecon.scans.trajectories.samples import Trajectory
 from operators import Sense, SoftSense, WeightedSense, espirit, espirit_maps, map_sets_needed
 from operators.calibration import calibration_region
 from operators.compression import VirtualCoils, mix_coils, virtual_coils
+from operators.espirit import align_phase
 from operators.hybrid import crop_readout
 from operators.map_sets import ENERGY_SHARE
 from operators.noise import NoiseEstimates, estimate_noise_level, noise_level_estimates, smaller_noise_level
@@ -127,11 +129,15 @@ class PreparedVolume:
             image: (slices, rows, cols) with one set of maps, (slices, set, rows, cols) with several; all slices, or
                 those that `slices` says.
         """
-        if self.sets == 1:
-            full = image.abs() * torch.linalg.vector_norm(self.sensitivity_maps[slices, 0], dim=1)
-        else:  # a slice at a time: the coil images of a whole volume need not fit the memory
-            pairs = zip(self.sensitivity_maps[slices], image, strict=True)
-            full = torch.stack([torch.linalg.vector_norm((maps * x[:, None]).sum(0), dim=0) for maps, x in pairs])
+        chosen = range(len(self.sensitivity_maps))[slices] if isinstance(slices, slice) else slices
+        full = image.new_empty((len(image), *image.shape[-2:]), dtype=image.real.dtype)
+        for k, x, out in zip(chosen, image, full, strict=True):  # one by one: the coil images of all need not fit
+            maps = self.sensitivity_maps[k]
+            if self.sets == 1:
+                out.copy_(x.abs() * torch.linalg.vector_norm(maps[0], dim=0))
+            else:
+                out.copy_(torch.linalg.vector_norm((maps * x[:, None]).sum(0), dim=0))
+            release()
         return np.ascontiguousarray(center_crop(full.numpy().astype(np.float32), self.volume.recon_shape))
 
     def complex_image(self, image: Tensor) -> np.ndarray:
@@ -209,8 +215,8 @@ def prepare(
     estimated = noise_level is None
     if map_sets not in (None, 1, 2):
         raise ValueError(f"prepare: map_sets is {map_sets}, expected 1, 2 or None")
-    kspace = crop_readout(raw, rows) if readout_oversampled else raw
-    empty = np.array([not one.any() for one in volume.kspace])
+    kspace = _cropped(raw, rows) if readout_oversampled else raw
+    empty = np.array([not one.any() for one in planes(volume.kspace)])
     if shared is not None:
         kspace = _compressed(kspace, shared.compression)
         _check_shared(shared, kspace)
@@ -238,12 +244,14 @@ def prepare(
         found = None
         if volume.calibration is not None:
             apart = mixed(volume.calibration, mixing)
-            apart = crop_readout(apart, rows) if readout_oversampled else apart
+            apart = _cropped(apart, rows) if readout_oversampled else apart
             apart = _compressed(apart, compression)
             found = _maps_measured_apart(apart, volume.calibration, noise_level, device, progress, map_sets)
         sensitivity_maps, source = found or estimate_maps(
             kspace, sampling_mask, empty, noise_level, device, progress, map_sets
         )
+        if volume.volumetric:
+            _align(sensitivity_maps, kspace)
     return PreparedVolume(
         volume=volume,
         kspace=kspace,
@@ -295,7 +303,21 @@ def whitening(volume: RawVolume) -> tuple[Tensor | None, float | None]:
 def mixed(coil_data: np.ndarray, mixing: Tensor | None) -> Tensor:
     """Return (slices, coil, rows, cols) as virtual coils; as it is without a matrix."""
     data = torch.from_numpy(coil_data)
-    return data if mixing is None else mix_coils(mixing, data)
+    if mixing is None:
+        return data
+    virtual = torch.from_numpy(empty_array(data.shape, np.complex64))
+    for one, out in zip(data, virtual, strict=True):
+        out.copy_(mix_coils(mixing, one[None])[0])
+        release()
+    return virtual
+
+
+def _cropped(kspace: Tensor, rows: int) -> Tensor:
+    cropped = torch.from_numpy(empty_array((*kspace.shape[:-2], rows, kspace.shape[-1]), np.complex64))
+    for one, out in zip(kspace, cropped, strict=True):
+        out.copy_(crop_readout(one[None], rows)[0])
+        release()
+    return cropped
 
 
 def _compressed(coil_data: Tensor, compression: VirtualCoils | None) -> Tensor:
@@ -319,7 +341,7 @@ def _noise_level(
     `scanned` is that of the noise scan. Some converters write wrong bandwidths: where the data disagree they are
     believed.
     """
-    filled = [k for k, one in enumerate(kspace) if bool(one.any())]
+    filled = [k for k, one in enumerate(planes(kspace.numpy())) if one.any()]
     chosen, compared = _spread(filled, NOISE_SLICES), _spread(filled, COMPARED_SLICES)
     estimates = {}
     if outer_readout:
@@ -430,10 +452,11 @@ def estimate_maps(
     if sets is None:
         looked_at = [calibration[k].to(device) for k in _spread(list(calibration), NOISE_SLICES)]
         sets = _sets_needed(looked_at, shape, noise_level)
-    maps = kspace.new_zeros(len(kspace), sets, *kspace.shape[1:])
+    maps = torch.from_numpy(empty_array((len(kspace), sets, *kspace.shape[1:]), np.complex64))
     estimate = partial(espirit_maps, threshold=THRESHOLD, crop=CROP, noise_level=noise_level, n_maps=sets)
     for k in progress_bar(list(calibration), "coil maps", progress):
         maps[k] = estimate(calibration[k].to(device), shape)[0].cpu().reshape(maps[k].shape)
+        release()
     regions = [list(calibration[k].shape[-2:]) if k in calibration else [0, 0] for k in range(len(kspace))]
     used = [regions[k] for k in calibration]
     detail: dict[str, str | int | float | list[int] | list[list[int]]] = {
@@ -446,6 +469,18 @@ def estimate_maps(
     if any(region != used[0] for region in used):
         detail["calibration_region_by_slice"] = regions
     return maps, MapsSource("espirit", detail)
+
+
+def _align(maps: Tensor, kspace: Tensor) -> None:
+    """Give maps (slices, set, coil, rows, cols), in place, phases that are continuous from slice to slice.
+
+    The phase of each slice's maps is relative to its own main virtual coil, which may turn between neighbours.
+    """
+    covariance = sum(one.flatten(1) @ one.flatten(1).mH for one in kspace)
+    virtual = torch.linalg.eigh(covariance).eigenvectors.flip(-1)[:, : maps.shape[1]].T  # (set, coil)
+    for one in maps:
+        for k, coil in enumerate(virtual):
+            one[k] = align_phase(one[k].movedim(0, -1), coil).movedim(-1, 0)
 
 
 def _sets_needed(calibration: Sequence[Tensor], shape: tuple[int, int], noise_level: float) -> int:

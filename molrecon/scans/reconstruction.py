@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import final
+from typing import Literal, final
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from torch import Tensor
 
 from molrecon.io import RawVolume, center_crop
 from molrecon.io.geometry import Geometry
+from molrecon.io.large_arrays import planes, release
 from molrecon.reconstructors.base import Reconstructor, evaluating
 from molrecon.reconstructors.certificate import Certificate
 from molrecon.reconstructors.defaults import DEFAULT_BATCH_SIZE
@@ -39,6 +40,7 @@ from molrecon.solvers.solution import Kind, Solution
 from molrecon.solvers.solver_settings import SolverSettings
 from operators import Sense, SoftSense, WeightedSense
 
+Unit = Literal["slice", "volume", "series"]
 Method = Callable[[Tensor, Sense | SoftSense | WeightedSense], Solution]
 
 
@@ -83,7 +85,8 @@ class Reconstruction:
             squares of the coil images; cropped to the recon matrix.
         method: the class of the reconstructor.
         error_bound: (slices,), upper bound of the relative distance to the exact solution of the method's own equation;
-            a guarantee when `kind` is "certified", NaN when it is "none". 0 in slices without data.
+            a guarantee when `kind` is "certified", NaN when it is "none". 0 in slices without data. Where several
+            slices are one problem (`unit`) each has the bound of them all: of `|x - x*| / |x|` with norms over them.
         kind: what the bounds rest on, see `Solution`.
         residuals: as in `Solution`, one array per slice.
         converged: (slices,) bool, the goal of `solver` was reached. n_steps: (slices,) int.
@@ -100,6 +103,7 @@ class Reconstruction:
             whole volume first, then slice by slice.
         geometry: where the voxels are in the patient, or None.
         time_step: of a series, seconds from frame to frame; None where it is unknown.
+        unit: what one problem was: a "slice", all slices of a 3D scan ("volume"), or a slice at all times ("series").
         last_residual: (slices, rows, cols) float32, magnitude of `Solution.last_residual`, in the units of the image:
             what is left of the method's equation, pixel by pixel, and no map of the error. Of a series that of its
             first frame. None where it was not asked for, or the method has none.
@@ -127,6 +131,7 @@ class Reconstruction:
     warnings: list[DataWarning] = field(default_factory=list)
     geometry: Geometry | None = None
     time_step: float | None = None
+    unit: Unit = "slice"
     last_residual: np.ndarray | None = None
     complex_image: np.ndarray | None = None
     noise: tuple[np.ndarray, np.ndarray] | None = None
@@ -179,8 +184,11 @@ def reconstruct_prepared(
     """Do the second half of `reconstruct_volume`, for callers that use the prepared volume for more than this.
 
     With `keep_residual` the result has its `last_residual`, for a page. `parts` says what else is wanted beside the
-    magnitude. Raises ValueError for noise maps of a method whose derivative is not known (`Reconstructor.response`).
+    magnitude. Raises ValueError for noise maps of a method whose derivative is not known (`Reconstructor.response`),
+    and of samples on a trajectory.
     """
+    if parts.noise_probes is not None and prepared.trajectory is not None:
+        raise ValueError("noise map: samples on a trajectory, expected samples on the grid: their noise is not white")
     start = time.perf_counter()
     solver = solver or model.solver
     called_with = replace(solver, keep_residual=True) if solver is not None and keep_residual else solver
@@ -194,7 +202,7 @@ def reconstruct_prepared(
             def method(kspace: Tensor, A: Sense | SoftSense | WeightedSense) -> Solution:
                 known = working.condition(kspace, A, prepared.noise_level)
                 solution: Solution = working(kspace, A, prepared.noise_level, conditioning=known, solver=called_with)
-                if parts.noise_probes is not None:
+                if parts.noise_probes is not None and not isinstance(A, WeightedSense):
                     seeds = [place[k] for k in part]
                     image, level = solution.value, prepared.noise_level
                     noises[part[0]] = noise_maps(working, A, kspace, level, image, known, parts.noise_probes, seeds)
@@ -205,9 +213,38 @@ def reconstruct_prepared(
             return method
 
         slices = solve_parts(method_of, prepared, device=device, batch_size=batch_size, progress=progress)
-        checks = _checks(prepared, slices.image, torch.device(device))
         certificate = working.certificate()
-        learned = isinstance(working, LearnedReconstructor)
+    noise = None if parts.noise_probes is None else _delivered(prepared, [noises[k] for k in sorted(noises)])
+    found = reported(
+        prepared, slices, model, certificate, scale, solver=solver, device=device, parts=parts, noise=noise
+    )
+    return replace(found, seconds=prepared.seconds + time.perf_counter() - start)
+
+
+def reported(
+    prepared: PreparedVolume,
+    slices: SliceSolutions,
+    model: Reconstructor,
+    certificate: Certificate,
+    scale: np.ndarray,
+    *,
+    solver: SolverSettings | None,
+    device: torch.device | str,
+    parts: Parts = PLAIN,
+    noise: tuple[np.ndarray, np.ndarray] | None = None,
+) -> Reconstruction:
+    """Return solved slices with all that is said of them; the data are checked here.
+
+    Args:
+        prepared: with as many sets of maps as the images have.
+        slices: of a method. model, certificate: that method.
+        scale: (slices,), see `Reconstruction`.
+        solver: of the call, where it had one.
+        device: for the checks.
+        parts: what is wanted beside the magnitude. noise: the noise maps, see `Reconstruction`.
+    """
+    learned = isinstance(model, LearnedReconstructor)
+    checks = _checks(prepared, slices.image, torch.device(device))
     return Reconstruction(
         image=prepared.magnitude(slices.image),
         method=type(model).__name__,
@@ -221,10 +258,10 @@ def reconstruct_prepared(
         noise_level=prepared.noise_level,
         scale=scale,
         certificate=certificate,
-        solver=solver,
+        solver=solver or model.solver,
         complex_image=prepared.complex_image(slices.image) if parts.complex else None,
-        noise=None if parts.noise_probes is None else _delivered(prepared, [noises[k] for k in sorted(noises)]),
-        seconds=prepared.seconds + time.perf_counter() - start,
+        noise=noise,
+        seconds=prepared.seconds + slices.seconds,
         left_out=prepared.volume.left_out,
         checks=checks,
         warnings=_warnings(prepared, checks, _training(prepared, scale, parts) if learned else []),
@@ -264,6 +301,7 @@ def _checks(prepared: PreparedVolume, image: Tensor, device: torch.device) -> li
             checks[k] = check_samples(kspace, operator, prepared.noise_level, image[[k]].to(device), effective)
         else:
             checks[k] = check_slice(kspace, operator, prepared.noise_level, image[[k]].to(device))
+        release()
     return checks
 
 
@@ -274,7 +312,8 @@ def _training(prepared: PreparedVolume, scale: np.ndarray, parts: Parts) -> list
 
 def _warnings(prepared: PreparedVolume, checks: list[SliceChecks], of_training: list[DataWarning]) -> list[DataWarning]:
     given = prepared.maps_source.method == "given"
-    rounding = torch.finfo(torch.float32).eps * float(np.abs(prepared.volume.kspace).max())
+    largest = max(float(np.abs(one).max()) for one in planes(prepared.volume.kspace))
+    rounding = torch.finfo(torch.float32).eps * largest
     return [
         *remark_warnings(prepared.volume),
         *noise_warnings(prepared.noise_level, prepared.noise_estimates, prepared.noise_estimated, rounding),
@@ -338,6 +377,7 @@ def solve_parts(
     solve = partial(_solve_in_memory, method_of, prepared, device=torch.device(device))
     found = in_threads(solve, batches, at_once)
     for _ in progress_bar(batches, description, progress, unit="batch"):
+        release()
         for part, solution in next(found):
             kind = solution.kind
             image[part] = solution.value.cpu().to(image.dtype)

@@ -56,7 +56,7 @@ class Scan:
     frames: tuple[Frame, ...]
 
     def __post_init__(self) -> None:
-        keys = [(one.encoding_space, one.contrast, one.set, one.phase, one.repetition) for one in self.frames]
+        keys = [(one.encoding_space, one.contrast, one.set, one.phase, one.repetition, one.slab) for one in self.frames]
         if not keys or len(set(keys)) < len(keys):
             raise ValueError(f"Scan: frames {keys}, expected one or more, each with counters of its own")
 
@@ -72,6 +72,7 @@ class Scan:
         noise_covariance: np.ndarray | None = None,
         calibration: np.ndarray | None = None,
         time_step: float | None = None,
+        volumetric: bool = False,
     ) -> Scan:
         """Return the scan of arrays in memory, which stay as they are.
 
@@ -85,6 +86,7 @@ class Scan:
             noise_covariance: (coil, coil) complex, of a sample.
             calibration: (slices, coil, rows, cols) complex, for the maps alone, zero where it was not measured.
             time_step: seconds from repetition to repetition.
+            volumetric: the slices are the readout positions of a 3D scan, k-space transformed along the readout.
 
         Raises:
             ValueError: shapes that do not fit, k-space that is zero or not finite.
@@ -112,6 +114,7 @@ class Scan:
                 geometry=geometry,
                 noise_covariance=noise_covariance,
                 calibration=calibration,
+                volumetric=volumetric,
             )
             mask_kspace(volume.kspace, volume.sampling_mask)
             seconds = None if time_step is None else number * time_step
@@ -149,18 +152,20 @@ class Scan:
     def series(self) -> list[Series]:
         """Return the frames grouped into image files.
 
-        Each encoding space, contrast and set is a series over its repetitions, or over its cardiac phases; where both
-        vary, each repetition is a series over the phases.
+        Each encoding space, slab, contrast and set is a series over its repetitions, or over its cardiac phases; where
+        both vary, each repetition is a series over the phases.
         """
         spaces = sorted({one.encoding_space for one in self.frames})
         contrasts = sorted({one.contrast for one in self.frames})
         sets = sorted({one.set for one in self.frames})
+        slabs = sorted({one.slab for one in self.frames})
         phases, repetitions = {one.phase for one in self.frames}, sorted({one.repetition for one in self.frames})
         by_repetition = len(phases) > 1 and len(repetitions) > 1
         groups: dict[str, list[Frame]] = {}
         for one in self.frames:
             acquisition = f"space{1 + spaces.index(one.encoding_space)}" if len(spaces) > 1 else ""
             acquisition += f"set{1 + sets.index(one.set)}" if len(sets) > 1 else ""
+            acquisition += f"slab{1 + slabs.index(one.slab)}" if len(slabs) > 1 else ""
             entities = [
                 f"acq-{acquisition}" if acquisition else "",
                 f"run-{1 + repetitions.index(one.repetition)}" if by_repetition else "",
@@ -172,20 +177,20 @@ class Scan:
     def calibrated(self) -> Scan:
         """Return the scan with the calibration data that its frames share, for maps that are estimated once.
 
-        Data measured for the maps stay what they are. Without such, frames of one encoding space share the mean of the
+        Data measured for the maps stay what they are. Without such, frames of one space and slab share the mean of the
         repetitions and phases of the first contrast and set, of each sample over those frames that measured it: with
         patterns that change from frame to frame it covers more lines than each of them. Of trajectories it is the
         centre of k-space, fitted to the samples of all those frames together.
         """
         frames: list[Frame] = []
-        means: dict[int, np.ndarray | None] = {}
+        means: dict[tuple[int, int], np.ndarray | None] = {}
         for one in self.frames:
-            space = one.encoding_space
+            space = one.encoding_space, one.slab
             if space not in means:
                 alike = [
                     other.volume
                     for other in self.frames
-                    if (other.encoding_space, other.contrast, other.set) == (space, one.contrast, one.set)
+                    if (other.encoding_space, other.slab, other.contrast, other.set) == (*space, one.contrast, one.set)
                 ]
                 means[space] = _mean(alike)
             if one.volume.calibration is None and means[space] is not None:

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, final
 
 from molrecon.io import Frame, RawVolume
 from molrecon.reconstructors.base import Reconstructor
+from molrecon.scans.data_warnings import DataWarning
+from molrecon.scans.kinds.choice import Choice, choose
+from molrecon.scans.kinds.joint import reconstruct_jointly
+from molrecon.scans.memory.scan_plan import ScanPlan, plan_series
 from molrecon.scans.outputs import output_paths, write_outputs
 from molrecon.scans.parts.wanted import PLAIN, Parts
 from molrecon.scans.preparation import PreparedVolume
-from molrecon.scans.reconstruction import Reconstruction, reconstruct_prepared
+from molrecon.scans.reconstruction import Reconstruction, Unit, reconstruct_prepared
 from molrecon.scans.scan import Scan, Series
 from molrecon.scans.series import joined
 from molrecon.scans.settings import Settings
 from molrecon.scans.sidecar import ModelSource, describe, describe_sampling, write_json
 from molrecon.scans.trajectories.preparation import prepare_volume
+from molrecon.solvers.solver_settings import SolverSettings
+
+log = logging.getLogger(__name__)
 
 
 @final
@@ -30,11 +38,15 @@ class SeriesReconstruction:
         series: what was reconstructed.
         first: its first frame as it was prepared; the others have its maps.
         result: of all frames, see `Reconstruction`.
+        choice: what reconstructed them, and why.
+        plan: how it stayed inside the budget, if there is one.
     """
 
     series: Series
     first: PreparedVolume
     result: Reconstruction
+    choice: Choice
+    plan: ScanPlan | None = None
 
 
 def reconstruct_scan(
@@ -42,13 +54,13 @@ def reconstruct_scan(
 ) -> list[SeriesReconstruction]:
     """Reconstruct every image of a scan.
 
-    The sensitivity maps and the noise level are found once for each encoding space, from calibration data where there
-    are some, else from the mean of its frames (`Scan.calibrated`), and serve all of its contrasts, sets, phases and
-    repetitions.
+    The sensitivity maps and the noise level are found once for each encoding space and slab, from calibration data
+    where there are some, else from the mean of its frames (`Scan.calibrated`), and serve all of its contrasts, sets,
+    phases and repetitions.
 
     Args:
         scan: from `read_scan` or `Scan.from_arrays`.
-        model: any reconstructor.
+        model: any reconstructor, or `Automatic`; how many planes it sees at a time, `choose` says.
         settings: everything else; None: the defaults.
         keep_residual: the results have their `last_residual`, for a page.
 
@@ -56,13 +68,28 @@ def reconstruct_scan(
         ValueError: as `reconstruct_volume`.
     """
     settings = settings or Settings()
-    shared: dict[int, PreparedVolume] = {}
+    shared: dict[tuple[int, int], PreparedVolume] = {}
     found = []
     for series in scan.calibrated().series():
+        choice = choose(series, model)
+        log.info("reconstructed by %s, %s", type(choice.model).__name__, choice.words)
         first = _prepare(series.frames[0], settings, shared)
-        results = [_solve(first, model, settings, keep_residual)]
-        results += [_solve(_prepare(frame, settings, shared), model, settings) for frame in series.frames[1:]]
-        found.append(SeriesReconstruction(series, first, joined(results, series.time_step)))
+        plan = None
+        if settings.memory is not None:
+            frames, limit = len(series.frames), settings.batch_size
+            plan = plan_series(first, frames, choice.model, choice.unit, settings.memory, limit)
+            log.info("memory: %s", plan.describe())
+        how = _call(choice, model, settings, plan)
+        if choice.unit == "series":
+            results = _solve([first, *(_prepare(frame, settings, shared) for frame in series.frames[1:])], how)
+        else:
+            results = _solve([first], how, keep_residual)
+            for frame in series.frames[1:]:
+                results += _solve([_prepare(frame, settings, shared)], how)
+        cautions = [DataWarning(None, "model", None, None, caution) for caution in choice.cautions]
+        result = joined(results, series.time_step)
+        result = replace(result, warnings=[*cautions, *result.warnings])
+        found.append(SeriesReconstruction(series, first, result, choice, plan))
     return found
 
 
@@ -87,7 +114,7 @@ def write_scan(
     """
     if len(found) == 1:
         only = found[0]
-        return write_outputs(folder, name, only.first, only.result, source, settings_sha256, _facts(only.series), parts)
+        return _write(folder, name, only, source, settings_sha256, parts)
     names = [f"{name}_{one.series.entities}" for one in found]
     sidecar = output_paths(folder, name)[-1]
     for own in names:
@@ -95,14 +122,29 @@ def write_scan(
     sidecar.unlink(missing_ok=True)
     written: list[Path] = []
     for own, one in zip(names, found, strict=True):
-        facts = _facts(one.series)
-        written += write_outputs(folder, own, one.first, one.result, source, settings_sha256, facts, parts)
+        written += _write(folder, own, one, source, settings_sha256, parts)
     whole = joined([one.result for one in found])
-    described = describe(found[0].first, whole, source)
+    described = describe(found[0].first, whole, found[0].choice.source or source)
+    described["model_choice"] = [one.choice.describe(source) for one in found]
     described["image"] = [{"entities": one.series.entities, "shape": list(one.result.image.shape)} for one in found]
     listed = {"outputs": [path.name for path in written], "settings_sha256": settings_sha256}
     write_json(sidecar, {**described, **listed})
     return [*written, sidecar]
+
+
+def _write(
+    folder: str | Path,
+    name: str,
+    one: SeriesReconstruction,
+    source: ModelSource,
+    settings_sha256: str,
+    parts: Parts,
+) -> list[Path]:
+    facts = {"model_choice": [one.choice.describe(source)], **_facts(one.series)}
+    if one.plan is not None:
+        facts["memory"] = {"budget_bytes": one.plan.budget, "plan": one.plan.describe()}
+    used = one.choice.source or source
+    return write_outputs(folder, name, one.first, one.result, used, settings_sha256, facts, parts)
 
 
 def _refuse_others(folder: str | Path, name: str, sha256: str) -> None:
@@ -117,8 +159,8 @@ def _refuse_others(folder: str | Path, name: str, sha256: str) -> None:
         raise ValueError(f"{there[0]}: is there, of another input than {name}, expected another folder or none")
 
 
-def _prepare(frame: Frame, settings: Settings, shared: dict[int, PreparedVolume]) -> PreparedVolume:
-    like = shared.get(frame.encoding_space)
+def _prepare(frame: Frame, settings: Settings, shared: dict[tuple[int, int], PreparedVolume]) -> PreparedVolume:
+    like = shared.get((frame.encoding_space, frame.slab))
     if like is not None and _images(like.volume) != _images(frame.volume):
         like = None
     prepared = prepare_volume(
@@ -131,7 +173,7 @@ def _prepare(frame: Frame, settings: Settings, shared: dict[int, PreparedVolume]
         compress=settings.compress,
         shared=like,
     )
-    shared.setdefault(frame.encoding_space, prepared)
+    shared.setdefault((frame.encoding_space, frame.slab), prepared)
     return prepared
 
 
@@ -140,24 +182,64 @@ def _images(volume: RawVolume) -> tuple[bool, tuple[int, int] | None, tuple[int,
     return volume.trajectory is None, volume.grid, volume.kspace.shape[:2]
 
 
-def _solve(
-    prepared: PreparedVolume, model: Reconstructor, settings: Settings, keep_residual: bool = False
-) -> Reconstruction:
-    return reconstruct_prepared(
-        prepared,
-        model,
-        solver=settings.solver,
-        device=settings.device,
-        batch_size=settings.batch_size,
-        progress=settings.progress,
-        keep_residual=keep_residual,
-        parts=settings.parts,
-    )
+@final
+@dataclass(frozen=True, eq=False)
+class _Call:
+    """How the frames of a series are solved; `model` is set up for the budget."""
+
+    model: Reconstructor
+    solver: SolverSettings | None
+    unit: Unit
+    settings: Settings
+
+
+def _call(choice: Choice, asked: Reconstructor, settings: Settings, plan: ScanPlan | None) -> _Call:
+    """Return how to solve: what the settings change of the solver of the model that was named holds for the chosen."""
+    given, own = settings.solver, choice.model.solver
+    if choice.model is not asked and given is not None and own is not None and asked.solver is not None:
+        changed = {
+            one.name: getattr(given, one.name)
+            for one in fields(SolverSettings)
+            if getattr(given, one.name) != getattr(asked.solver, one.name)
+        }
+        given = replace(own, **changed)
+    if plan is None:
+        return _Call(choice.model, given, choice.unit, settings)
+    fitted = plan.model.solver
+    if given is not None and fitted is not None:
+        given = replace(given, window=min(given.window, fitted.window), refine=given.refine and fitted.refine)
+    return _Call(plan.model, given, choice.unit, replace(settings, batch_size=plan.batch_size))
+
+
+def _solve(frames: Sequence[PreparedVolume], how: _Call, keep_residual: bool = False) -> list[Reconstruction]:
+    settings = how.settings
+    if how.unit != "slice":
+        return reconstruct_jointly(
+            frames,
+            how.model,
+            solver=how.solver,
+            device=settings.device,
+            progress=settings.progress,
+            parts=settings.parts,
+        )
+    return [
+        reconstruct_prepared(
+            one,
+            how.model,
+            solver=how.solver,
+            device=settings.device,
+            batch_size=settings.batch_size,
+            progress=settings.progress,
+            keep_residual=keep_residual,
+            parts=settings.parts,
+        )
+        for one in frames
+    ]
 
 
 def _facts(series: Series) -> dict[str, Any]:
     """Return what the sidecar says of the frames of a series; nothing of a single one without counters."""
-    counters = ("encoding_space", "contrast", "set", "phase", "repetition")
+    counters = ("encoding_space", "slab", "contrast", "set", "phase", "repetition")
     frames = [
         {
             **{name: getattr(one, name) for name in counters},

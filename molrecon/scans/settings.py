@@ -23,7 +23,12 @@ from molrecon.weights.stored import describe_model
 @final
 @dataclass(frozen=True, eq=False)
 class Settings:
-    """How scans are read, and reconstructed: the arguments of `prepare` and `reconstruct_volume`, which say more."""
+    """How scans are read, and reconstructed: the arguments of `prepare` and `reconstruct_volume`, which
+    say what they mean.
+
+    Attributes:
+        memory: bytes that the process may take, for `reconstruct_scan` to plan with; None: as many as it takes.
+    """
 
     solver: SolverSettings | None = None
     maps: np.ndarray | None = None
@@ -33,6 +38,7 @@ class Settings:
     device: torch.device | str = "cpu"
     batch_size: int = DEFAULT_BATCH_SIZE
     progress: bool = False
+    memory: int | None = None
     reading: Reading = field(default_factory=Reading)
     parts: Parts = PLAIN
 

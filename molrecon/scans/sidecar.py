@@ -91,6 +91,7 @@ def describe(prepared: PreparedVolume, result: Reconstruction, source: ModelSour
                 "converged": result.converged.all(),
                 "worst_error_bound": result.error_bound.max(),
                 "kind": result.kind,
+                "bound_of": result.unit,
                 "n_empty": result.empty.sum(),
             },
             "image": {

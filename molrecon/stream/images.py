@@ -143,6 +143,8 @@ def _central(frame: Frame, heads: np.ndarray, k: int) -> np.ndarray | None:
     keep &= heads["encoding_space_ref"] == frame.encoding_space
     for name in ("contrast", "phase", "repetition", "set"):
         keep &= idx[name] == getattr(frame, name)
+    if volume.volumetric:
+        keep &= idx["slice"] == frame.slab
     if volume.geometry is not None:
         # Slices are delivered as they lie, whatever their numbers; the readouts of a 3D slab have one position.
         away = np.linalg.norm(heads["position"] - _placed(volume.geometry, volume.recon_shape, k)[0], axis=1)

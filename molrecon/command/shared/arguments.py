@@ -16,7 +16,14 @@ from molrecon.command.shared.argument_types import (
     seed,
 )
 from molrecon.command.shared.reading import add_conjugate
-from molrecon.reconstructors.defaults import CG_REGULARISATION, DEFAULT_BATCH_SIZE, DEFAULT_MODEL
+from molrecon.reconstructors.defaults import (
+    AUTOMATIC,
+    CG_REGULARISATION,
+    DEFAULT_BATCH_SIZE,
+    DEFAULT_MODEL,
+    SERIES_MODEL,
+    VOLUME_MODEL,
+)
 
 ESTIMATED_MAPS = "espirit"  # what --maps says where no file holds them
 
@@ -92,14 +99,18 @@ def add_compression(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_model(parser: argparse.ArgumentParser) -> None:
-    """Add the method that reconstructs, where it runs, and how far."""
+def add_model(parser: argparse.ArgumentParser, *, by_scan: bool = False) -> None:
+    """Add the method that reconstructs, where it runs, and how far; if `by_scan`, it may follow from each scan."""
+    also = (
+        f"auto: {DEFAULT_MODEL} for slices, {VOLUME_MODEL} for 3D scans accelerated along both phase encodings,"
+        f" {SERIES_MODEL} for series whose frames are accelerated too much to stand alone; or a "
+    )
     parser.add_argument(
         "--model",
-        default=DEFAULT_MODEL,
-        metavar="NAME_OR_FILE",
-        help="packaged model, weights file, or a method without training: zero-filled, cg-sense, l1-wavelet"
-        " (default: %(default)s)",
+        default=AUTOMATIC if by_scan else DEFAULT_MODEL,
+        metavar="auto|NAME_OR_FILE" if by_scan else "NAME_OR_FILE",
+        help=f"{also if by_scan else ''}packaged model, weights file, or a method without training: zero-filled,"
+        " cg-sense, l1-wavelet (default: %(default)s)",
     )
     add_device(parser)
     parser.add_argument(

@@ -27,6 +27,7 @@ OTHER_PURPOSES = {
 }
 # The counters that tell the images of a scan apart, in plain words.
 COUNTERS = {"contrast": "contrasts", "phase": "cardiac phases", "repetition": "repetitions", "set": "sets"}
+SLABS = {"slice": "slabs"}  # the slices of a 3D encoding
 SEPARATE = ("separate", "external")
 
 
@@ -88,6 +89,6 @@ def first_frame(records: Records, imaging: np.ndarray, counters: tuple[str, ...]
     for name in counters:
         numbers = np.unique(idx[name][keep])
         if len(numbers) > 1:
-            left_out[COUNTERS[name]] = len(numbers) - 1
+            left_out[{**COUNTERS, **SLABS}[name]] = len(numbers) - 1
         keep &= idx[name] == numbers[0]
     return keep, left_out

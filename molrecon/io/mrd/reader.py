@@ -19,7 +19,7 @@ from molrecon.io.header import Header, parse_header
 from molrecon.io.mrd.facts import TICK, Facts, parse_facts
 from molrecon.io.mrd.noise import noise_covariance
 from molrecon.io.mrd.placing import refuse_echo_planar
-from molrecon.io.mrd.purposes import COUNTERS, Purposes, first_frame, purposes
+from molrecon.io.mrd.purposes import COUNTERS, SLABS, Purposes, first_frame, purposes
 from molrecon.io.mrd.records import EXPECTED, Records, read_records
 from molrecon.io.mrd.trajectory import TRAJECTORIES, make_trajectory_volume
 from molrecon.io.mrd.volume import Shared, make_volume
@@ -43,7 +43,8 @@ def read_mrd(path: str | Path, *, conjugate: bool | None = None) -> RawVolume:
     ran backwards are turned round, except those of EPI.
 
     A 3D scan has a fully sampled readout, which is transformed: its volume has the readout positions of the image as
-    slices, the first phase encode as rows, the second as columns.
+    slices, the first phase encode as rows, the second as columns. What a partial echo lacks is zero, and a remark says
+    so. Of several slabs this is the first.
 
     Radial, spiral and other trajectories are read with the coordinates of their samples, see `make_trajectory_volume`.
 
@@ -57,12 +58,13 @@ def read_mrd(path: str | Path, *, conjugate: bool | None = None) -> RawVolume:
             (fastMRI data are not conjugated); None: as the vendor in the header asks for. attributes["conjugated"] is
             there and True when it was done.
 
-    Raises UnreadableInput, also for trajectories without coordinates or in 3D, EPI, and 3D scans with partial echoes.
+    Raises UnreadableInput, also for trajectories without coordinates or in 3D, and EPI.
     """
     path = Path(path)
     with reading(path, EXPECTED):  # damaged records may lack any field, or hold any number
         scan = _open(path, conjugate)
-        keep, others = first_frame(scan.records, scan.purposes.imaging, tuple(COUNTERS))
+        slabs = tuple(SLABS) if scan.header.encoded_matrix[2] > 1 else ()
+        keep, others = first_frame(scan.records, scan.purposes.imaging, (*COUNTERS, *slabs))
         make = make_trajectory_volume if scan.header.trajectory.lower() in TRAJECTORIES else make_volume
         volume = make(scan.records, keep, scan.header, scan.shared, scan.left_out(others))
     _tell(volume.path, volume.left_out, volume.incomplete)
@@ -72,7 +74,8 @@ def read_mrd(path: str | Path, *, conjugate: bool | None = None) -> RawVolume:
 def read_mrd_frames(path: str | Path, *, conjugate: bool | None = None) -> list[Frame]:
     """Read every image volume of an ISMRMRD file, as `read_mrd` does the first.
 
-    There is a volume for every encoding space, contrast, set, phase and repetition that has readouts, in this order.
+    There is a volume for every encoding space, contrast, set, phase, repetition and 3D slab that has readouts, in this
+    order.
     Further encoding spaces that hold nothing that could be read (another trajectory, readouts that do not fit) are
     counted in `left_out` of all volumes, as are data sets and readouts for other purposes.
 
@@ -93,7 +96,7 @@ def _all_frames(scan: _Scan) -> list[Frame]:
         try:
             header = parse_header(scan.records.path, scan.records.xml, space)
             _check_encoding(scan.records.path, header)
-            found = [_frame(scan, keep, header, key, space) for key, keep in _keys(heads, inside)]
+            found = [_frame(scan, keep, header, key, space) for key, keep in _keys(heads, inside, header)]
         except UnreadableInput:
             if space == spaces[0]:
                 raise
@@ -151,9 +154,11 @@ def _noise_attributes(samples: np.ndarray) -> dict[str, str | float | int]:
     return {"noise_readouts": len(samples), "noise_scan_level": float(np.sqrt(2 * np.mean(values**2)))}
 
 
-def _keys(heads: np.ndarray, inside: np.ndarray) -> Iterator[tuple[tuple[int, ...], np.ndarray]]:
+def _keys(heads: np.ndarray, inside: np.ndarray, header: Header) -> Iterator[tuple[tuple[int, ...], np.ndarray]]:
     """Yield the counters of each image among the readouts inside, and its readouts (readouts,) bool."""
-    counters = np.stack([heads["idx"][name].astype(int) for name in KEY], 1)
+    counters = np.stack([heads["idx"][name].astype(int) for name in (*KEY, "slice")], 1)
+    if header.encoded_matrix[2] == 1:
+        counters[:, -1] = 0  # slices of one volume
     for key in np.unique(counters[inside], axis=0):
         yield tuple(int(value) for value in key), inside & (counters == key).all(axis=1)
 
@@ -161,13 +166,13 @@ def _keys(heads: np.ndarray, inside: np.ndarray) -> Iterator[tuple[tuple[int, ..
 def _frame(scan: _Scan, keep: np.ndarray, header: Header, key: tuple[int, ...], space: int) -> Frame:
     make = make_trajectory_volume if header.trajectory.lower() in TRAJECTORIES else make_volume
     volume = make(scan.records, keep, header, scan.shared, {})
-    contrast, set_, phase, repetition = key
+    contrast, set_, phase, repetition, slab = key
     heads = scan.records.heads[keep]
     stamps = heads["acquisition_time_stamp"].astype(float)
     if (scan.records.heads["idx"]["phase"][scan.purposes.imaging] != phase).any():
         stamps = heads["physiology_time_stamp"][:, 0].astype(float)
     seconds = float(stamps.min()) * TICK if stamps.any() else None
-    return Frame(volume, contrast, phase, repetition, set_, space, seconds)
+    return Frame(volume, contrast, phase, repetition, set_, space, seconds, slab)
 
 
 def _with_left_out(frame: Frame, left_out: dict[str, int]) -> Frame:

@@ -1,70 +1,70 @@
-"""A 3D scan as independent 2D problems: a transform along its readout, which is fully sampled, takes it apart."""
+"""A 3D scan as 2D problems: a transform along its readout takes it apart, exactly where full echoes were measured."""
 
 from __future__ import annotations
 
 import numpy as np
-import torch
 
 from molrecon.io.geometry import Geometry
 from molrecon.io.header import Header
 from molrecon.io.masks import mask_kspace
 from molrecon.io.mrd.geometry import mrd_geometry
-from molrecon.io.mrd.placing import Placed, columns, partitions
+from molrecon.io.mrd.placing import Hybrid, columns, partitions, place_hybrid
 from molrecon.io.mrd.records import Records
 from molrecon.io.volume import RawVolume, UnreadableInput, check_kspace
-from operators.fourier import centred_ifft
+
+COMPLETE = 0.5  # share of the readouts that reach a sample, for it to count as measured
 
 
-def slab(
-    records: Records,
-    placed: Placed,
-    heads: np.ndarray,
-    header: Header,
-    conjugated: bool,
-) -> RawVolume:
+def slab(records: Records, chosen: np.ndarray, header: Header, conjugated: bool) -> tuple[RawVolume, Hybrid]:
     """Return a 3D scan as a volume whose slices are readout positions, rows first and columns second phase encodes.
 
-    Its sha256 and what else all volumes of a file share is left to the caller.
+    Its sha256 and what else all volumes of a file share is left to the caller. A partial echo is completed by zeros
+    before the transform: its image is that of the scan, at the resolution along the readout that was measured.
 
-    The readout is transformed with the orthonormal Fourier transform, which leaves the noise level as it is, and
-    cropped to the image.
+    Args:
+        records: the file.
+        chosen: (readouts,) bool, those of one slab.
+        header: of their encoding space.
+        conjugated: the data are to be conjugated.
 
     Raises:
-        UnreadableInput: partial echoes, several slabs, fewer than two partitions.
+        UnreadableInput: fewer than two partitions, readouts that do not fit.
     """
     path, (full, rows, cols) = records.path, header.encoded_matrix
-    expected = "a 3D scan of one slab with full echoes in two or more partitions"
-    measured = placed.count.any(axis=(0, 2))
-    if measured.sum() < 2:
-        raise UnreadableInput(path, f"a 3D encoding {header.encoded_matrix} with {measured.sum()} partition", expected)
-    if len(placed.kspace) > 1:
-        raise UnreadableInput(path, f"a 3D encoding {header.encoded_matrix} of {len(placed.kspace)} slabs", expected)
-    if not placed.rows_measured.all():
-        missing = int((~placed.rows_measured).sum())
-        raise UnreadableInput(path, f"a 3D encoding with {missing} of {full} samples of each readout missing", expected)
     kept = min(header.recon_matrix[0], full)
-    first = (full - kept) // 2
-    kspace = placed.kspace[0]  # (coils, partitions, readout, phase)
-    if conjugated:
-        kspace = kspace.conj()
-    hybrid = centred_ifft(torch.from_numpy(np.ascontiguousarray(kspace)), (2,))[:, :, first : first + kept]
-    # (readout, coils, phase, partition)
-    kspace = check_kspace(path, np.ascontiguousarray(hybrid.numpy().transpose(2, 0, 3, 1)))
-    mask = (placed.count[0] > 0).T[None]
+    hybrid = place_hybrid(records, chosen, header, kept, conjugated)
+    measured = hybrid.count.any(axis=0)
+    if measured.sum() < 2:
+        expected = "a 3D scan in two or more partitions"
+        raise UnreadableInput(path, f"a 3D encoding {header.encoded_matrix} with {measured.sum()} partition", expected)
+    kspace = check_kspace(path, hybrid.kspace)
+    mask = (hybrid.count > 0)[None]
     mask_kspace(kspace, mask)
     recon_shape = (min(header.recon_matrix[1], rows), min(header.recon_matrix[2], cols))
+    heads = records.heads[chosen].copy()
+    heads["idx"]["slice"] = 0  # the number of the slab: each is a volume by itself
     geometry, remark = _geometry(heads, header, kept, recon_shape)
-    return RawVolume(
+    remarks = [] if remark is None else [remark]
+    missing = int((hybrid.measured < COMPLETE).sum())
+    if missing > 1:  # reversed readouts lack one on an even grid
+        remarks.append(
+            f"{missing} of {full} samples of each readout were not measured (partial echo) and count as zero: along the"
+            " readout the image is as sharp as the measured part allows, and its edges ring"
+        )
+    mm = _spacing(header)
+    volume = RawVolume(
         path=path,
         kspace=kspace,
         sampling_mask=mask,
         recon_shape=recon_shape,
         sha256="",
-        voxel_size=(mm[1], mm[2], mm[0]) if (mm := _spacing(header)) is not None else None,
+        voxel_size=None if mm is None else (mm[1], mm[2], mm[0]),
         header=records.xml,
-        remarks=() if remark is None else (remark,),
+        remarks=tuple(remarks),
         geometry=geometry,
+        volumetric=True,
     )
+    return volume, hybrid
 
 
 def _spacing(header: Header) -> tuple[float, float, float] | None:

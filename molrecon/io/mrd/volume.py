@@ -43,7 +43,7 @@ class Shared:
 def make_volume(
     records: Records, keep: np.ndarray, header: Header, shared: Shared, left_out: Mapping[str, int]
 ) -> RawVolume:
-    """Return the image volume of the readouts `keep` (readouts,) bool. Raises UnreadableInput."""
+    """Return the image volume of the readouts `keep` (readouts,) bool, of one slab in 3D. Raises UnreadableInput."""
     path, left_out = records.path, dict(left_out)
     rows, cols, depth = header.encoded_matrix
     if depth == 1:
@@ -52,18 +52,21 @@ def make_volume(
             left_out["second phase encodes"] = len(numbers) - 1
         keep = keep & (records.heads["idx"]["kspace_encode_step_2"] == numbers[0])
     heads = records.heads[keep]
+    if depth > 1:
+        volume, hybrid = slab(records, keep, header, shared.conjugated)
+        # The transform of a partial echo spreads the noise of its samples over all positions.
+        share = float(hybrid.measured.mean()) / float(hybrid.count[hybrid.count > 0].mean())
+        return replace(
+            volume,
+            sha256=shared.sha256,
+            attributes=shared.attributes,
+            left_out=left_out,
+            noise_covariance=None if shared.noise_covariance is None else share * shared.noise_covariance,
+        )
     slices = int(heads["idx"]["slice"].max()) + 1
     placed = place(records, keep, header, slices)
     averages = placed.count[placed.count > 0]
     covariance = None if shared.noise_covariance is None else shared.noise_covariance / float(averages.mean())
-    if depth > 1:
-        return replace(
-            slab(records, placed, heads, header, shared.conjugated),
-            sha256=shared.sha256,
-            attributes=shared.attributes,
-            left_out=left_out,
-            noise_covariance=covariance,
-        )
     order = slice_order(heads, slices)
     kspace, mask = _planes(records, placed, order, shared.conjugated)
     recon_shape = (min(header.recon_matrix[0], rows), min(header.recon_matrix[1], cols))

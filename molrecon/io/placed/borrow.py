@@ -130,6 +130,11 @@ def _misfit(volume: RawVolume, image: PlacedImage) -> str | None:
 
 def _best(volume: RawVolume, image: PlacedImage, turns: list[_Turn]) -> _Turn:
     """Return the turn in which the image looks like the scan. Raises ValueError where none does, or several do."""
+    if volume.trajectory is not None:
+        raise ValueError(
+            "borrow_geometry: samples on a trajectory, which are not compared with an image, expected samples on the"
+            " grid, or that the axes of image and scan are the same (--geometry-axes stored)"
+        )
     picture = _picture(volume)
     ranked = sorted(((_agreement(picture, turn(image).values), turn) for turn in turns), key=lambda pair: -pair[0])
     best, turn = ranked[0]

@@ -3,6 +3,7 @@
 run              reconstruct_cohort: names, list, records and manifest around whoever does the work
 one_volume       what is done with each volume, in any process
 parallel         several processes, each with the model on a device of its own; workers: how they survive being killed
+dask_cluster     the same on a Dask cluster; needs the extra dask
 worklist         inputs listed in a file, and the part of them that a shard takes
 without_folders  what is written and logged, without the names of folders
 """

@@ -16,7 +16,9 @@ from molrecon.reconstructors.base import Reconstructor
 from molrecon.scans.cohort.without_folders import WithoutFolders
 from molrecon.scans.data_warnings import DataWarning
 from molrecon.scans.exports import NO_EXPORTS, Exports
+from molrecon.scans.kinds.choice import SEEN
 from molrecon.scans.manifest import FAILED, UNREADABLE, Entry, now, status_of, write_record
+from molrecon.scans.memory.scan_plan import inside_budget
 from molrecon.scans.outputs import output_paths, written_paths
 from molrecon.scans.page.cohort import write_thumbnail
 from molrecon.scans.page.figures import figures
@@ -131,6 +133,14 @@ def reconstruct_one(item: Item, model: Reconstructor, recipe: Recipe) -> Reconst
 
     Raises UnreadableInput, OSError, and what a model raises.
     """
+    budget = recipe.settings.memory
+    if budget is not None and recipe.out is not None:
+        with inside_budget(item.path, recipe.out, budget):
+            return _read_and_reconstruct(item, model, recipe)
+    return _read_and_reconstruct(item, model, recipe)
+
+
+def _read_and_reconstruct(item: Item, model: Reconstructor, recipe: Recipe) -> Reconstruction:
     scan = read_scan(item.path, recipe.settings.reading)
     if not recipe.folders:
         scan = scan.renamed(Path(item.path.name))
@@ -150,7 +160,7 @@ def _export(item: Item, recipe: Recipe, found: Sequence[SeriesReconstruction]) -
         return
     output_paths(recipe.out, item.name)[-1].unlink(missing_ok=True)
     for one in found:
-        about = one.first.volume, one.result, recipe.shown_source, recipe.settings_sha256
+        about = one.first.volume, one.result, one.choice.source or recipe.shown_source, recipe.settings_sha256
         entities, contrast = one.series.entities, one.series.frames[0].contrast
         recipe.exports.write(recipe.out, item.name, *about, entities=entities, contrast=contrast)
         if recipe.exports_phase:
@@ -192,6 +202,7 @@ def _attempt(item: Item, model: Reconstructor, recipe: Recipe) -> Entry:
         outputs,
         left_out=left_out,
         warnings=result.warnings,
+        model_choice=sidecar.get("model_choice", []),
         figures=figures(sidecar),
     )
 
@@ -210,7 +221,8 @@ def _message(result: Reconstruction) -> str:
     n = len(result.converged)
     empty = f", {int(result.empty.sum())} without data delivered as zeros" if result.empty.any() else ""
     left_out = f"; left out: {left_out_text(result.left_out)}" if result.left_out else ""
-    rest = f"{result.seconds:.1f} s{empty}{left_out}{_warned(result.warnings)}"
+    together = "" if result.unit == "slice" else f"{SEEN[result.unit]}, "
+    rest = f"{together}{result.seconds:.1f} s{empty}{left_out}{_warned(result.warnings)}"
     if result.solver is None:
         return f"{n} slices, no error bound, {rest}"
     bound = "no error bound" if result.kind == "none" else f"error bound {result.error_bound.max():.1e} at worst"
@@ -238,7 +250,8 @@ def _kept(item: Item, recipe: Recipe) -> Entry | None:
         converged = bool(sidecar["summary"]["converged"])
         left_out = {str(words): int(count) for words, count in sidecar["input"]["left_out"].items()}
         warnings = [DataWarning(**warning) for warning in sidecar["warnings"]]
-        found = sidecar["model"]["weights_sha256"], sidecar.get("settings_sha256")
+        asked = sidecar.get("model_choice", [sidecar["model"]])[0]
+        found = asked["weights_sha256"], sidecar.get("settings_sha256")
         same = found == (recipe.source.weights_sha256, recipe.outputs_sha256(item))
         same = same and sidecar["input"]["sha256"] == input_sha256(item.path)  # last: it reads the whole input
     except (KeyError, TypeError, ValueError, AttributeError):  # a sidecar of something else, or no such input
@@ -255,6 +268,7 @@ def _kept(item: Item, recipe: Recipe) -> Entry | None:
         skipped=True,
         left_out=left_out,
         warnings=warnings,
+        model_choice=sidecar.get("model_choice", []),
         figures=figures(sidecar),
     )
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from molrecon.reconstructors.base import Reconstructor
-from molrecon.reconstructors.defaults import DEFAULT_MODEL
+from molrecon.reconstructors.defaults import AUTOMATIC
 from molrecon.scans.cohort.one_volume import Execute, Item, Outcome, Recipe, in_this_process, reconstruct_one
 from molrecon.scans.cohort.worklist import WHOLE, Shard
 from molrecon.scans.exports import NO_EXPORTS, Exports
@@ -32,7 +32,7 @@ def model_files(name_or_path: str) -> list[Path]:
 def reconstruct_file(
     path: str | Path,
     out: str | Path | None = None,
-    model: str = DEFAULT_MODEL,
+    model: str = AUTOMATIC,
     settings: Settings | None = None,
 ) -> Reconstruction:
     """Read a scan, reconstruct it, and write the five output files if a folder is given.

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from molrecon.io import center_crop
+from molrecon.io.large_arrays import planes
 from molrecon.reconstructors.classical import ZeroFilled
 from molrecon.scans.page.pictures import View, grey_view, halved, mosaic, white_level
 from molrecon.scans.preparation import PreparedVolume
@@ -31,8 +32,8 @@ def make_views(prepared: PreparedVolume, result: Reconstruction) -> list[View]:
     white = white_level(image)
     zero_filled = _zero_filled(prepared)
     reference, kind = prepared.volume.reference, prepared.volume.reference_kind or "given"
-    maps = np.abs(prepared.sensitivity_maps.numpy()).reshape(len(image), -1, *prepared.sensitivity_maps.shape[-2:])
-    grid = mosaic(center_crop(maps, prepared.volume.recon_shape), MAPS_WIDTH)
+    maps = prepared.sensitivity_maps
+    grid = np.concatenate([_mosaic(one, prepared.volume.recon_shape) for one in planes(maps.numpy())])
     sides = [
         Side("zero-filled", "Zero-filled", "the measured samples alone", zero_filled, 0, white, "intensity"),
         _difference(
@@ -46,7 +47,7 @@ def make_views(prepared: PreparedVolume, result: Reconstruction) -> list[View]:
         ]
     if (left := result.last_residual) is not None and left.shape == image.shape:
         sides.append(_last_residual(left, white))
-    note = f"magnitude of {maps.shape[1]} sensitivity maps, {prepared.maps_source.method}"
+    note = f"magnitude of {maps.shape[1] * maps.shape[2]} sensitivity maps, {prepared.maps_source.method}"
     sides.append(Side("maps", "Coil maps", note, grid, 0, float(grid.max()) or 1.0, "maps", ""))
     note = f"magnitude by {result.method}"
     room = max(ALL_BYTES * image.size, SMALL_BYTES)
@@ -54,6 +55,12 @@ def make_views(prepared: PreparedVolume, result: Reconstruction) -> list[View]:
     first = grey_view("image", "Image", note, image, 0, white, group="intensity", exact=True, bytes_per_pixel=limit)
     share = (room - first.size) / sum(side.images.size for side in sides)
     return [first, *(side.encoded(share) for side in sides)]
+
+
+def _mosaic(maps: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Return the magnitudes of the maps (set, coil, rows, cols) of a slice side by side, (1, rows, cols)."""
+    magnitudes = np.abs(maps).reshape(1, -1, *maps.shape[-2:])
+    return mosaic(center_crop(magnitudes, shape), MAPS_WIDTH)
 
 
 @final

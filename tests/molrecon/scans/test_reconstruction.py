@@ -281,8 +281,9 @@ def test_a_cohort_goes_on_after_bad_volumes(sample: Path, model: MOL, tmp_path: 
     assert [item["status"] for item in manifest["volumes"]] == ["unreadable", "ok", "unreadable"]
     assert "bad.h5" in manifest["volumes"][0]["message"]
     assert all(Path(path).is_file() for path in manifest["volumes"][1]["outputs"])
-    assert len(list(out.iterdir())) == 8  # five of the volume, records, lists, manifest.json
-    assert sorted(path.stem for path in (out / "records").iterdir()) == ["bad", "head", "lone"]
+    assert len(list(out.iterdir())) == 9  # five of the volume, records, lists, manifest.json, index.html
+    assert sorted(path.stem for path in (out / "records").glob("*.json")) == ["bad", "head", "lone"]
+    assert [path.name for path in (out / "records").glob("*.webp")] == ["head.webp"]
 
 
 def test_a_volume_that_fails_leaves_nothing_behind(sample: Path, model: MOL, tmp_path: Path):
@@ -290,7 +291,8 @@ def test_a_volume_that_fails_leaves_nothing_behind(sample: Path, model: MOL, tmp
     (entry,) = reconstruct_cohort([sample], tmp_path / "out", model, SOURCE, settings)
     assert entry.status == "failed"
     assert "sensitivity maps" in entry.message
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["lists", "manifest.json", "records"]
+    names = sorted(path.name for path in (tmp_path / "out").rglob("*") if path.parent.name != "lists")
+    assert names == ["head.json", "index.html", "lists", "manifest.json", "records"]
 
 
 def test_existing_outputs_are_replaced_or_kept_on_demand(sample: Path, model: MOL, tmp_path: Path):

@@ -12,6 +12,7 @@ import pytest
 
 from molrecon.io import UnreadableInput, read_frames, read_mrd, read_volume
 from molrecon.io.mrd import read_mrd_frames
+from molrecon.scans.scan import Scan
 
 ROWS, COLS, COILS = 16, 10, 3
 
@@ -200,14 +201,65 @@ def test_a_3d_scan_becomes_independent_planes(tmp_path):
     assert volume.voxel_size == (2.0, 3.0, 2.0)
 
 
-def test_3d_scans_that_do_not_come_apart_are_refused(tmp_path):
-    data = random(2, COILS, ROWS, COLS)
+def test_slabs_are_images_of_their_own_in_their_own_places(tmp_path):
+    depth, data = 6, random(2, COILS, 16, COLS, 6)  # slab, coil, readout, phase, partition
+    axes = (2, 3, 4)
+    kspace = np.fft.fftshift(np.fft.fftn(np.fft.ifftshift(data, axes), axes=axes, norm="ortho"), axes)
+    acquisitions = []
+    for s, c, p in np.ndindex(2, COLS, depth):
+        one = line(kspace[s, :, :, c, p], c, kspace_encode_step_2=p, slice=s)
+        one.read_dir[:], one.phase_dir[:], one.slice_dir[:] = (1, 0, 0), (0, 1, 0), (0, 0, 1)
+        one.position[:] = (0, 0, 40.0 * s)
+        acquisitions.append(one)
+    path = write(tmp_path / "raw.h5", acquisitions, encoding((16, COLS, depth), (16, COLS, depth)))
+    frames = read_mrd_frames(path)
+    assert [frame.slab for frame in frames] == [0, 1]
+    planes = np.fft.fftshift(np.fft.fftn(np.fft.ifftshift(data, (3, 4)), axes=(3, 4), norm="ortho"), (3, 4))
+    for frame, expected in zip(frames, planes, strict=True):
+        np.testing.assert_allclose(frame.volume.kspace, expected.transpose(1, 0, 2, 3), atol=1e-5)
+        assert frame.volume.volumetric and frame.volume.left_out == {}
+    origins = [np.array(frame.volume.geometry.origin) for frame in frames]
+    np.testing.assert_allclose(origins[1] - origins[0], (0, 0, 40), atol=1e-4)
+    series = Scan(tuple(frames)).series()
+    assert [one.entities for one in series] == ["acq-slab1", "acq-slab2"]
+    first = read_mrd(path)
+    assert first.left_out == {"slabs": 1} and first.incomplete
+    np.testing.assert_array_equal(first.kspace, frames[0].volume.kspace)
+
+
+def test_a_3d_partial_echo_is_completed_by_zeros_and_says_so(tmp_path):
+    depth, first, data = 4, 5, random(COILS, ROWS, COLS, 4)
+    acquisitions = []
+    for c, p in np.ndindex(COLS, depth):
+        one = line(data[:, first:, c, p], c, kspace_encode_step_2=p)
+        one.center_sample = ROWS // 2 - first
+        acquisitions.append(one)
+    scan = line(random(COILS, 4000), 0, flags=[ismrmrd.ACQ_IS_NOISE_MEASUREMENT])
+    volume = read_mrd(write(tmp_path / "raw.h5", [scan, *acquisitions], encoding((ROWS, COLS, depth), (8, 8, depth))))
+    filled = data.copy()
+    filled[:, :first] = 0
+    hybrid = np.fft.fftshift(np.fft.ifft(np.fft.ifftshift(filled, 1), axis=1, norm="ortho"), 1)[:, 4:12]
+    np.testing.assert_allclose(volume.kspace, hybrid.transpose(1, 0, 2, 3), atol=1e-5)
+    assert any("5 of 16 samples of each readout were not measured" in remark for remark in volume.remarks)
+    # Of the noise of a full readout, E|n|^2 = 2 here, as much is left as was measured.
+    assert volume.noise_covariance is not None
+    np.testing.assert_allclose(np.diag(volume.noise_covariance), 2 * 11 / 16, rtol=0.1)
+
+
+def test_3d_averages_and_conjugation_go_before_and_after_the_transform(tmp_path):
+    depth, data = 4, random(2, COILS, ROWS, COLS, 4)  # average
+    header = encoding((ROWS, COLS, depth), (ROWS, COLS, depth))
+    twice = [line(data[a, :, :, c, p], c, kspace_encode_step_2=p) for a, c, p in np.ndindex(2, COLS, depth)]
+    path = write(tmp_path / "raw.h5", twice, header)
+    for conjugate in (False, True):
+        mean = data.mean(axis=0)
+        mean = mean.conj() if conjugate else mean
+        hybrid = np.fft.fftshift(np.fft.ifft(np.fft.ifftshift(mean, 1), axis=1, norm="ortho"), 1)
+        np.testing.assert_allclose(read_mrd(path, conjugate=conjugate).kspace, hybrid.transpose(1, 0, 2, 3), atol=1e-5)
+
+
+def test_3d_scans_without_partitions_are_refused(tmp_path):
     header = encoding((ROWS, COLS, 2), (8, 8, 2))
-    both = lines(data[:1]) + lines(data[:1], kspace_encode_step_2=1)
-    slabs = both + lines(data, kspace_encode_step_2=1)
-    partial = [line(one.data[:, 4:], one.idx.kspace_encode_step_1) for one in both]
-    for k, one in enumerate(partial):
-        one.center_sample, one.idx.kspace_encode_step_2 = ROWS // 2 - 4, both[k].idx.kspace_encode_step_2
-    for name, acquisitions, words in (("slabs", slabs, "2 slabs"), ("partial", partial, "4 of 16 samples")):
-        with pytest.raises(UnreadableInput, match=words):
-            read_mrd(write(tmp_path / f"{name}.h5", acquisitions, header))
+    path = write(tmp_path / "raw.h5", lines(random(1, COILS, ROWS, COLS)), header)
+    with pytest.raises(UnreadableInput, match="with 1 partition, expected a 3D scan in two or more partitions"):
+        read_mrd(path)

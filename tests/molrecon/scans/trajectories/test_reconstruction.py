@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from molrecon.io import read_volume
+from molrecon.guarantees.certify import certify, volume_problem
+from molrecon.io import Geometry, PlacedImage, borrow_geometry, read_volume
 from molrecon.networks import ResidualNetwork
 from molrecon.reconstructors.classical import CGSense, ZeroFilled
 from molrecon.reconstructors.mol import MOL
+from molrecon.scans.comparison import undersample
 from molrecon.scans.info import describe_scan, scan_text
-from molrecon.scans.reconstruction import reconstruct_volume
+from molrecon.scans.parts import Parts
+from molrecon.scans.reconstruction import reconstruct_prepared, reconstruct_volume
 from molrecon.scans.scan import read_scan
 from molrecon.scans.scan_reconstruction import reconstruct_scan, write_scan
 from molrecon.scans.sidecar import ModelSource
@@ -29,6 +32,20 @@ def model(tol: float = 1e-7) -> MOL:
     found = MOL(network).eval()
     found.solver = replace(found.solver, tol=tol, max_steps=400)
     return found
+
+
+def test_what_trajectories_are_not_for_yet_is_said(scan_file):
+    prepared = prepare_volume(read_volume(scan_file("radial")))
+    with pytest.raises(ValueError, match="noise map: samples on a trajectory"):
+        reconstruct_prepared(prepared, CGSense(), parts=Parts(noise_probes=2))
+    assert "trajectory" in {warning.check for warning in reconstruct_prepared(prepared, model(1e-2)).warnings}
+    shape = (len(prepared.kspace), *prepared.volume.recon_shape)
+    place = Geometry((0, 0, 0), (0, 0, 5), (0, 1, 0), (1, 0, 0), 5)
+    image = PlacedImage(np.ones(shape, np.float32), place, "NIfTI", "ab" * 32)
+    volume = replace(prepared.volume, geometry=None, voxel_size=None)
+    with pytest.raises(ValueError, match="samples on a trajectory, which are not compared"):
+        borrow_geometry(volume, image)
+    assert borrow_geometry(volume, image, axes="stored").origin == (0, 0, 0)
 
 
 @torch.no_grad()
@@ -77,7 +94,7 @@ def test_what_is_said(scan_file, tmp_path):
     scan = read_scan(scan_file(repetitions=2, readouts_each=16))
     found = reconstruct_scan(scan, model(1e-3))
     (warning,) = (one for one in found[0].result.warnings if one.check == "trajectory")
-    assert "not on trajectories" in warning.advice
+    assert "radial or spiral" in warning.advice
     *files, sidecar = write_scan(tmp_path, "scan", found, ModelSource("mol", None), "0" * 64)
     described = json.loads(sidecar.read_text())
     assert described["sampling"]["kind"] == "radial"
@@ -88,10 +105,24 @@ def test_what_is_said(scan_file, tmp_path):
     assert "16 readouts of 80 samples, radial" in page
 
 
+def test_findings_about_a_certificate_on_a_trajectory(scan_file):
+    problem = volume_problem(read_volume(scan_file()))
+    findings = certify(model(1e-5), problem)
+    assert findings.converged and findings.violations == ()
+
+
+def test_a_comparison_has_nothing_to_leave_out(scan_file):
+    volume = read_volume(scan_file())
+    with pytest.raises(ValueError, match="is of a trajectory, expected samples on the grid"):
+        undersample(volume, np.ones(80, bool), 0.0, [0])
+
+
 def test_what_is_in_a_file(scan_file):
     described = describe_scan(scan_file(slices=2))
     assert described["sampling"]["kind"] == "radial" and described["calibration"]["size"] == "12 x 12"
-    assert described["odd"] == []
+    assert described["odd"] == [
+        "no packaged model was trained on trajectories; certificate and bound hold all the same"
+    ]
     assert "radial, 24 readouts of 80 samples" in scan_text(described)
     sparse = describe_scan(scan_file("radial", readouts_each=6, slices=1))
     assert any("no fully sampled centre" in sentence for sentence in sparse["odd"])

@@ -25,7 +25,7 @@ from molrecon.training.step_memory import peak_growth, training_memory
 from operators import Sense, SoftSense, sense
 
 CPU = torch.device("cpu")
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[4]
 
 
 def make_network(ndim: int = 3, levels: int = 2) -> ResidualNetwork:

@@ -1,0 +1,188 @@
+"""Which model reconstructs a series of images, how many planes it sees at a time, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, final
+
+from torch import Tensor
+
+from molrecon.reconstructors.base import Reconstructor
+from molrecon.reconstructors.certificate import Certificate
+from molrecon.reconstructors.conditioning import Conditioning
+from molrecon.reconstructors.defaults import DEFAULT_MODEL, SERIES_MODEL, VOLUME_MODEL
+from molrecon.scans.kinds.accelerated import accelerated_axes, acceleration
+from molrecon.scans.reconstruction import Unit
+from molrecon.scans.scan import Series
+from molrecon.scans.sidecar import ModelSource
+from molrecon.solvers.solution import Solution
+from molrecon.solvers.solver_settings import SolverSettings
+from operators import LinearOperator
+
+SEEN: Mapping[Unit, str] = {
+    "slice": "slice by slice",
+    "volume": "as one volume",
+    "series": "all frames of a slice together",
+}
+APART = "; taken apart along the fully sampled readout, which is exact"
+UNTRAINED: Mapping[Unit, tuple[str, ...]] = {  # what the packaged models never saw; of others nothing is known
+    "volume": (
+        f"{VOLUME_MODEL} was trained on one T1 head with exact coil maps, 4 to 8 times accelerated along both phase"
+        f" encodings: compare with --model {DEFAULT_MODEL}",
+    ),
+    "series": (
+        f"{SERIES_MODEL} was trained on frames of hearts with exact coil maps, 5 to 10 times accelerated in patterns"
+        f" that change from frame to frame: compare with --model {DEFAULT_MODEL}",
+    ),
+}
+FRAME_ACCELERATION = 5.0  # simulated k-t series: up to 4 times a frame by itself is closer, from 6 on the series is
+VOLUME_ACCELERATION = 3.0  # 3D heads: twice accelerated, planes are closer; four times, both are level
+FEWEST_FRAMES = 4  # of a series that is seen as one: with fewer there is little to learn from the others
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """What reconstructs a series.
+
+    Attributes:
+        unit: what the method sees at a time: a slice, a 3D scan as a whole, or a slice at all times.
+        model: the method.
+        source: where it comes from; None: from where the caller took it.
+        reason: why, a sentence.
+        cautions: what the model was not trained for in this scan, a sentence each.
+    """
+
+    unit: Unit
+    model: Reconstructor
+    source: ModelSource | None
+    reason: str
+    cautions: tuple[str, ...] = ()
+
+    @property
+    def words(self) -> str:
+        """What is seen at a time, by what and why, as a log line ends."""
+        name = "the model that was named" if self.source is None else self.source.name
+        return f"{SEEN[self.unit]}, by {name}: {self.reason}"
+
+    def describe(self, asked: ModelSource) -> dict[str, Any]:
+        """Return what the sidecar says of the choice, `asked` being what the user named."""
+        return {
+            "asked_for": asked.name,
+            "weights_sha256": asked.weights_sha256,
+            "seen_at_a_time": self.unit,
+            "reason": self.reason,
+        }
+
+
+@final
+class Automatic(Reconstructor):
+    """The models of all kinds, of which `choose` takes the one that fits a scan. Called as one, it is that of slices.
+
+    Args:
+        slices, volumes, series: for single planes, for 3D scans, and for one plane over time.
+        sources: where they come from, in this order.
+    """
+
+    takes_sets = True
+
+    def __init__(
+        self,
+        slices: Reconstructor,
+        volumes: Reconstructor,
+        series: Reconstructor,
+        sources: tuple[ModelSource, ModelSource, ModelSource],
+    ) -> None:
+        super().__init__()
+        self.slices, self.volumes, self.series = slices, volumes, series
+        self.solver = slices.solver
+        self.sources: Mapping[Unit, ModelSource] = dict(zip(("slice", "volume", "series"), sources, strict=True))
+
+    def settings(self) -> dict[str, Any]:
+        """Return the models."""
+        return {"slices": self.slices, "volumes": self.volumes, "series": self.series}
+
+    def condition(
+        self, kspace: Tensor, operator: LinearOperator, noise_level: float | Tensor | None = None
+    ) -> Conditioning | None:
+        """Return what the model of slices reads off a scan."""
+        return self.slices.condition(kspace, operator, noise_level)
+
+    def certificate(self) -> Certificate:
+        """Return that of the model of slices."""
+        return self.slices.certificate()
+
+    def of(self, unit: Unit) -> Reconstructor:
+        """Return the model that sees such a unit at a time."""
+        return {"slice": self.slices, "volume": self.volumes, "series": self.series}[unit]
+
+    def _solve(
+        self,
+        kspace: Tensor,
+        operator: LinearOperator,
+        conditioning: Conditioning | None,
+        start: Tensor | None,
+        solver: SolverSettings | None,
+    ) -> Solution:
+        return self.slices._solve(kspace, operator, conditioning, start, solver)
+
+
+def choose(series: Series, model: Reconstructor) -> Choice:
+    """Return what reconstructs a series.
+
+    A model of planes, or a method for any number of axes, is given the planes one by one: those of a 3D scan are exact
+    parts of it. A model with three axes sees 3D scans as volumes, and several frames of 2D slices as series.
+    `Automatic` has a model of each, and goes by the scan (`automatic_unit`).
+
+    Args:
+        series: of a scan.
+        model: any reconstructor.
+
+    Raises:
+        ValueError: a model with three axes and a single frame of 2D slices.
+    """
+    if isinstance(model, Automatic):
+        unit, reason = automatic_unit(series)
+        return Choice(unit, model.of(unit), model.sources[unit], reason, UNTRAINED.get(unit, ()))
+    name, volumetric = type(model).__name__, series.frames[0].volume.volumetric
+    if model.ndim in (None, 2):
+        return Choice("slice", model, None, f"{name} was asked for, which sees planes{APART if volumetric else ''}")
+    on_grid = series.frames[0].volume.trajectory is None
+    if model.ndim != 3 or not on_grid or not (volumetric or _one_shape(series)):
+        raise ValueError(
+            f"reconstruct: {name} has {model.ndim} spatial axes and the scan is of 2D slices, expected a 3D scan, or"
+            " several frames of equal size, on the grid, for a model with three: take one of slices (mol-guided-2d)"
+        )
+    return Choice("volume" if volumetric else "series", model, None, f"{name} was asked for, which has three axes")
+
+
+def automatic_unit(series: Series) -> tuple[Unit, str]:
+    """Return what is best seen at a time, and why, a sentence.
+
+    A 3D scan as a whole where it is accelerated along both phase encodings, more than VOLUME_ACCELERATION times; a
+    slice at all times where frames of 2D slices are accelerated more than FRAME_ACCELERATION times each; else slice by
+    slice.
+    """
+    first, frames = series.frames[0].volume, len(series.frames)
+    if first.volumetric:
+        axes = accelerated_axes(first)
+        factor = acceleration(first)
+        if all(axes) and factor > VOLUME_ACCELERATION:
+            return "volume", f"a 3D scan accelerated along both phase encodings, {factor:.3g} times"
+        if all(axes):
+            return "slice", f"a 3D scan accelerated along both phase encodings, but {factor:.3g} times only{APART}"
+        return "slice", f"a 3D scan accelerated along {'one phase encoding' if any(axes) else 'none'}{APART}"
+    if frames == 1:
+        return "slice", "a scan of 2D slices"
+    factor = sum(acceleration(frame.volume) for frame in series.frames) / frames
+    measured = f"{frames} frames, each accelerated {factor:.3g} times"
+    if factor <= FRAME_ACCELERATION:
+        return "slice", f"{measured}, which is little enough for each to be reconstructed by itself"
+    if frames < FEWEST_FRAMES or not _one_shape(series):
+        return "slice", f"{measured}; fewer than {FEWEST_FRAMES} of one size are no series that a model could see"
+    return "series", f"{measured}, too much for each to be reconstructed by itself"
+
+
+def _one_shape(series: Series) -> bool:
+    return len(series.frames) > 1 and len({frame.volume.kspace.shape for frame in series.frames}) == 1

@@ -1,0 +1,240 @@
+"""A reconstruction inside a given amount of memory: tiles, Anderson window and precision are chosen for it."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import final
+
+import torch
+
+from molrecon.networks import Denoiser
+from molrecon.networks.denoiser import ReceptiveField
+from molrecon.networks.tiling import Tiled, cut_axis
+from molrecon.reconstructors.mol import MOL
+from molrecon.solvers.fixed_point import WINDOW
+from operators.sense import CHUNK_BYTES, DEVICE_CHUNK_BYTES
+
+UNITS = {"": 1, "k": 1000, "M": 1000**2, "G": 1000**3, "T": 1000**4}
+UNITS |= {f"{prefix}i": 1024**power for power, prefix in enumerate("kMGT", start=1)}
+GIB = 1024**3
+
+# Steps to the tolerance by Anderson differences kept, relative to the default (packaged 2D model, 4x and 8x).
+STEPS = {10: 1.0, 8: 1.05, 6: 1.15, 4: 1.25, 2: 1.6, 1: 2.0, 0: 6.0}
+NETWORK_SHARE = 0.6  # of an iteration's time
+SINGLE_PRECISION_COST = 4.0  # it stops short of the tolerance of a strongly weighted data term: the last resort
+PARTS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 32)  # of an axis
+MOST_WORK = 30.0  # pixels computed for one of the image: with smaller tiles nobody waits for the result
+LEFT_OVER_BYTES = 320 * 1024**2  # what the C library keeps of freed tensors under 32 MiB, at most
+PROGRAM_BYTES = 400 * 1024**2  # Python, torch and the libraries' own buffers
+
+
+def parse_size(text: str) -> int:
+    """Return the bytes of a size such as "8GiB", "6000MB", "1.5 G" or "2147483648".
+
+    k, M, G, T are powers of 1000; Ki, Mi, Gi, Ti of 1024; the B may be left out.
+
+    Raises:
+        ValueError: anything else, or nothing at all.
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kKMGT]i?)?B?\s*", text)
+    size = int(float(found[1]) * UNITS[(found[2] or "").replace("K", "k")]) if found else 0
+    if size < 1:
+        raise ValueError(f"parse_size: got {text!r}, expected a size such as '8GiB', '6000MB' or a number of bytes")
+    return size
+
+
+@final
+@dataclass(frozen=True)
+class MemoryPlan:
+    """How a model is set up to stay inside a budget, and what it is estimated to hold at its peak.
+
+    Attributes:
+        budget: bytes.
+        shape: spatial axes of the image.
+        tile: pixels that the network is given at a time, without their halo; `shape` for the whole image.
+        halo: pixels read on either side of a tile, along each axis; 0 along axes that are not cut.
+        work: pixels that the network computes, halos included, relative to those of the image.
+        window: Anderson differences kept.
+        refine: hold image and data term in double precision.
+        items: bytes of what is held at the peak.
+    """
+
+    budget: int
+    shape: tuple[int, ...]
+    tile: tuple[int, ...]
+    halo: tuple[int, ...]
+    work: float
+    window: int
+    refine: bool
+    items: dict[str, int]
+
+    @property
+    def total(self) -> int:
+        """The estimated peak in bytes."""
+        return sum(self.items.values())
+
+    def choices(self) -> str:
+        """Return what was chosen, in words."""
+        parts = "the whole image at once"
+        if any(self.halo):
+            parts = f"tiles {_sizes(self.tile)} with halo {_sizes(self.halo)} ({self.work:.2f} times the pixels)"
+        precision = "double" if self.refine else "single"
+        return f"{parts}, window {self.window}, {precision} refinement"
+
+    def describe(self) -> str:
+        """Return the plan and its bill in one sentence."""
+        return f"{self.choices()}; estimated {gib(self.total)} of {gib(self.budget)} GiB: {bill(self.items)}"
+
+
+def plan_memory(
+    budget: int | str,
+    network: Denoiser,
+    shape: Sequence[int],
+    coils: int,
+    *,
+    window: int = WINDOW,
+    decoupled: bool = True,
+) -> MemoryPlan:
+    """Return the fastest plan for a MOL with this network, one sample of complex64 data, inside the budget.
+
+    Counted is all that the process holds, k-space and maps of full size included, when the solve is at its peak,
+    without gradients, on the CPU: iterates, right side, and residuals in the precision of the refinement; phase,
+    updates and the conjugate gradients' in that of the network; Anderson's history; the network on the largest tile.
+    Tiles with halos cost computed pixels, smaller windows iterations (`STEPS`), and single precision, which is the
+    last thing given up, the accuracy that can be attained (see `MOL`). What is held while the data are read is not
+    counted.
+
+    Args:
+        budget: bytes, or a size that `parse_size` reads.
+        network: the denoiser, with a receptive field.
+        shape: spatial axes of the image.
+        coils: of k-space and maps.
+        window: Anderson differences at most.
+        decoupled: the data term can be worked through along the first axis (a fully sampled readout, time); otherwise
+            it holds the coil images of the whole volume, a few coils at a time.
+
+    Raises:
+        TypeError, ValueError: the network cannot be tiled, see `Denoiser.receptive_field`.
+        ValueError: sizes that fit neither network nor budget; the message says what the smallest plan needs.
+    """
+    budget = parse_size(budget) if isinstance(budget, str) else budget
+    network = untiled(network)
+    shape = tuple(shape)
+    if len(shape) != network.ndim or min(shape) < 1 or coils < 1 or window < 0:
+        raise ValueError(
+            f"plan_memory: got shape {shape}, coils {coils}, window {window}; expected {network.ndim} positive sizes,"
+            " at least one coil, and no negative window"
+        )
+    field = network.receptive_field()
+    element = next((p.dtype for p in network.parameters()), torch.get_default_dtype()).itemsize
+    data = _data_items(shape, coils, decoupled)
+    cheapest: tuple[float, MemoryPlan] | None = None
+    smallest: MemoryPlan | None = None
+    for tile, patch, work in _tiles(shape, field):
+        halo = tuple(h if t < n else 0 for h, t, n in zip(field.halo, tile, shape, strict=True))
+        for refine, kept in product((True, False), sorted({window, *(w for w in STEPS if w < window)}, reverse=True)):
+            items = data | solve_items(math.prod(shape), patch, field.live, element, kept, refine)
+            plan = MemoryPlan(budget, shape, tile, halo, work, kept, refine, items)
+            if smallest is None or plan.total < smallest.total:
+                smallest = plan
+            steps = STEPS[max(w for w in STEPS if w <= kept)]
+            cost = steps * (1 - NETWORK_SHARE + NETWORK_SHARE * work) * (1 if refine else SINGLE_PRECISION_COST)
+            if plan.total <= budget and (cheapest is None or cost < cheapest[0]):
+                cheapest = cost, plan
+    if cheapest is not None:
+        return cheapest[1]
+    if smallest is None:
+        raise RuntimeError("plan_memory: no plan was tried")
+    raise ValueError(
+        f"plan_memory: the budget is {gib(budget)} GiB, expected {gib(smallest.total)} or more for {_sizes(shape)}"
+        f" with {coils} coils; the smallest plan is {smallest.describe()}"
+    )
+
+
+def fit_to_memory(model: MOL, plan: MemoryPlan) -> MOL:
+    """Return a model with the same parameters, the very tensors, set up as the plan says; `model` stays as it is.
+
+    The network is the same function (see `Tiled`), so certificate and equilibrium are those of `model`.
+    """
+    network = untiled(model.network)
+    fitted = MOL(
+        Tiled(network, plan.tile) if any(plan.halo) else network,
+        first=None if model.first is None else fit_to_memory(model.first, plan),
+        phase_reference=model.phase_reference,
+        solver=replace(model.solver, window=plan.window, refine=plan.refine),
+    )
+    fitted.log_data_weight = model.log_data_weight
+    return fitted.train(model.training)
+
+
+def untiled(network: Denoiser) -> Denoiser:
+    """Return the network inside a `Tiled` one, or the network itself."""
+    return network.network if isinstance(network, Tiled) else network
+
+
+def _data_items(shape: tuple[int, ...], coils: int, decoupled: bool) -> dict[str, int]:
+    pixels, single, double = math.prod(shape), 8, 16
+    coil_images = coils * pixels * double
+    chunk = max(CHUNK_BYTES, coil_images // shape[0]) if decoupled else max(DEVICE_CHUNK_BYTES, pixels * double)
+    return {
+        "program": PROGRAM_BYTES,
+        "k-space": coils * pixels * single,
+        "maps": coils * pixels * single,
+        "coil images": 3 * min(chunk, coil_images),  # weighted, transformed, and transformed back
+    }
+
+
+def solve_items(pixels: int, patch: int, live: int, element: int, window: int, refine: bool) -> dict[str, int]:
+    """Return the bytes that the solve of images of so many pixels holds, the network on `patch` of them at a time."""
+    narrow = 2 * element * pixels
+    wide = 16 * pixels if refine else narrow
+    network = patch * live * element + (narrow if patch < pixels else 0)
+    # Beside the network's: what stays (right side, first, last, new and best iterate, residual; two phases, update),
+    # and either the network's image on its way in and out, or the sum of the residual's terms.
+    images = 6 * wide + 3 * narrow + max(2 * narrow, 4 * wide - network)
+    history = 2 * window * narrow
+    left_over = min(3 * (images + history + network) // 2, LEFT_OVER_BYTES)
+    return {"images": images, "history": history, "network": network, "allocator": left_over}
+
+
+def _tiles(shape: tuple[int, ...], field: ReceptiveField) -> Iterator[tuple[tuple[int, ...], int, float]]:
+    """Yield tiles, the pixels of the largest with its halo, and the pixels of all relative to those of the image.
+
+    Only tiles are given that no other one beats in both numbers.
+    """
+    options = []
+    for size, halo, grid in zip(shape, field.halo, field.grid, strict=True):
+        axis = {}
+        for part in {math.ceil(size / n) for n in PARTS}:
+            cuts = cut_axis(size, part, halo, grid)
+            lengths = [cut.end - cut.begin for cut in cuts]
+            axis[part if len(cuts) > 1 else size] = max(lengths), sum(lengths)
+        options.append([(part, *costs) for part, costs in axis.items()])
+    found = []
+    for choice in product(*options):
+        parts, largest, total = zip(*choice, strict=True)
+        found.append((math.prod(total) / math.prod(shape), math.prod(largest), parts))
+    least = math.inf
+    for work, patch, tile in sorted(found):
+        if patch < least and work <= MOST_WORK:
+            least = patch
+            yield tile, patch, work
+
+
+def _sizes(sizes: Sequence[int]) -> str:
+    return "x".join(map(str, sizes))
+
+
+def gib(size: int) -> str:
+    """Return a size in GiB as text, without the unit."""
+    return f"{size / GIB:.1f}" if size >= 10 * GIB else f"{size / GIB:.2f}"
+
+
+def bill(items: dict[str, int]) -> str:
+    """Return sizes by name as text in GiB, the largest first."""
+    ordered = sorted(items.items(), key=lambda item: -item[1])
+    return ", ".join(f"{name} {gib(size)}" for name, size in ordered)

@@ -1,0 +1,183 @@
+"""Which model reconstructs which scan: by the scan with `auto`, by the model's axes with any other."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from molrecon.command.parser import main
+from molrecon.io import Frame, Reader
+from molrecon.networks import ResidualNetwork
+from molrecon.reconstructors.classical import CGSense
+from molrecon.reconstructors.defaults import AUTOMATIC, DEFAULT_MODEL, SERIES_MODEL, VOLUME_MODEL
+from molrecon.reconstructors.mol import MOL
+from molrecon.scans.info import describe_scan
+from molrecon.scans.kinds.accelerated import accelerated_axes
+from molrecon.scans.kinds.choice import Automatic, automatic_unit, choose
+from molrecon.scans.methods import load_method
+from molrecon.scans.scan import Scan
+from molrecon.scans.scan_reconstruction import reconstruct_scan
+from molrecon.scans.settings import Settings
+from molrecon.scans.sidecar import ModelSource
+from molrecon.weights import save, weights_hash
+from operators import poisson_disc_mask
+
+COILS, ROWS, COLS = 2, 24, 20
+EVERY_SECOND = np.zeros((ROWS, COLS), bool)
+EVERY_SECOND[:, ::2] = EVERY_SECOND[8:16, 6:14] = True  # with a calibration region
+CORNERLESS = np.hypot(*np.meshgrid(np.linspace(-1, 1, COLS), np.linspace(-1, 1, ROWS))) <= 1
+POISSON = poisson_disc_mask((ROWS, COLS), 4, 0, (8, 8))
+TWICE = poisson_disc_mask((ROWS, COLS), 2, 0, (8, 8))
+GRID = np.zeros((ROWS, COLS), bool)
+GRID[::2, ::2] = GRID[8:16, 6:14] = True
+
+
+def random(*shape: int) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    return (rng.normal(size=shape) + 1j * rng.normal(size=shape)).astype(np.complex64)
+
+
+def slab(mask: np.ndarray) -> Scan:
+    return Scan.from_arrays(random(3, COILS, ROWS, COLS), mask, volumetric=True)
+
+
+def frames(count: int, step: int) -> Scan:
+    """Every `step`-th column of each frame, another one in each, and the two in the middle."""
+    mask = np.zeros((count, 1, 1, COLS), bool)
+    for k in range(count):
+        mask[k, ..., k % step :: step] = True
+    return Scan.from_arrays(random(count, 2, COILS, ROWS, COLS), mask)
+
+
+def network(ndim: int) -> ResidualNetwork:
+    return ResidualNetwork(ndim=ndim, monotonicity=0.3, channels=2, features=4, levels=1, cycles=1)
+
+
+@pytest.fixture(scope="module")
+def automatic() -> Automatic:
+    names = (DEFAULT_MODEL, VOLUME_MODEL, SERIES_MODEL)
+    models = [MOL(network(ndim)).eval() for ndim in (2, 3, 3)]
+    sources = [ModelSource(name, f"{k}" * 64) for k, name in enumerate(names)]
+    return Automatic(models[0], models[1], models[2], (sources[0], sources[1], sources[2]))
+
+
+@pytest.mark.parametrize(
+    ("mask", "axes"),
+    [
+        (EVERY_SECOND, (False, True)),
+        (EVERY_SECOND & CORNERLESS, (False, True)),
+        (CORNERLESS, (False, False)),
+        (np.ones((ROWS, COLS), bool), (False, False)),
+        (POISSON, (True, True)),
+        (GRID, (True, True)),
+        (POISSON & CORNERLESS, (True, True)),
+    ],
+)
+def test_acceleration_is_told_from_partial_fourier_and_ellipses(mask: np.ndarray, axes: tuple[bool, bool]) -> None:
+    assert accelerated_axes(slab(mask).frames[0].volume) == axes
+    turned = Scan.from_arrays(random(1, COILS, COLS, ROWS), mask.T).frames[0].volume
+    assert accelerated_axes(turned) == axes[::-1]
+
+
+@pytest.mark.parametrize(
+    ("scan", "unit", "reason"),
+    [
+        (slab(POISSON), "volume", "accelerated along both phase encodings, 4 times"),
+        (slab(TWICE), "slice", "accelerated along both phase encodings, but 2 times only; taken apart along"),
+        (slab(EVERY_SECOND), "slice", "accelerated along one phase encoding; taken apart along"),
+        (slab(CORNERLESS), "slice", "accelerated along none; taken apart along"),
+        (Scan.from_arrays(random(3, COILS, ROWS, COLS)), "slice", "a scan of 2D slices"),
+        (frames(8, 8), "series", "times, too much for each"),
+        (frames(8, 4), "slice", "each accelerated 4 times, which is little enough"),
+        (frames(3, 8), "slice", "fewer than 4 of one size"),
+    ],
+)
+def test_a_scan_gets_the_model_that_fits_it(automatic: Automatic, scan: Scan, unit: str, reason: str) -> None:
+    (series,) = scan.series()
+    choice = choose(series, automatic)
+    assert choice.unit == unit == automatic_unit(series)[0] and reason in choice.reason
+    names = {"slice": DEFAULT_MODEL, "volume": VOLUME_MODEL, "series": SERIES_MODEL}
+    assert choice.source is not None and choice.source.name == names[unit]
+    assert bool(choice.cautions) == (unit != "slice")
+    assert choice.describe(ModelSource(AUTOMATIC, "abc")) == {
+        "asked_for": AUTOMATIC,
+        "weights_sha256": "abc",
+        "seen_at_a_time": unit,
+        "reason": choice.reason,
+    }
+
+
+def test_a_model_that_was_named_sees_what_it_has_axes_for() -> None:
+    volumes, planes = MOL(network(3)), MOL(network(2))
+    assert choose(slab(EVERY_SECOND).series()[0], volumes).unit == "volume"
+    assert choose(frames(2, 2).series()[0], volumes).unit == "series"
+    for model in (planes, CGSense()):
+        for scan in (slab(POISSON), frames(8, 8)):
+            assert choose(scan.series()[0], model).unit == "slice"
+    with pytest.raises(ValueError, match="MOL has 3 spatial axes and the scan is of 2D slices, expected a 3D scan"):
+        choose(frames(1, 2).series()[0], volumes)
+
+
+def test_the_packaged_models_are_behind_the_word_auto() -> None:
+    model, source = load_method(AUTOMATIC)
+    assert isinstance(model, Automatic) and source == load_method(AUTOMATIC)[1]
+    assert [model.of(unit).ndim for unit in ("slice", "volume", "series")] == [2, 3, 3]
+    assert model.sources["volume"] == ModelSource(VOLUME_MODEL, weights_hash(VOLUME_MODEL))
+    assert source.weights_sha256 not in (None, *(one.weights_sha256 for one in model.sources.values()))
+    assert Settings().sha256(model) == Settings().sha256(load_method(AUTOMATIC)[0])
+
+
+def test_what_the_call_says_of_the_solver_holds_for_the_model_that_is_chosen(automatic: Automatic) -> None:
+    automatic.solver = automatic.slices.solver
+    volumes = automatic.volumes
+    assert volumes.solver is not None and automatic.solver is not None
+    volumes.solver = replace(volumes.solver, window=3)
+    solver = replace(automatic.solver, tol=0.1, max_steps=2)
+    settings = Settings(solver=solver, maps=random(3, COILS, ROWS, COLS), noise_level=1.0)
+    (found,) = reconstruct_scan(slab(POISSON), automatic, settings)
+    assert found.result.unit == "volume"
+    assert found.result.solver == replace(volumes.solver, tol=0.1, max_steps=2)
+    assert found.result.n_steps.max() <= 2
+
+
+def test_log_sidecar_and_manifest_say_what_was_chosen_and_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def read(path: Path) -> list[Frame]:
+        return list(slab(POISSON).renamed(path).frames)
+
+    reader = Reader((".slab",), lambda path: path.suffix == ".slab", lambda path: read(path)[0].volume, read)
+    monkeypatch.setattr("molrecon.io.READERS", [reader])
+    for name in (VOLUME_MODEL, SERIES_MODEL, DEFAULT_MODEL):  # small ones under the packaged names
+        save(MOL(network(2 if name == DEFAULT_MODEL else 3)), tmp_path / f"{name}.safetensors", {})
+    monkeypatch.setattr("molrecon.weights._packaged", lambda: {p.stem: p for p in tmp_path.glob("*.safetensors")})
+    scan, out, maps = tmp_path / "head.slab", tmp_path / "out", tmp_path / "maps.npy"
+    scan.write_bytes(b"slab")
+    np.save(maps, random(3, COILS, ROWS, COLS))
+    command = ["reconstruct", str(scan), "--out", str(out), "--maps", str(maps), "--noise-level", "0.01"]
+    with caplog.at_level(logging.INFO, logger="molrecon"):
+        assert main([*command, "--max-steps", "2"]) in (0, 5)
+    reason = "a 3D scan accelerated along both phase encodings, 4 times"
+    assert any(f"as one volume, by {VOLUME_MODEL}: {reason}" in record.getMessage() for record in caplog.records)
+    sidecar = json.loads((out / "head.json").read_text())
+    assert sidecar["model"]["name"] == VOLUME_MODEL
+    assert sidecar["model"]["weights_sha256"] == weights_hash(tmp_path / f"{VOLUME_MODEL}.safetensors")
+    assert sidecar["summary"]["bound_of"] == "volume"
+    (choice,) = sidecar["model_choice"]
+    assert (choice["asked_for"], choice["seen_at_a_time"], choice["reason"]) == (AUTOMATIC, "volume", reason)
+    assert any("trained on one T1 head" in warning["advice"] for warning in sidecar["warnings"])
+    (entry,) = json.loads((out / "manifest.json").read_text())["volumes"]
+    assert entry["model_choice"] == [choice] and "as one volume" in entry["message"]
+    described = describe_scan(scan)
+    assert described["model"] == VOLUME_MODEL and described["outputs"][0]["reason"] == reason
+
+    monkeypatch.setattr("molrecon.scans.cohort.one_volume.input_sha256", lambda path: sidecar["input"]["sha256"])
+    monkeypatch.setattr("molrecon.scans.cohort.one_volume.reconstruct_one", None)
+    main([*command, "--max-steps", "2", "--resume"])
+    (entry,) = json.loads((out / "manifest.json").read_text())["volumes"]
+    assert entry["skipped"] and entry["model_choice"] == [choice]
