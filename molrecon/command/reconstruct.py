@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from molrecon.command.shared.arguments import add_compression, add_data, add_map_sets, add_model
-from molrecon.command.shared.cohort import add_cohort, chosen_shard, chosen_workers
+from molrecon.command.shared.arguments import add_compression, add_data, add_map_sets, add_memory, add_model
+from molrecon.command.shared.cohort import add_cohort, add_inputs, chosen_shard, chosen_workers, list_file
 from molrecon.command.shared.exit_codes import EXIT_FAILED, EXIT_NOT_CONVERGED, EXIT_OK, EXIT_UNREADABLE
 from molrecon.command.shared.export_arguments import add_exports
 from molrecon.command.shared.messages import hide_folders, usage, warn
@@ -30,18 +30,7 @@ DESCRIPTION = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this command."""
-    parser.add_argument(
-        "inputs",
-        nargs="*",
-        metavar="INPUT",
-        help="fastMRI or ISMRMRD HDF5 (Cartesian, radial or spiral), .npy ([slice,] coil, rows, cols), BART .cfl, or a"
-        " folder",
-    )
-    parser.add_argument(
-        "--inputs-from",
-        metavar="FILE|-",
-        help="more inputs: one a line, or each ended by NUL as `find -print0` writes them; - reads stdin",
-    )
+    add_inputs(parser)
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for the outputs")
     parser.add_argument(
         "--resume",
@@ -61,12 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_data(parser)
     add_map_sets(parser)
     add_compression(parser)
-    parser.add_argument(
-        "--memory",
-        metavar="SIZE",
-        help="what each process may hold at most, such as 8GiB: tiles of the network, slices at a time and precision"
-        " are chosen for it, and large arrays put on the disk of --out (default: no limit)",
-    )
+    add_memory(parser)
     add_model(parser, by_scan=True)
 
 
@@ -97,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
     named, table = named_inputs(args)
     inputs = expand_inputs(named)
     out = Path(args.out)
-    others = [*named, *_list_file(args), *maps_files(args), *weights_files(args.model), *template_files(args)]
+    others = [*named, *list_file(args), *maps_files(args), *weights_files(args.model), *template_files(args)]
     others += geometry_files(args)
     described = [] if args.bids is None else [Path(args.bids) / DESCRIPTION_FILE]
     without = WithoutFolders.around(*inputs, *others, *described, folder=out) if args.no_paths else str
@@ -152,10 +136,6 @@ def exit_code(statuses: Sequence[str], *, warned: bool = False) -> int:
     if UNREADABLE in statuses or FAILED in statuses:
         return EXIT_FAILED
     return EXIT_NOT_CONVERGED if warned or NOT_CONVERGED in statuses or INCOMPLETE in statuses else EXIT_OK
-
-
-def _list_file(args: argparse.Namespace) -> list[Path]:
-    return [] if args.inputs_from in (None, "-") else [Path(args.inputs_from)]
 
 
 def _report(entry: Entry) -> None:

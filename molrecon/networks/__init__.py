@@ -5,8 +5,10 @@ residual             the strictly monotone network: residual layers on a Haar py
 spectral             the strictly monotone network of plain convolutions
 plain, unet          networks of which nothing is guaranteed
 convex_potential, sll    which layers keep to a Lipschitz constant of 1?
+clip                 the clip of these layers
 lipschitz            how is the norm of a convolution bounded, and kept at most 1?
 convolution          convolutions with their exact adjoints
+paired               how does the adjoint to few channels fill the registers?
 haar                 the pyramid of averages
 initial              which filters does training start from?
 guide                what guides a network besides its image?

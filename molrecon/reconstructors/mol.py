@@ -23,6 +23,7 @@ from molrecon.solvers.batched import norm, per_sample
 from molrecon.solvers.conjugate_gradient import conjugate_gradient
 from molrecon.solvers.fixed_point import solve_fixed_point
 from molrecon.solvers.implicit import implicit_gradient, report_backward
+from molrecon.solvers.refinement import RefinedResidual
 from molrecon.solvers.solution import Iterate, Solution, in_units
 from molrecon.solvers.solver_settings import SolverSettings
 from operators import LinearOperator, Sense, SoftSense
@@ -55,10 +56,11 @@ class MOL(LearnedReconstructor):
     The network and the conjugate gradients work in the precision of the network. Image and data term are held in
     double precision (iterative refinement, `SolverSettings.refine`): in single precision alone the rounding of
     `lambda A^H A x` over m would stop the bound at about `1e-7 lambda / m`, with it only the network's does, at
-    about `4e-7 / m`. It is on by default because it costs one normal operator in double precision an iteration, a
-    tenth of the time. The rounding is part of the bound (`Denoiser.rounding`), and convolutions use all bits of
-    float32 whatever torch's flags for TF32 say (`full_precision`). A sample that cannot reach `tol` for it stops early
-    and is marked `stalled`; its error bound is then the attainable accuracy, and
+    about `4e-7 / m`. It is on by default because it costs next to nothing: a normal operator in double precision is
+    computed once in ten to twenty iterations, and for what is reported (`RefinedResidual`). The rounding is part of the
+    bound (`Denoiser.rounding`), and convolutions use all bits of float32 whatever torch's flags for TF32 say
+    (`full_precision`). A sample that cannot reach `tol` for it stops early and is marked `stalled`; its error bound is
+    then the attainable accuracy, and
     `model.double()` goes further.
 
     The gradient is that of the equilibrium itself (implicit function theorem), independent of how it was found; its
@@ -339,9 +341,12 @@ class _Splitting:
         m = self.monotonicity
         careful_tol = m / 4
 
-        def residual(x: Tensor) -> Tensor:
+        def plain(x: Tensor) -> Tensor:
             return source(x) - self.regularised(x)
 
+        residual: Callable[[Tensor], Tensor] = plain
+        if first.dtype != self.narrow:
+            residual = RefinedResidual(source, self.regularised, self.weight, self.narrow)
         with full_precision(first.device):
             return solve_fixed_point(
                 residual,
@@ -354,6 +359,7 @@ class _Splitting:
                 window=self.window,
                 careful=partial(self.inverse, tol=careful_tol),
                 rounding=self.rounding,
+                exactly=residual.exactly if isinstance(residual, RefinedResidual) else None,
                 on_step=on_step,
                 keep_residual=keep_residual,
             )

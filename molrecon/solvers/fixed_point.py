@@ -31,6 +31,7 @@ def solve_fixed_point(
     window: int = WINDOW,
     careful: Callable[[Tensor], Tensor] | None = None,
     rounding: float | Tensor = 0.0,
+    exactly: Callable[[Tensor, Tensor], Tensor] | None = None,
     relative: bool = True,
     on_step: Callable[[Iterate], None] | None = None,
     keep_residual: bool = False,
@@ -55,6 +56,9 @@ def solve_fixed_point(
         careful: r -> P^-1 r, accurate enough for the plain step to contract by `contraction`; `precondition` when None.
         rounding: relative rounding error of a computed residual, a number or one per sample (batch,); `rounding |x|` is
             added to |r(x)| in the bound.
+        exactly: (x, samples) -> r(x) of the marked samples (batch,) bool, where `residual` is an approximation. It is
+            asked before a sample is found finished, and for the best iterate of those that are not: the bounds that are
+            returned rest on it.
         relative: False: `tol` and the bounds returned are lengths in the units of x, not shares of |x|, which say
             nothing where the root is zero.
         on_step: called with every iterate, the start included.
@@ -70,6 +74,8 @@ def solve_fixed_point(
     careful = careful or precondition
     tiny = torch.finfo(start.real.dtype).tiny
     x, r = start, residual(start)
+    if exactly is not None:
+        r = exactly(x, torch.ones(len(x), dtype=torch.bool, device=x.device))
     size = norm(r)
     floor = torch.as_tensor(rounding / monotonicity, dtype=size.dtype, device=size.device).expand_as(size)
 
@@ -111,6 +117,10 @@ def solve_fixed_point(
                 candidate = torch.where(per_sample(rejected, x), x + careful(r), candidate)
                 new_r = residual(candidate)
                 new_size = norm(new_r)
+        arrived = active & (bound(candidate, new_size) <= tol)
+        if exactly is not None and bool(arrived.any()):
+            new_r = torch.where(per_sample(arrived, new_r), exactly(candidate, arrived), new_r)
+            new_size = norm(new_r)
         x, r, size = candidate, new_r, new_size
         n_steps += active
         current = bound(x, size)
@@ -123,6 +133,9 @@ def solve_fixed_point(
         history.append(torch.where(active, current, history[-1]))
         if on_step is not None:
             on_step(Iterate(step, x, history[-1]))
+    missed = best_bound > tol
+    if exactly is not None and bool(missed.any()):
+        best_bound = torch.where(missed, bound(best, norm(exactly(best, missed))), best_bound)
     return Solution(
         value=best,
         error_bound=best_bound,

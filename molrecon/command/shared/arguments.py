@@ -99,6 +99,16 @@ def add_compression(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_memory(parser: argparse.ArgumentParser) -> None:
+    """Add the memory that a process may hold."""
+    parser.add_argument(
+        "--memory",
+        metavar="SIZE",
+        help="what each process may hold at most, such as 8GiB: tiles of the network, slices at a time and precision"
+        " are chosen for it, and large arrays put on the disk of --out (default: no limit)",
+    )
+
+
 def add_model(parser: argparse.ArgumentParser, *, by_scan: bool = False) -> None:
     """Add the method that reconstructs, where it runs, and how far; if `by_scan`, it may follow from each scan."""
     also = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from molrecon.command.shared.argument_types import count
@@ -10,6 +11,27 @@ from molrecon.command.shared.argument_types import count
 if TYPE_CHECKING:
     from molrecon.scans.cohort.one_volume import Execute
     from molrecon.scans.cohort.worklist import Shard
+
+
+def add_inputs(parser: argparse.ArgumentParser) -> None:
+    """Add the scans: by name, or from a list."""
+    parser.add_argument(
+        "inputs",
+        nargs="*",
+        metavar="INPUT",
+        help="fastMRI or ISMRMRD HDF5 (Cartesian, radial or spiral), .npy ([slice,] coil, rows, cols), BART .cfl, or a"
+        " folder",
+    )
+    parser.add_argument(
+        "--inputs-from",
+        metavar="FILE|-",
+        help="more inputs: one a line, or each ended by NUL as `find -print0` writes them; - reads stdin",
+    )
+
+
+def list_file(args: argparse.Namespace) -> list[Path]:
+    """Return the file of `--inputs-from`, where it is one."""
+    return [] if args.inputs_from in (None, "-") else [Path(args.inputs_from)]
 
 
 def add_cohort(parser: argparse.ArgumentParser) -> None:

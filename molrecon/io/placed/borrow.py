@@ -49,7 +49,8 @@ class _Turn:
             if reversed_:
                 values, origin = np.flip(values, axis), origin + (values.shape[axis] - 1) * steps[axis]
                 steps[axis] = -steps[axis]
-        turned = Geometry(*map(_vector, (origin, *steps)), geometry.slice_thickness)
+        through, row, column = map(_vector, steps)
+        turned = Geometry(_vector(origin), through, row, column, geometry.slice_thickness)
         return replace(image, values=values, geometry=turned)
 
     def __str__(self) -> str:

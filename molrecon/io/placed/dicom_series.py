@@ -51,7 +51,8 @@ def read_series(path: Path) -> PlacedImage:
         files = list(dict.fromkeys(plane.file for plane in planes))
         values = _values(planes)
         row_step, column_step = first.spacing[0] * first.along[1], first.spacing[1] * first.along[0]
-        geometry = Geometry(*(_vector(v) for v in (first.position, step, row_step, column_step)), thickness)
+        steps = _vector(step), _vector(row_step), _vector(column_step)
+        geometry = Geometry(_vector(first.position), *steps, thickness)
         return PlacedImage(values, geometry, "DICOM", file_sha256(*files))
 
 
@@ -138,7 +139,7 @@ def _step(path: Path, planes: list[_Plane]) -> tuple[np.ndarray, float]:
 
 def _values(planes: list[_Plane]) -> np.ndarray:
     import pydicom
-    from pydicom.pixels import apply_rescale
+    from pydicom.pixels.processing import apply_rescale
 
     pixels: dict[Path, np.ndarray] = {}
     values = np.empty((len(planes), *planes[0].shape), np.float32)

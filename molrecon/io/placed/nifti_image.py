@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +26,7 @@ def read_nifti(path: Path) -> PlacedImage:
     import nibabel
 
     with reading(path, EXPECTED, quote=False):
-        image = nibabel.load(path)
+        image: Any = nibabel.load(path)
         header = image.header
         forms = {
             "sform": (int(header["sform_code"]), header.get_sform()),

@@ -107,7 +107,7 @@ def test_what_is_said(scan_file, tmp_path):
 
 def test_findings_about_a_certificate_on_a_trajectory(scan_file):
     problem = volume_problem(read_volume(scan_file()))
-    findings = certify(model(1e-5), problem)
+    findings = certify(model(1e-4), problem)
     assert findings.converged and findings.violations == ()
 
 
