@@ -40,6 +40,6 @@ def _linearised(u: Tensor, negative: Tensor, threshold: Tensor) -> Tensor:
     """
     with torch.no_grad():
         clipped = torch.clamp(u, negative, threshold)
-        inside = torch.eq(u, clipped, out=torch.empty_like(u))
-        beyond = torch.sub(u, clipped, out=clipped).sign_()
+        inside = torch.eq(u, clipped).to(u.dtype)
+        beyond = torch.sub(u, clipped).sign_()
     return (inside * u).addcmul_(beyond, threshold)
