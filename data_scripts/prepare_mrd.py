@@ -54,7 +54,7 @@ def url_of(name: str) -> str:
 
 def open_url(url: str) -> AbstractContextManager[BinaryIO]:
     """Open a file of the network for reading. Raises OSError."""
-    return urllib.request.urlopen(url, timeout=SECONDS)  # type: ignore[no-any-return]
+    return urllib.request.urlopen(url, timeout=SECONDS)
 
 
 def download(name: str, folder: Path, *, opener: Opener = open_url) -> None:

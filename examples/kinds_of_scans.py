@@ -36,7 +36,8 @@ def reconstruct(scan: KnownScan, model: str, out: Path) -> tuple[np.ndarray, flo
     if molrecon(["reconstruct", str(scan.path), "--out", str(out), "--model", model]) != 0:
         raise RuntimeError(f"{scan.path.name}: not reconstructed by {model}")
     name, truth = next(iter(scan.truth.items()))
-    image = np.asarray(nibabel.load(out / f"{scan.path.stem}{name}.nii.gz").dataobj).T / scan.sensitivity
+    written = nibabel.Nifti1Image.from_filename(out / f"{scan.path.stem}{name}.nii.gz")
+    image = np.asarray(written.dataobj).T / scan.sensitivity
     image = image * float((image * truth).sum() / (image**2).sum())
     flat = (-1, *truth.shape[-2:])
     return image.reshape(flat), psnr(truth.reshape(flat).astype(np.float32), image.reshape(flat).astype(np.float32))

@@ -99,7 +99,7 @@ class Judge:
         self.prepared: PreparedVolume = prepare(
             undersample(case.full, case.sampling_mask, case.added_noise, [case.seed])
         )
-        self.operator = self.prepared.operator(slice(None))
+        self.operator = self.prepared.cartesian_operator(slice(None))
         self.reference = reference_image(case.full, self.prepared)
         # Of the maps only what rounding does not change.
         energy = self.prepared.sensitivity_maps.abs().square().mean((0, 1, 3, 4)).numpy()

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from operators.calibration import calibration_region, low_resolution
+from operators.linear import LinearOperator
 from operators.sense import Sense
 from operators.soft_sense import SoftSense
 
@@ -13,7 +14,7 @@ MIN_WIDTH = 4  # lines of a calibration region that can be judged
 
 
 @torch.no_grad()
-def coil_model_error(kspace: Tensor, operator: Sense | SoftSense) -> Tensor:
+def coil_model_error(kspace: Tensor, operator: LinearOperator) -> Tensor:
     """Return what the coil maps leave of the calibration data, as the standard deviation of complex noise: (batch,).
 
     With the coil images c(r) of the Hann-windowed calibration region and the span of unit maps at each pixel, it is the
@@ -23,10 +24,12 @@ def coil_model_error(kspace: Tensor, operator: Sense | SoftSense) -> Tensor:
 
     Args:
         kspace: (batch, coil, rows, cols) complex.
-        operator: the acquisition, two-dimensional; zero for others, for single coils, and where no calibration region
-            is sampled.
+        operator: the acquisition, two-dimensional `Sense` or `SoftSense`; zero for others, for single coils, and where
+            no calibration region is sampled.
     """
     error = torch.zeros(len(kspace), dtype=kspace.real.dtype, device=kspace.device)
+    if not isinstance(operator, Sense | SoftSense):
+        return error
     maps = operator.sensitivity_maps if operator.sets is not None else operator.sensitivity_maps[:, None]
     coils = maps.shape[2]
     if kspace.ndim != 4 or maps.ndim != 5 or coils <= maps.shape[1] or operator.encoding.fourier_ndim != 2:

@@ -234,7 +234,7 @@ class _MethodOnScan:
                 level * norm(kspace),
                 steps,
                 generator=torch.Generator(kspace.device),  # not used: the start is given
-                project=self.prepared.operator([k]).on(self.device).sampling,
+                project=self.prepared.cartesian_operator([k]).on(self.device).sampling,
                 reference=target[[k]].to(self.device),
                 start=start[[k]].to(self.device),
             )
@@ -304,7 +304,7 @@ def _noise(prepared: PreparedVolume, seed: Sequence[int]) -> Tensor:
     """Return complex white noise on the measured samples, with the norm of the k-space in each slice."""
     generator = torch.Generator().manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
     b = prepared.kspace
-    noise = prepared.operator(slice(None)).sampling(torch.randn(b.shape, dtype=b.dtype, generator=generator))
+    noise = prepared.cartesian_operator(slice(None)).sampling(torch.randn(b.shape, dtype=b.dtype, generator=generator))
     return noise * per_sample(norm(b) / norm(noise), noise)
 
 

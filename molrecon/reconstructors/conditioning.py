@@ -153,8 +153,6 @@ def condition(
 
 def with_model_error(noise_level: Tensor, kspace: Tensor, operator: LinearOperator) -> Tensor:
     """Return `sqrt(sigma^2 + e^2)` (batch,) with the error e of the coil maps, see `coil_model_error`."""
-    if not isinstance(operator, Sense | SoftSense):
-        return noise_level
     return torch.hypot(noise_level, coil_model_error(kspace, operator).to(noise_level.dtype))
 
 

@@ -21,7 +21,7 @@ from molrecon.scans.preparation import PreparedVolume
 from molrecon.scans.reconstruction import Reconstruction, on_device, solve_slices
 from molrecon.solvers.solution import Kind, Solution
 from molrecon.solvers.solver_settings import SolverSettings
-from operators import Sense, SoftSense, centred_ifft, crop_readout
+from operators import LinearOperator, centred_ifft, crop_readout
 
 CG_GRID = tuple(10 ** (k / 4) for k in range(-16, 1))  # of weights relative to the largest eigenvalue of A^H A
 L1_GRID = tuple(10 ** (k / 4) for k in range(-16, -3))  # of weights relative to the brightest zero-filled pixel
@@ -170,7 +170,7 @@ class Comparison:
         prepared = self.prepared if model.takes_sets else self.prepared.first_set()
         with evaluating(on_device(model, self.device)) as working:
 
-            def method(kspace: Tensor, A: Sense | SoftSense) -> Solution:
+            def method(kspace: Tensor, A: LinearOperator) -> Solution:
                 solution: Solution = working(kspace, A, noise_level=prepared.noise_level, solver=solver)
                 return solution
 

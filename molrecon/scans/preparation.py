@@ -115,6 +115,16 @@ class PreparedVolume:
         """
         if self.trajectory is not None:
             return self.trajectory.operator(self.sensitivity_maps[slices, 0], slices)
+        return self.cartesian_operator(slices)
+
+    def cartesian_operator(self, slices: slice | list[int]) -> Sense | SoftSense:
+        """Return the operator of some slices, for what only samples on the grid can be asked.
+
+        Raises:
+            ValueError: the samples are on a trajectory.
+        """
+        if self.trajectory is not None:
+            raise ValueError(f"PreparedVolume: {self.volume.path} is of a trajectory, expected samples on the grid")
         mask, maps = self.sampling_mask, self.sensitivity_maps[slices]
         mask = mask if len(mask) == 1 else mask[slices]
         return Sense(maps[:, 0], mask) if self.sets == 1 else SoftSense(maps, mask)

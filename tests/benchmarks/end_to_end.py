@@ -195,11 +195,11 @@ def counted_evaluations() -> Iterator[list[int]]:
 
     try:
         for cls, original in originals.items():
-            cls.denoiser = counting(original)  # type: ignore[method-assign]
+            cls.denoiser = counting(original)
         yield count
     finally:
         for cls, original in originals.items():
-            cls.denoiser = original  # type: ignore[method-assign]
+            cls.denoiser = original
 
 
 def _subclasses(cls: type[Any]) -> list[type[Any]]:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from operators import Sense, SoftSense, random_mask
+from operators import Identity, Sense, SoftSense, random_mask
 from operators.model_error import coil_model_error
 
 
@@ -73,3 +73,4 @@ def test_where_nothing_can_be_compared_it_is_zero() -> None:
     sparse = torch.zeros_like(mask)
     sparse[..., ::2] = True
     assert not coil_model_error(kspace, Sense(maps, sparse)).any()
+    assert coil_model_error(kspace, Identity()).tolist() == [0, 0]

@@ -25,7 +25,7 @@ def images(out: Path, scan: KnownScan, model: str) -> dict[str, np.ndarray]:
     assert main(["reconstruct", str(scan.path), "--out", str(out), "--model", model]) == 0
     found = {}
     for name, truth in scan.truth.items():
-        nifti = nibabel.load(out / f"{scan.path.stem}{name}.nii.gz")
+        nifti = nibabel.Nifti1Image.from_filename(out / f"{scan.path.stem}{name}.nii.gz")
         assert (nifti.header["qform_code"], nifti.header["sform_code"]) == ((1, 1) if scan.placed else (0, 0))
         image = np.asarray(nifti.dataobj).T / scan.sensitivity
         assert image.shape == truth.shape

@@ -124,7 +124,7 @@ def test_no_false_alarm_with_the_true_maps(phantoms: Callable[..., RawVolume]):
 
 def test_the_norm_of_maps_means_nothing(phantoms: Callable[..., RawVolume]):
     prepared = prepare(measured(phantoms(3, slices=1, shape=(64, 48)), 2))
-    operator, noise = prepared.operator([0]), prepared.noise_level
+    operator, noise = prepared.cartesian_operator([0]), prepared.noise_level
     image = CGSense()(prepared.kspace, operator).value
     scaled = Sense(0.1 * prepared.sensitivity_maps[:, 0], prepared.sampling_mask)
     one = asdict(check_slice(prepared.kspace, operator, noise, image))

@@ -98,7 +98,7 @@ def test_the_mask_of_all_slices_together_would_be_worse(full: RawVolume, stored:
 def test_the_operator_of_some_slices_has_their_masks(stored: Path, masks: np.ndarray):
     prepared = prepare(read_volume(stored))
     for slices in ([1], [1, 0], [0, 1], slice(None)):
-        np.testing.assert_array_equal(prepared.operator(slices).sampling_mask.numpy(), masks[slices])
+        np.testing.assert_array_equal(prepared.cartesian_operator(slices).sampling_mask.numpy(), masks[slices])
     perturbed = np.asarray(_noise(prepared, [3]).numpy().any(axis=(1, 2)))
     np.testing.assert_array_equal(perturbed[:, None], masks)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from molrecon.io import RawVolume
 from molrecon.networks import ResidualNetwork
 from molrecon.reconstructors.classical import CGSense
 from molrecon.reconstructors.mol import MOL
-from molrecon.scans.data_warnings import training_warnings
+from molrecon.scans.data_warnings import DataWarning, training_warnings
 from molrecon.scans.parts import Parts
 from molrecon.scans.preparation import prepare
 from molrecon.scans.reconstruction import reconstruct_prepared
@@ -28,25 +29,26 @@ def volume(coils: int = 4, step: int = 4, rows: int = 1, padding: int = 0, radia
         return RawVolume(
             Path("scan"), kspace, np.ones((1, 12, 48), bool), (12, 12), "", trajectory=trajectory, grid=(12, 12)
         )
-    attributes = {"padding_left": padding, "padding_right": 48 - padding} if padding else {}
+    attributes: dict[str, str | float | int] = {}
+    if padding:
+        attributes = {"padding_left": padding, "padding_right": 48 - padding}
     return RawVolume(Path("scan"), kspace * mask[:, None], mask, (12, 48), "", attributes=attributes)
 
 
-CASES = {
-    "more noise than trained for": ({}, {"relative_noise": 0.06}),
-    "more undersampled than trained for": ({"step": 12}, {}),
-    "more coils than trained for": ({"coils": 33}, {}),
-    "undersampled along both axes (3D)": ({"rows": 2}, {}),
-    "several sets of coil maps": ({}, {"sets": 2}),
-    "phase of the image": ({}, {"phase": True}),
-    "trajectory": ({"radial": True}, {}),
+CASES: dict[str, Callable[[], list[DataWarning]]] = {
+    "more noise than trained for": lambda: training_warnings(volume(), 0.06),
+    "more undersampled than trained for": lambda: training_warnings(volume(step=12), 0.01),
+    "more coils than trained for": lambda: training_warnings(volume(coils=33), 0.01),
+    "undersampled along both axes (3D)": lambda: training_warnings(volume(rows=2), 0.01),
+    "several sets of coil maps": lambda: training_warnings(volume(), 0.01, sets=2),
+    "phase of the image": lambda: training_warnings(volume(), 0.01, phase=True),
+    "trajectory": lambda: training_warnings(volume(radial=True), 0.01),
 }
 
 
 @pytest.mark.parametrize("check", CASES)
 def test_each_kind_is_told(check):
-    made, said = CASES[check]
-    (warning,) = training_warnings(volume(**made), **{"relative_noise": 0.01, **said})
+    (warning,) = CASES[check]()
     assert warning.check == check and "cg-sense" in warning.advice
 
 

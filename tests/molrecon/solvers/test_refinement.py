@@ -53,9 +53,15 @@ def test_residuals_along_a_solve_are_right_to_a_hundredth_and_nearly_all_in_sing
         gaps.append(float((norm(r - exact) / norm(exact)).max()))
         return r
 
-    settings = {"tol": 1e-10, "max_steps": 400, "monotonicity": 0.1}
     solution = solve_fixed_point(
-        watched, _precondition, torch.zeros_like(right_side), exactly=residual.exactly, window=10, **settings
+        watched,
+        _precondition,
+        torch.zeros_like(right_side),
+        exactly=residual.exactly,
+        window=10,
+        tol=1e-10,
+        max_steps=400,
+        monotonicity=0.1,
     )
     assert bool(solution.converged.all())
     assert max(gaps) <= SHARE

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from examples._mrd_files import header, radial, readouts, spiral, write
-from molrecon.io import UnreadableInput, read_mrd, read_volume
+from molrecon.io import RawVolume, UnreadableInput, read_mrd, read_volume
 from molrecon.io.mrd import read_mrd_frames
 
 MATRIX, COILS = 16, 3
@@ -24,6 +24,12 @@ def random(*shape: int, seed: int = 3) -> np.ndarray:
     return (rng.normal(size=shape) + 1j * rng.normal(size=shape)).astype(np.complex64)
 
 
+def points_of(volume: RawVolume) -> np.ndarray:
+    """Return where the samples of a volume lie, which it has to know."""
+    assert volume.trajectory is not None
+    return volume.trajectory
+
+
 @pytest.mark.parametrize("unit", ["1/pixel", "cycles"])
 @pytest.mark.parametrize("kind", ["radial", "spiral", "goldenangle", "other"])
 def test_samples_and_their_coordinates(tmp_path, kind, unit):
@@ -33,12 +39,13 @@ def test_samples_and_their_coordinates(tmp_path, kind, unit):
     path = write(tmp_path / "raw.h5", header(kind, (MATRIX, MATRIX), (12, 10)), readouts(data, stored))
     volume = read_volume(path)
     np.testing.assert_array_equal(volume.kspace[0], data)
-    np.testing.assert_allclose(volume.trajectory[0], points, atol=1e-5)
-    assert volume.trajectory.dtype == np.float64
+    np.testing.assert_allclose(points_of(volume)[0], points, atol=1e-5)
+    assert points_of(volume).dtype == np.float64
     assert (volume.grid, volume.recon_shape, volume.attributes["trajectory"]) == ((16, 16), (12, 10), kind)
     assert not volume.fully_sampled and volume.left_out == {}
     assert volume.voxel_size == pytest.approx((2, 2, 5))
     # The centre of the image is pixel 6 of 12 rows and 5 of 10 columns, see `mrd_geometry`.
+    assert volume.geometry is not None
     assert volume.geometry.origin == pytest.approx((10 - 6 * 2, 20 - 5 * 2, 30))
 
 
@@ -46,7 +53,7 @@ def test_the_first_coordinate_is_that_of_the_rows(tmp_path):
     points = np.zeros((1, 4, 2))
     points[0, :, 0] = [0, 1, 2, 20]
     path = write(tmp_path / "raw.h5", header("other", (40, 20)), readouts(random(COILS, 1, 4), points))
-    np.testing.assert_allclose(read_mrd(path).trajectory[0], points)  # 20 cycles fit the rows, and not the columns
+    np.testing.assert_allclose(points_of(read_mrd(path))[0], points)  # 20 cycles fit the rows, and not the columns
     path = write(tmp_path / "swapped.h5", header("other", (40, 20)), readouts(random(COILS, 1, 4), points[..., ::-1]))
     with pytest.raises(UnreadableInput, match="reaches 0 and 20"):
         read_mrd(path)
@@ -67,10 +74,11 @@ def test_slices_and_repetitions_have_trajectories_of_their_own(tmp_path):
     assert [frame.repetition for frame in frames] == [0, 1]
     for r, frame in enumerate(frames):
         np.testing.assert_array_equal(frame.volume.kspace, data[r])
-        np.testing.assert_allclose(frame.volume.trajectory, np.stack(points[r]), atol=1e-5)
+        np.testing.assert_allclose(points_of(frame.volume), np.stack(points[r]), atol=1e-5)
     same = [one for s in range(2) for one in readouts(data[0, s], points[0][0] / MATRIX, slice=s)]
     volume = read_mrd(write(tmp_path / "same.h5", header("radial", (MATRIX, MATRIX)), same))
-    assert volume.trajectory.shape == (1, 4, 2 * MATRIX, 2)  # once, where all slices have it
+    assert points_of(volume).shape == (1, 4, 2 * MATRIX, 2)  # once, where all slices have it
+    assert volume.geometry is not None
     assert volume.geometry.slice_step == pytest.approx((0, 0, 5))
 
 
@@ -81,7 +89,7 @@ def test_averages_stay_readouts_and_samples_are_discarded(tmp_path):
         one.discard_pre, one.discard_post = 3, 2
     volume = read_mrd(write(tmp_path / "raw.h5", header("radial", (MATRIX, MATRIX)), acquisitions))
     np.testing.assert_array_equal(volume.kspace[0], np.concatenate([data, 2 * data], 1)[:, :, 3:-2])
-    np.testing.assert_allclose(volume.trajectory[0], np.concatenate([points, points])[:, 3:-2], atol=1e-5)
+    np.testing.assert_allclose(points_of(volume)[0], np.concatenate([points, points])[:, 3:-2], atol=1e-5)
 
 
 def test_a_third_coordinate_is_zero_or_a_weight(tmp_path):
@@ -92,7 +100,7 @@ def test_a_third_coordinate_is_zero_or_a_weight(tmp_path):
     points[..., 2] = 0.25
     weighted = read_mrd(write(tmp_path / "weight.h5", header("radial", (MATRIX, MATRIX)), readouts(data, points)))
     assert "density" in weighted.remarks[0]
-    np.testing.assert_array_equal(weighted.trajectory, plain.trajectory)
+    np.testing.assert_array_equal(points_of(weighted), points_of(plain))
 
 
 def test_data_of_siemens_are_conjugated(tmp_path):
@@ -103,13 +111,13 @@ def test_data_of_siemens_are_conjugated(tmp_path):
     )
     volume = read_mrd(write(tmp_path / "raw.h5", xml, readouts(data, points / MATRIX)))
     np.testing.assert_array_equal(volume.kspace[0], data.conj())
-    np.testing.assert_allclose(volume.trajectory[0], points, atol=1e-5)
+    np.testing.assert_allclose(points_of(volume)[0], points, atol=1e-5)
 
 
 def test_coordinates_a_little_outside_come_back_on_the_other_side(tmp_path):
     points = np.array([[[8.1, 0], [-8.1, 0], [8.0, 3], [-8.0, -3]]])
     volume = read_mrd(write(tmp_path / "raw.h5", header("other", (16, 16)), readouts(random(COILS, 1, 4), points)))
-    np.testing.assert_allclose(volume.trajectory[0, 0], [[-7.9, 0], [7.9, 0], [8, 3], [-8, -3]], atol=1e-5)
+    np.testing.assert_allclose(points_of(volume)[0, 0], [[-7.9, 0], [7.9, 0], [8.0, 3.0], [-8.0, -3.0]], atol=1e-5)
 
 
 def spokes(tmp_path, change=lambda acquisitions: acquisitions, *, scale=1.0, axes=2, depth=1, kind="radial"):
@@ -207,8 +215,9 @@ def test_coordinates_of_ismrmrd_tools_are_those_of_the_grid(tmp_path: Path):
         file["dataset/xml"][0] = xml.replace("cartesian", "other").encode()
     other = read_mrd(tmp_path / "other.h5")
     assert other.grid == grid.kspace.shape[-2:] == (48, 24) and other.recon_shape == grid.recon_shape
-    rows, cols = np.moveaxis(np.rint(other.trajectory[0]).astype(int) + np.array([24, 12]), -1, 0)
-    np.testing.assert_allclose(other.trajectory[0], np.stack([rows - 24, cols - 12], -1), atol=1e-5)
+    points = points_of(other)[0]
+    rows, cols = np.moveaxis(np.rint(points).astype(int) + np.array([24, 12]), -1, 0)
+    np.testing.assert_allclose(points, np.stack([rows - 24, cols - 12], -1), atol=1e-5)
     np.testing.assert_array_equal(other.kspace[0], grid.kspace[0][:, rows, cols])
     np.testing.assert_array_equal(other.noise_covariance, grid.noise_covariance)
     assert other.left_out == {"noise readouts": 1}

@@ -9,18 +9,26 @@ import pytest
 import torch
 
 from molrecon.io import read_volume
-from molrecon.scans.preparation import prepare
+from molrecon.scans.preparation import PreparedVolume, prepare
 from molrecon.scans.scan import read_scan
 from molrecon.scans.trajectories.preparation import prepare_volume
+from molrecon.scans.trajectories.samples import Trajectory
 from operators import WeightedSense, density_compensation
 
 from .conftest import LEVEL, MATRIX, coil_images
+
+
+def trajectory_of(prepared: PreparedVolume) -> Trajectory:
+    """Return where the samples of a scan lie, which it has to know."""
+    assert prepared.trajectory is not None
+    return prepared.trajectory
 
 
 @pytest.mark.parametrize("kind", ["radial", "spiral"])
 def test_weighted_samples_maps_and_noise(scan_file, kind):
     volume = read_volume(scan_file(kind))
     prepared = prepare_volume(volume)
+    assert volume.trajectory is not None
     weights = density_compensation(torch.from_numpy(volume.trajectory), (MATRIX, MATRIX))
     expected = torch.from_numpy(volume.kspace) * weights.sqrt()[:, None]
     torch.testing.assert_close(prepared.kspace, expected.to(torch.complex64))
@@ -30,7 +38,7 @@ def test_weighted_samples_maps_and_noise(scan_file, kind):
     outside = truth - maps * (maps.conj() * truth).sum(0)
     assert torch.linalg.vector_norm(outside[:, seen]) < 0.05 * torch.linalg.vector_norm(truth)
     assert prepared.maps_source.method == "espirit" and prepared.sets == 1
-    level = prepared.noise_level / prepared.trajectory.noise_gain
+    level = prepared.noise_level / trajectory_of(prepared).noise_gain
     # Of the spiral it can only be too high: what the maps cannot explain is in the residual too.
     assert 0.95 * LEVEL < level < (2 if kind == "spiral" else 1.1) * LEVEL
     assert prepared.noise_estimated
@@ -51,12 +59,14 @@ def test_the_operator_is_that_of_the_samples(scan_file):
     image = (maps.conj() * torch.from_numpy(coil_images()).to(maps.dtype)).sum(1)
     error = torch.linalg.vector_norm(operator(image) - prepared.kspace)
     assert error < 0.05 * torch.linalg.vector_norm(prepared.kspace)
+    with pytest.raises(ValueError, match="is of a trajectory, expected samples on the grid"):
+        prepared.cartesian_operator([0])
 
 
 def test_a_noise_scan_whitens_and_is_believed(scan_file):
     prepared = prepare_volume(read_volume(scan_file("spiral", noise_scan=True)))
     assert prepared.prewhitened
-    assert prepared.noise_level / prepared.trajectory.noise_gain == pytest.approx(LEVEL, rel=0.03)
+    assert prepared.noise_level / trajectory_of(prepared).noise_gain == pytest.approx(LEVEL, rel=0.03)
     assert "periphery" not in prepared.noise_estimates
 
 
@@ -65,7 +75,7 @@ def test_a_noise_level_and_maps_that_are_given(scan_file):
     images = coil_images()
     maps = images / np.maximum(np.linalg.norm(images, axis=0), 1e-3)
     prepared = prepare_volume(volume, maps[None], 0.1)
-    assert prepared.noise_level == pytest.approx(0.1 * prepared.trajectory.noise_gain)
+    assert prepared.noise_level == pytest.approx(0.1 * trajectory_of(prepared).noise_gain)
     assert not prepared.noise_estimated and prepared.maps_source.method == "given"
     torch.testing.assert_close(prepared.sensitivity_maps[1, 0], torch.from_numpy(maps.astype(np.complex64)))
     with pytest.raises(ValueError, match=r"expected .2 or 1, 6, 40 or 40, 40"):
@@ -95,12 +105,13 @@ def test_a_centre_that_is_not_dense_is_refused(scan_file):
 def test_frames_of_few_readouts_share_the_maps_of_all(scan_file):
     scan = read_scan(scan_file(readouts_each=6, repetitions=5))
     frames = [frame.volume for frame in scan.calibrated().frames]
-    assert all(np.array_equal(one.calibration, frames[0].calibration) for one in frames)
+    regions = [one.calibration for one in frames if one.calibration is not None]
+    assert len(regions) == 5 and all(np.array_equal(one, regions[0]) for one in regions)
     first = prepare_volume(frames[0])
     second = prepare_volume(frames[1], shared=first)
     assert second.sensitivity_maps is first.sensitivity_maps
-    assert not torch.equal(second.trajectory.points, first.trajectory.points)
-    ratio = second.trajectory.noise_gain / first.trajectory.noise_gain
+    assert not torch.equal(trajectory_of(second).points, trajectory_of(first).points)
+    ratio = trajectory_of(second).noise_gain / trajectory_of(first).noise_gain
     assert second.noise_level == pytest.approx(ratio * first.noise_level)
     again = prepare_volume(frames[0], shared=first)
-    assert again.trajectory is first.trajectory
+    assert trajectory_of(again) is trajectory_of(first)

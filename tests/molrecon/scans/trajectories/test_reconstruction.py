@@ -53,6 +53,7 @@ def test_what_trajectories_are_not_for_yet_is_said(scan_file):
 def test_convergence_bound_and_uniqueness(scan_file, kind):
     prepared = prepare_volume(read_volume(scan_file(kind)))
     operator, kspace = prepared.operator([0]), prepared.kspace[[0]].to(torch.complex128)
+    assert isinstance(operator, WeightedSense) and prepared.trajectory is not None
     exact = WeightedSense(
         NonCartesianSense(operator.operator.sensitivity_maps.to(torch.complex128), operator.operator.trajectory),
         prepared.trajectory.weights,
