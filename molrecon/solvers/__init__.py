@@ -3,6 +3,7 @@
 solution             what does every solve return, and what is one of its iterates?
 solver_settings      how is an equilibrium looked for: goals, limits, callbacks?
 fixed_point          how is a fixed point found: Anderson acceleration and its safeguard
+refinement           how is a residual kept exact, with most of it in single precision?
 implicit             how does a gradient pass through a solution?
 conjugate_gradient   how is a Hermitian system solved, with its gradient?
 equilibrium          how is the fixed point of a map found of which nothing is known?

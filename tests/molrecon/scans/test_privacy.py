@@ -200,7 +200,7 @@ def test_no_identity_in_dicom_and_bids_but_that_of_the_template(
     template.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
     template.SOPClassUID, template.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.4", "1.2.3.5"
     template.save_as(tmp_path / "exam.dcm", enforce_file_format=True)
-    bids = ("--bids", str(tmp_path / "bids"), "--subject", "07")
+    bids = ("--bids", str(tmp_path / "bids"), "--subject", "07", "--suffix", "T1w")
     inputs = [str(scans[1]), *map(str, failing), str(scans[0])]  # the last one has no place in the patient
     for name, more in (("plain", ()), ("like", ("--dicom-template", str(tmp_path / "exam.dcm")))):
         out = tmp_path / name
