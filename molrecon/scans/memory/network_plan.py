@@ -196,6 +196,8 @@ def solve_items(pixels: int, patch: int, live: int, element: int, window: int, r
     # Beside the network's: what stays (right side, first, last, new and best iterate, residual; two phases, update),
     # and either the network's image on its way in and out, or the sum of the residual's terms.
     images = 6 * wide + 3 * narrow + max(2 * narrow, 4 * wide - network)
+    if refine:
+        images += 3 * wide  # an earlier iterate with its data term, and the last source, see `RefinedResidual`
     history = 2 * window * narrow
     left_over = min(3 * (images + history + network) // 2, LEFT_OVER_BYTES)
     return {"images": images, "history": history, "network": network, "allocator": left_over}
