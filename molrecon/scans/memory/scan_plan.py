@@ -29,7 +29,9 @@ from molrecon.scans.memory.network_plan import (
 from molrecon.scans.preparation import PreparedVolume
 from molrecon.scans.reconstruction import Unit
 
-OUTPUT_BYTES = 100 * 1024**2  # what drawing and writing load and hold besides: matplotlib, the encoders of the page
+# What drawing and writing load and hold besides: matplotlib, the encoders of the page and of the cohort's. Measured: a
+# process whose arrays need 100 MiB held 690 to 780 MiB at most, 400 of them the program.
+OUTPUT_BYTES = 300 * 1024**2
 PLANE_COPIES = 8  # of a slice's k-space, with two sets of maps, while it is cropped, calibrated, solved and checked
 GUIDED_PIXEL = 1500  # bytes: thresholds of all layers, and the U-Net that made them
 IMAGE_PIXEL = 64  # bytes of all images of a pixel: solution, magnitude, and what pages show of them
