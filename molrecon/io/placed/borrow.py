@@ -7,11 +7,13 @@ from itertools import product
 from typing import Literal, final, get_args
 
 import numpy as np
+import torch
 
 from molrecon.io.crop import center_crop
 from molrecon.io.geometry import Geometry, Vector
 from molrecon.io.placed.placed_image import PlacedImage
 from molrecon.io.volume import RawVolume
+from operators import centred_ifft
 
 Axes = Literal["found", "stored"]
 AXES: tuple[Axes, ...] = get_args(Axes)
@@ -162,12 +164,11 @@ def _picture(volume: RawVolume) -> np.ndarray:
     weights = [
         np.exp(-((np.arange(n) - n // 2) ** 2) / (2 * (BAND[1] * n / m) ** 2)) for n, m in zip(full, kept, strict=True)
     ]
-    window = (weights[0][:, None] * weights[1]).astype(np.float32)
+    window = torch.from_numpy((weights[0][:, None] * weights[1]).astype(np.float32))
     pictures = []
     for one in volume.kspace:  # a slice at a time: so does the memory stay small
-        images = np.fft.ifft2(np.fft.ifftshift(one * window, axes=(-2, -1)), axes=(-2, -1))
-        combined = np.sqrt((np.abs(images) ** 2).sum(0))
-        pictures.append(center_crop(np.fft.fftshift(combined), kept))
+        images = centred_ifft(torch.from_numpy(np.ascontiguousarray(one)) * window, (-2, -1))
+        pictures.append(center_crop(torch.linalg.vector_norm(images, dim=0).numpy(), kept))
     return np.stack(pictures)
 
 
