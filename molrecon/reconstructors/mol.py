@@ -195,10 +195,7 @@ class MOL(LearnedReconstructor):
         """
         solver, narrow = self.solver, self.precision
         wide = torch.complex128 if solver.refine else narrow
-        known = (conditioning or self.condition(kspace, operator)).in_precision(narrow)
-        self._check_axes(known, operator)
-        if known.guide is None:
-            known = self._guided(kspace, operator, known)
+        known = self._ready(kspace, operator, conditioning)
         scale = per_sample(known.scale, known.phase)
         weight = per_sample(self.data_weight(known.noise_level), known.phase)
         root = (image / scale).to(narrow)
@@ -250,10 +247,7 @@ class MOL(LearnedReconstructor):
     ) -> Solution:
         solver, narrow = solver or self.solver, self.precision
         wide = torch.complex128 if solver.refine else narrow
-        conditioning = (conditioning or self.condition(kspace, operator)).in_precision(narrow)
-        self._check_axes(conditioning, operator)
-        if conditioning.guide is None:
-            conditioning = self._guided(kspace, operator, conditioning)
+        conditioning = self._ready(kspace, operator, conditioning)
 
         scale = per_sample(conditioning.scale, conditioning.phase)
         weight = per_sample(self.data_weight(conditioning.noise_level), conditioning.phase)  # lambda
@@ -280,6 +274,12 @@ class MOL(LearnedReconstructor):
             return weight * (operator.adjoint(kspace) / scale - operator.normal(x))
 
         return solution.with_value(_with_gradient(value, denoise, data_term, splitting, wide, solver) * scale)
+
+    def _ready(self, kspace: Tensor, operator: LinearOperator, conditioning: Conditioning | None) -> Conditioning:
+        """Return the conditioning in the network's precision, with the guide of the scan; what is missing is found."""
+        known = (conditioning or self.condition(kspace, operator)).in_precision(self.precision)
+        self._check_axes(known, operator)
+        return known if known.guide is not None else self._guided(kspace, operator, known)
 
     def _check_axes(self, conditioning: Conditioning, operator: LinearOperator) -> None:
         shape, sets = tuple(conditioning.phase.shape), operator.sets

@@ -352,7 +352,7 @@ def _noise_level(
     believed.
     """
     filled = [k for k, one in enumerate(planes(kspace.numpy())) if one.any()]
-    chosen, compared = _spread(filled, NOISE_SLICES), _spread(filled, COMPARED_SLICES)
+    chosen, compared = spread(filled, NOISE_SLICES), spread(filled, COMPARED_SLICES)
     estimates = {}
     if outer_readout:
         levels = [estimate_noise_level(kspace[[k]], _mask_of(sampling_mask, k), True) for k in chosen]
@@ -375,7 +375,7 @@ def _noise_level(
     return level, estimates
 
 
-def _spread(slices: list[int], count: int) -> list[int]:
+def spread(slices: list[int], count: int) -> list[int]:
     """Return at most `count` of the slices, evenly spread."""
     return slices[:: max(1, -(-len(slices) // count))]
 
@@ -460,7 +460,7 @@ def estimate_maps(
         except ValueError as error:
             raise ValueError(f"slice {k}: {error}") from error
     if sets is None:
-        looked_at = [calibration[k].to(device) for k in _spread(list(calibration), NOISE_SLICES)]
+        looked_at = [calibration[k].to(device) for k in spread(list(calibration), NOISE_SLICES)]
         sets = _sets_needed(looked_at, shape, noise_level)
     maps = torch.from_numpy(empty_array((len(kspace), sets, *kspace.shape[1:]), np.complex64))
     estimate = partial(espirit_maps, threshold=THRESHOLD, crop=CROP, noise_level=noise_level, n_maps=sets)

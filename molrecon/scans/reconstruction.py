@@ -31,7 +31,7 @@ from molrecon.scans.data_checks import SliceChecks, check_slice
 from molrecon.scans.data_warnings import DataWarning, noise_warnings, remark_warnings, slice_warnings, training_warnings
 from molrecon.scans.parts.noise_maps import NoiseMaps, noise_maps
 from molrecon.scans.parts.wanted import PLAIN, Parts
-from molrecon.scans.preparation import PreparedVolume
+from molrecon.scans.preparation import PreparedVolume, spread
 from molrecon.scans.progress import progress_bar
 from molrecon.scans.trajectories.checks import check_samples
 from molrecon.scans.trajectories.preparation import prepare_volume
@@ -296,10 +296,9 @@ def _full(device: torch.device | str) -> torch.device:
 
 def _checks(prepared: PreparedVolume, image: Tensor, device: torch.device) -> list[SliceChecks]:
     checks = [SliceChecks()] * len(image)
-    filled = np.flatnonzero(~prepared.empty)
-    # Neighbours of a 3D scan come from the same readouts: some of them, evenly spread, tell of all.
-    step = -(-len(filled) // CHECKED_PLANES) if prepared.volume.volumetric else 1
-    for k in map(int, filled[:: max(1, step)]):
+    filled = [int(k) for k in np.flatnonzero(~prepared.empty)]
+    # Neighbours of a 3D scan come from the same readouts: some of them tell of all.
+    for k in spread(filled, CHECKED_PLANES) if prepared.volume.volumetric else filled:
         kspace, operator = prepared.kspace[[k]].to(device), prepared.operator([k]).to(device)
         if isinstance(operator, WeightedSense):
             effective = 0.0 if prepared.trajectory is None else prepared.trajectory.effective_samples(k)

@@ -16,13 +16,16 @@ from molrecon.io.masks import infer_sampling_mask
 from molrecon.reconstructors.classical import CGSense
 from molrecon.scans.data_checks import LEAST_SQUARES, energy_of
 from molrecon.scans.preparation import (
+    COMPARED_SLICES,
     NOISE_AGREEMENT,
+    NOISE_SLICES,
     MapsSource,
     PreparedVolume,
     estimate_maps,
     given_maps,
     mixed,
     prepare,
+    spread,
     whitening,
 )
 from molrecon.scans.progress import progress_bar
@@ -30,8 +33,6 @@ from molrecon.scans.trajectories.calibration import calibration_on_grid
 from molrecon.scans.trajectories.samples import Trajectory
 from operators import density_compensation, trajectory_noise_level
 
-NOISE_SLICES = 16  # as many as tell the noise level of a volume
-COMPARED_SLICES = 4  # by CG-SENSE, which takes longer
 REDUNDANCY = 3  # samples of all coils to a pixel, at least, for the residual to be of noise
 
 
@@ -141,7 +142,7 @@ def _noise_level(
     filled = [k for k, one in enumerate(samples) if bool(one.any())]
     found = [
         trajectory_noise_level(samples[k], torch.from_numpy(volume.trajectory[k % len(volume.trajectory)]), extent)
-        for k in filled[:: max(1, -(-len(filled) // NOISE_SLICES))]
+        for k in spread(filled, NOISE_SLICES)
     ]
     outer, edge = (float(np.median([one[n] for one in found])) for n in (0, 1))
     estimates = {"periphery": edge} if math.isnan(outer) else {"outer readout": outer, "periphery": edge}
@@ -166,7 +167,7 @@ def _with_least_squares(prepared: PreparedVolume) -> PreparedVolume:
     filled = [int(k) for k in np.flatnonzero(~prepared.empty)]
     coils, pixels = prepared.kspace.shape[1], math.prod(prepared.sensitivity_maps.shape[-2:])
     levels = []
-    for k in filled[:: max(1, -(-len(filled) // COMPARED_SLICES))]:
+    for k in spread(filled, COMPARED_SLICES):  # CG-SENSE takes longer than the other estimates
         samples = coils * (0.0 if trajectory is None else trajectory.effective_samples(k))
         if coils == 1 or samples < REDUNDANCY * pixels:
             return prepared
