@@ -21,6 +21,7 @@ from molrecon.reconstructors.conditioning import condition
 from molrecon.reconstructors.modl import MoDL
 from molrecon.reconstructors.mol import MOL
 from molrecon.scans.memory import fit_to_memory, parse_size, plan_memory
+from molrecon.scans.memory.network_plan import PROGRAM_BYTES
 from molrecon.training.step_memory import peak_growth, training_memory
 from operators import Sense, SoftSense, sense
 
@@ -136,7 +137,7 @@ def solve_within_the_estimate() -> None:
     model = MOL(ResidualNetwork(channels=4, features=24, levels=2, cycles=1, ndim=3, layer="sll")).eval()
     model.solver = replace(model.solver, max_steps=1, tol=0.0)
     known = condition(kspace, operator, 0.05)
-    for budget in ("8GiB", "700MiB"):
+    for budget in (8 * 2**30, PROGRAM_BYTES + 300 * 2**20):
         plan = plan_memory(budget, model.network, shape, coils)
         fitted = fit_to_memory(model, plan)
         fitted(*make_problem((16, 8, 8), coils), 0.05)
