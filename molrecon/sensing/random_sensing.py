@@ -34,6 +34,7 @@ class RandomSensingTask(Task[Unrolled]):
         batch: blocks a step.
         part: blocks whose gradients are computed at a time: few stay in a processor's cache.
         seed: of the order of the blocks, which depends on it and the step alone.
+        mixed: see `Unrolled.stages`.
 
     Raises:
         ValueError: fewer blocks than a batch.
@@ -41,7 +42,16 @@ class RandomSensingTask(Task[Unrolled]):
     Reference: You, Zhang, Xie, Chen, Ma, COAST, IEEE TIP 30, 2021, section IV-A (random projection augmentation).
     """
 
-    def __init__(self, model: Unrolled, blocks: np.ndarray, *, batch: int = 64, part: int = 16, seed: int = 0) -> None:
+    def __init__(
+        self,
+        model: Unrolled,
+        blocks: np.ndarray,
+        *,
+        batch: int = 64,
+        part: int = 16,
+        seed: int = 0,
+        mixed: bool = False,
+    ) -> None:
         if not 1 <= batch <= len(blocks):
             raise ValueError(
                 f"RandomSensingTask: a batch of {batch} from {len(blocks)} blocks, expected 1 to {len(blocks)}"
@@ -51,6 +61,7 @@ class RandomSensingTask(Task[Unrolled]):
         self.batch = batch
         self.part = part
         self.seed = seed
+        self.mixed = mixed
         rows, device = MEASUREMENTS[max(RATIOS)], next(model.parameters()).device
         drawn = [orthonormal_matrix(rows, BLOCK_SIZE**2, seed=FIRST_SEED + i) for i in range(MATRICES)]
         self.matrices = torch.stack(drawn).float().to(device)
@@ -63,5 +74,5 @@ class RandomSensingTask(Task[Unrolled]):
         chosen = drawn_blocks(len(self.blocks), self.batch, self.seed, step * process_count() + rank())
         for some in torch.from_numpy(self.blocks[chosen]).to(phi.device).split(self.part):
             images = some.float().reshape(-1, BLOCK_SIZE, BLOCK_SIZE) / 255
-            stages = self.model.stages(operator(images), operator)
+            stages = self.model.stages(operator(images), operator, mixed=self.mixed)
             yield penalised_error(stages, images) * (len(some) / self.batch)
