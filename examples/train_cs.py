@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from molrecon.command.shared.argument_types import positive
+from molrecon.command.shared.argument_types import fraction, positive
 from molrecon.sensing.assembly import DATA_STEPS, HOSTS, assemble
 from molrecon.sensing.equilibrium_stage import EquilibriumStage
 from molrecon.sensing.gradient import GRADIENT_SCALE
@@ -78,6 +78,12 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--learning-rate", type=float, default=IMAGING_SETTINGS.learning_rate)
     parser.add_argument("--final-rate", type=float, default=IMAGING_SETTINGS.final_rate)
+    parser.add_argument(
+        "--ema",
+        type=fraction,
+        default=IMAGING_SETTINGS.ema,
+        help="decay of the averaged weights, which are validated and stored (default: none)",
+    )
     parser.add_argument("--clip", type=positive, help="largest norm of the gradient (default: any)")
     parser.add_argument(
         "--precision",
@@ -135,6 +141,7 @@ def run(arguments: argparse.Namespace) -> None:
         steps=arguments.steps,
         learning_rate=arguments.learning_rate,
         final_rate=arguments.final_rate,
+        ema=arguments.ema,
         clip=arguments.clip,
         checkpoint_every=arguments.checkpoint_every,
         seed=arguments.seed,
@@ -197,6 +204,7 @@ def store(imager: BlockImager, arguments: argparse.Namespace, ratio: int, images
         "batch": arguments.batch,
         "learning_rate": arguments.learning_rate,
         "final_rate": arguments.final_rate,
+        "ema": arguments.ema or "none",
         "clip": arguments.clip or "none",
         "precision": arguments.precision,
         "seed": arguments.seed,
