@@ -82,9 +82,14 @@ def test_published_weights(tmp_path: Path, data: str) -> None:
     assert set(json.loads(scores.read_text())) == {"model", "set", "ratio", "psnr", "ssim"}
 
 
-@pytest.mark.skipif("MOLRECON_DATA" not in os.environ, reason="MOLRECON_DATA is not set: the SIAT slices are not here")
+@pytest.mark.skipif("MOLRECON_DATA" not in os.environ, reason="MOLRECON_DATA is not set: the real images are not here")
 def test_training_on_multi_coil_mri(tmp_path: Path) -> None:
-    command = ["--data", os.environ["MOLRECON_DATA"], "--out", str(tmp_path), "--stages", "1", "--steps", "2"]
-    result = train_gin_mri.run(train_gin_mri.parse([*command, "--scans", "1", "--validation-scans", "1", *ONE_THREAD]))
+    command = ["--out", str(tmp_path), "--stages", "1", "--steps", "2", "--rows", "24", "--validation-problems", "2"]
+    command += ["--clip", "1", "--precision", "mixed", *ONE_THREAD]
+    result = train_gin_mri.run(train_gin_mri.parse(command))
     assert result == json.loads((tmp_path / "result.json").read_text())
-    assert result["data_step"] == "gin" and float(result["psnr"]) > 10
+    assert result["data_step"] == "gin" and result["clip"] == 1.0
+    assert set(result["psnr_by_set"]) == {"SIAT T2 brain", "MS brain"}  # problem i is of set i
+    assert result["psnr"] == pytest.approx(np.mean(list(result["psnr_by_set"].values()))) and result["psnr"] > 10
+    with pytest.raises(SystemExit):
+        train_gin_mri.parse([*command, "--rows", "16"])
