@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from molrecon.command.shared.argument_types import fraction, positive
+from molrecon.command.shared.argument_types import fraction, not_negative, positive
 from molrecon.sensing.assembly import DATA_STEPS, HOSTS, assemble
 from molrecon.sensing.equilibrium_stage import EquilibriumStage
 from molrecon.sensing.gradient import GRADIENT_SCALE
@@ -84,7 +84,12 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         default=IMAGING_SETTINGS.ema,
         help="decay of the averaged weights, which are validated and stored (default: none)",
     )
-    parser.add_argument("--clip", type=positive, help="largest norm of the gradient (default: any)")
+    parser.add_argument(
+        "--clip",
+        type=not_negative,
+        default=IMAGING_SETTINGS.clip,
+        help="largest norm of the gradient, 0 for any (default: %(default)g)",
+    )
     parser.add_argument(
         "--precision",
         choices=("single", "mixed"),

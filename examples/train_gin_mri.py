@@ -30,7 +30,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # to run from a checkout that is not installed
 
 from examples._subjects import training_sets, validation_sets
-from molrecon.command.shared.argument_types import positive
+from molrecon.command.shared.argument_types import not_negative, positive
 from molrecon.reconstructors.classical import CGSense
 from molrecon.sensing.assembly import DATA_STEPS, HOSTS, assemble
 from molrecon.sensing.stage import Unrolled, last_image
@@ -84,7 +84,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--stages", type=int, help="default: the published number")
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--learning-rate", type=float, default=IMAGING_SETTINGS.learning_rate)
-    parser.add_argument("--clip", type=positive, help="largest norm of the gradient (default: any)")
+    parser.add_argument("--clip", type=not_negative, default=0, help="largest norm of the gradient (default: 0, any)")
     parser.add_argument(
         "--precision",
         choices=("single", "mixed"),
