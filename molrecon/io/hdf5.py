@@ -87,13 +87,13 @@ def read_text(path: Path, dataset: h5py.Dataset) -> str:
         text = np.asarray(dataset[()]).item()
         return text.decode("utf-8") if isinstance(text, bytes) else str(text)
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        length, address, wanted = struct.unpack_from("<IQI", content, offset)
+        length, address, entry = struct.unpack_from("<IQI", content, offset)
         start = address + dataset.file.userblock_size
         if content[start : start + len(COLLECTION)] == COLLECTION:
             for index, position, size in _walk(path, content, start):
-                if index == wanted and length <= size:
+                if index == entry and length <= size:
                     return content[position : position + length].decode("utf-8")
-    raise UnreadableInput(path, f"no heap entry {wanted} of {length} bytes for {dataset.name}", "a text")
+    raise UnreadableInput(path, f"no heap entry {entry} of {length} bytes for {dataset.name}", "a text")
 
 
 def _walk(path: Path, content: mmap.mmap, start: int) -> Iterator[tuple[int, int, int]]:

@@ -82,18 +82,18 @@ def mrd_geometry(
         step = thickness * through
         first = positions[0] - places[0] * step
     else:
-        found = _step(places, positions)
-        if found is None:
+        even_step = _step(places, positions)
+        if even_step is None:
             return None, (
                 "the positions of the slices do not advance in equal steps: where they lie in the patient is not in the"
                 " image"
             )
-        step = found
+        step = even_step
         first = positions[np.argmin(places)] - places.min() * step
     if abs(float(step @ normal)) < 0.1 * float(np.linalg.norm(step)):
         return None, "the slices advance within their own plane: where they lie in the patient is not in the image"
     row_step, column_step = row_mm * read, column_mm * phase
-    centres = [_centre(full, kept) for full, kept in zip(kspace_shape, recon_shape, strict=True)]
+    centres = [_centre(encoded, delivered) for encoded, delivered in zip(kspace_shape, recon_shape, strict=True)]
     origin = first - centres[0] * row_step - centres[1] * column_step
     return Geometry(_vector(origin), _vector(step), _vector(row_step), _vector(column_step), float(thickness)), None
 
@@ -128,5 +128,6 @@ def _unit(vector: np.ndarray) -> np.ndarray | None:
     return vector / length if np.isfinite(length) and length > 0.5 else None
 
 
-def _centre(full: int, kept: int) -> int:
-    return full // 2 - (full - kept) // 2
+def _centre(encoded: int, delivered: int) -> int:
+    """Return the voxel of the delivered image that is the centre of the encoded one."""
+    return encoded // 2 - (encoded - delivered) // 2

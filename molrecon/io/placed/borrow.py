@@ -58,9 +58,9 @@ class _Turn:
     def __str__(self) -> str:
         """Return the turn in words."""
         reversed_ = [name for name in ("slices", "rows", "columns") if getattr(self, name)]
-        said = ["rows and columns exchanged"] if self.exchanged else []
-        said += [f"{' and '.join(reversed_)} reversed"] if reversed_ else []
-        return ", ".join(said) or "as they are stored"
+        words = ["rows and columns exchanged"] if self.exchanged else []
+        words += [f"{' and '.join(reversed_)} reversed"] if reversed_ else []
+        return ", ".join(words) or "as they are stored"
 
 
 def borrow_geometry(volume: RawVolume, image: PlacedImage, *, axes: Axes = "found") -> Geometry:
@@ -110,10 +110,10 @@ def _all_turns(image: PlacedImage) -> list[_Turn]:
 def _misfit(volume: RawVolume, image: PlacedImage) -> str | None:
     """Return what keeps an image from being in the place of the scan, as far as sizes tell; None for nothing."""
     slices, (rows, cols) = len(volume.kspace), volume.recon_shape
-    found, height, width = image.values.shape
+    count, height, width = image.values.shape
     through, row_mm, column_mm = image.geometry.voxel_size
-    if found != slices:
-        return f"the image has {found} slices, expected {slices}, as many as the scan"
+    if count != slices:
+        return f"the image has {count} slices, expected {slices}, as many as the scan"
     if volume.voxel_size is None:
         if abs(height * cols / (width * rows) - 1) > FIELD_TOLERANCE:
             return f"the image is {height} x {width}, expected the scan's {rows} x {cols} up to one factor"
@@ -160,15 +160,16 @@ def _best(volume: RawVolume, image: PlacedImage, turns: list[_Turn]) -> _Turn:
 
 def _picture(volume: RawVolume) -> np.ndarray:
     """Return the root sum of squares of the centre of k-space (slices, *recon_shape)."""
-    full, kept = volume.kspace.shape[-2:], volume.recon_shape
+    full, cropped = volume.kspace.shape[-2:], volume.recon_shape
     weights = [
-        np.exp(-((np.arange(n) - n // 2) ** 2) / (2 * (BAND[1] * n / m) ** 2)) for n, m in zip(full, kept, strict=True)
+        np.exp(-((np.arange(n) - n // 2) ** 2) / (2 * (BAND[1] * n / m) ** 2))
+        for n, m in zip(full, cropped, strict=True)
     ]
     window = torch.from_numpy((weights[0][:, None] * weights[1]).astype(np.float32))
     pictures = []
     for one in volume.kspace:  # a slice at a time: so does the memory stay small
         images = centred_ifft(torch.from_numpy(np.ascontiguousarray(one)) * window, (-2, -1))
-        pictures.append(center_crop(torch.linalg.vector_norm(images, dim=0).numpy(), kept))
+        pictures.append(center_crop(torch.linalg.vector_norm(images, dim=0).numpy(), cropped))
     return np.stack(pictures)
 
 

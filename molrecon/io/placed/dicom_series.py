@@ -61,10 +61,10 @@ def _planes(path: Path) -> list[_Plane]:
     import pydicom
     from pydicom.errors import InvalidDicomError
 
-    wanted = None if path.is_dir() else pydicom.dcmread(path, stop_before_pixels=True).get("SeriesInstanceUID")
+    chosen = None if path.is_dir() else pydicom.dcmread(path, stop_before_pixels=True).get("SeriesInstanceUID")
     folder = path if path.is_dir() else path.parent
     candidates = sorted(item for item in folder.iterdir() if item.is_file() and not item.name.startswith("."))
-    found: list[tuple[int, list[_Plane]]] = []
+    numbered: list[tuple[int, list[_Plane]]] = []
     series = set()
     for file in candidates:
         try:
@@ -72,15 +72,15 @@ def _planes(path: Path) -> list[_Plane]:
         except (InvalidDicomError, OSError, EOFError):
             continue
         uid = data.get("SeriesInstanceUID")
-        if "Rows" not in data or (wanted is not None and uid != wanted):
+        if "Rows" not in data or (chosen is not None and uid != chosen):
             continue
         series.add(uid)
-        found.append((int(data.get("InstanceNumber") or 0), _planes_of(file, data)))
-    if not found:
+        numbered.append((int(data.get("InstanceNumber") or 0), _planes_of(file, data)))
+    if not numbered:
         raise UnreadableInput(path, "no DICOM image", EXPECTED)
     if len(series) > 1:
         raise UnreadableInput(path, f"a folder of {len(series)} series", "one series, or a file of the one meant")
-    return [plane for _, planes in sorted(found, key=lambda pair: pair[0]) for plane in planes]
+    return [plane for _, planes in sorted(numbered, key=lambda pair: pair[0]) for plane in planes]
 
 
 def _planes_of(file: Path, data: Dataset) -> list[_Plane]:
