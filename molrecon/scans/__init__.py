@@ -1,6 +1,6 @@
 """Scans on their way from a file to images: preparation, reconstruction, checks, outputs, cohorts, comparisons.
 
-preparation          from a raw volume to k-space, coil maps, mask and noise level
+preparation          from a raw volume to k-space, coil maps, mask and noise level, on the grid
 scan                 what did one scan measure: its images and what they share
 reconstruction       from a raw volume to images, with a report on every slice
 scan_reconstruction  the same for every image of a scan

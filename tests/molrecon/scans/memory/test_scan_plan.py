@@ -34,10 +34,10 @@ ROOT = Path(__file__).resolve().parents[4]
 MIB = 2**20
 PROGRAM = """
 import sys
-import molrecon.scans.reconstruction
+import molrecon.scans.reconstruction.report
 from molrecon.command.parser import main
 from molrecon.scans.data_checks import SliceChecks
-molrecon.scans.reconstruction.check_slice = lambda *_: SliceChecks()  # a minute of work, a slice at a time
+molrecon.scans.reconstruction.report.check_slice = lambda *_: SliceChecks()  # a minute of work, a slice at a time
 code = main(sys.argv[1:])
 print([int(line.split()[1]) for line in open("/proc/self/status") if "VmHWM" in line][0], file=sys.stderr)
 sys.exit(code)
