@@ -72,13 +72,13 @@ class TrainingPlan:
         if rank() > 0:
             return ""
         score = round(self.score(self.task.model), 3)
-        what, number = ("withheld_loss", -score) if self._blind() else ("validation_psnr_db", score)
+        name, number = ("withheld_loss", -score) if self._blind() else ("validation_psnr_db", score)
         path = self.folder / f"{self.name}.safetensors"
         rows = read_log(self.folder)
         done = int(rows[-1]["step"]) if rows else self.settings.steps
-        facts = {"steps": done, "data": self.data.describe(), "scores": {what: number}}
+        facts = {"steps": done, "data": self.data.describe(), "scores": {name: number}}
         save(self.task.model, path, {**self.card, **facts})
-        return f"{done} steps, {what.replace('_', ' ')} {number:.2f}: {path}"
+        return f"{done} steps, {name.replace('_', ' ')} {number:.2f}: {path}"
 
     def unusable(self) -> list[str]:
         """Return the files that were left out, each with the reason."""
@@ -151,8 +151,8 @@ def _data(args: argparse.Namespace, device: torch.device) -> FastMRIFolder | Sca
     if args.validation:
         validation = [read_stack(path) for path in args.validation]
     else:
-        parts = [hold_out(stack) for stack in training]
-        training, validation = [part[0] for part in parts], [part[1] for part in parts]
+        splits = [hold_out(stack) for stack in training]
+        training, validation = [split[0] for split in splits], [split[1] for split in splits]
     return Scans(
         training,
         validation,

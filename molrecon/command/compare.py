@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
         protect,
         read_chosen_maps,
         undersample_chosen,
-        undersampling_facts,
+        undersampling_settings,
         weights_files,
     )
     from molrecon.io import read_volume
@@ -93,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
     outcomes = {name: _outcome(name, model, comparison, args) for name, (model, _) in methods.items()}
     sources = {name: source for name, (_, source) in methods.items()}
     content = {"input": str(args.input), **describe_comparison(prepared, sources, outcomes)}
-    content["sampling"] |= undersampling_facts(args)
+    content["sampling"] |= undersampling_settings(args)
     content["noise"] |= {"added_relative_to_maximum": args.noise}
     sampling = content["sampling"]
     measured = (

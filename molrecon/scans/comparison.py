@@ -91,10 +91,10 @@ def undersample(volume: RawVolume, sampling_mask: np.ndarray, noise_level: float
     for one, out in zip(volume.kspace, kspace, strict=True):
         out[...] = one
         if noise_level > 0 and one.any():
-            parts = generator.standard_normal((2, *one.shape), dtype=np.float32) * np.float32(
+            real_and_imaginary = generator.standard_normal((2, *one.shape), dtype=np.float32) * np.float32(
                 noise_level / math.sqrt(2)
             )
-            out += parts[0] + 1j * parts[1]
+            out += real_and_imaginary[0] + 1j * real_and_imaginary[1]
     mask_kspace(kspace, mask)
     return replace(volume, kspace=kspace, sampling_mask=mask)
 

@@ -55,22 +55,22 @@ def joined(results: Sequence[Reconstruction], time_step: float | None = None) ->
 def frame_of(result: Reconstruction, k: int) -> Reconstruction:
     """Return frame k of a series (time, slices, rows, cols). Raises IndexError."""
     image = result.image[k]
-    part = slice(k * len(image), (k + 1) * len(image))
+    own = slice(k * len(image), (k + 1) * len(image))
     warnings = [
-        warning if warning.slice is None else replace(warning, slice=warning.slice - part.start)
+        warning if warning.slice is None else replace(warning, slice=warning.slice - own.start)
         for warning in result.warnings
-        if warning.slice is None or part.start <= warning.slice < part.stop
+        if warning.slice is None or own.start <= warning.slice < own.stop
     ]
     return replace(
         result,
         image=image,
-        error_bound=result.error_bound[part],
-        residuals=result.residuals[part],
-        converged=result.converged[part],
-        n_steps=result.n_steps[part],
-        empty=result.empty[part],
-        scale=result.scale[part],
-        checks=result.checks[part],
+        error_bound=result.error_bound[own],
+        residuals=result.residuals[own],
+        converged=result.converged[own],
+        n_steps=result.n_steps[own],
+        empty=result.empty[own],
+        scale=result.scale[own],
+        checks=result.checks[own],
         warnings=warnings,
         time_step=None,
         last_residual=result.last_residual if k == 0 else None,

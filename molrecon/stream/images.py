@@ -1,4 +1,4 @@
-"""From a reconstruction to MRD images: pixels, where they lie in the patient, and what is to be said about them."""
+"""From a reconstruction to MRD images: pixels, where they lie in the patient, and their attributes."""
 
 from __future__ import annotations
 
@@ -103,14 +103,14 @@ class ImageMaker:
 def _head(frame: Frame, heads: np.ndarray, k: int) -> np.ndarray:
     """Return the head of image k of a frame: where it lies, and time stamps and counters of its central readout."""
     volume = frame.volume
-    found = _central(frame, heads, k)
+    central = _central(frame, heads, k)
     head = np.zeros((), IMAGE_HEAD)
     head["version"], head["image_type"], head["slice"] = 1, MAGNITUDE, k
-    if found is not None:
+    if central is not None:
         for name in COPIED:
-            head[name] = found[name]
+            head[name] = central[name]
         for name in COUNTED:
-            head[name] = found["idx"][name]
+            head[name] = central["idx"][name]
     rows, cols = volume.recon_shape
     if volume.geometry is not None:
         position, steps = _placed(volume.geometry, volume.recon_shape, k)

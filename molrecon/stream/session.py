@@ -118,8 +118,8 @@ class Session:
             return f"{received.readouts} readouts, nothing asked for"
         if self._workers.busy:
             self._tell(INFO, "another scan is being reconstructed, this one waits for it")
-        ours = self._settings
-        job = Job(received.spool, received.request, ours.model, ours.device, ours.conjugate)
+        settings = self._settings
+        job = Job(received.spool, received.request, settings.model, settings.device, settings.conjugate)
         if self._workers.run(job, self._send, self._gone):
             return f"{received.readouts} readouts, reconstructed"
         return f"{received.readouts} readouts, not reconstructed"

@@ -142,10 +142,10 @@ def _imported(path: str) -> Any:
     """Return a module's or dataclass' class; nothing else that can be imported is ever called."""
     module, _, name = path.partition(":")
     kind = importlib.import_module(module)
-    for part in name.split("."):
-        if not hasattr(kind, part):
+    for attribute in name.split("."):
+        if not hasattr(kind, attribute):
             raise ImportError(f"{module} has no {name}")
-        kind = getattr(kind, part)
+        kind = getattr(kind, attribute)
     if not (isinstance(kind, type) and (issubclass(kind, nn.Module) or is_dataclass(kind))):
         raise Unfit(f"{path} is no class of models")
     return kind

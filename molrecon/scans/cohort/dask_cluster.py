@@ -76,7 +76,7 @@ class InDask:
             )
 
     def __call__(self, model: Reconstructor, recipe: Recipe, items: Sequence[Item]) -> Iterator[Outcome]:
-        """Yield what becomes of each item, as it is known.
+        """Yield what becomes of each item, as it comes.
 
         Raises:
             OSError: no scheduler answers.
@@ -175,8 +175,8 @@ class _Work(WorkerPlugin):
         """Carry out an item with the paths as they are where the command was started."""
         with self.lock, _in_folder(self.folder):
             if self.loaded is None:
-                if (found := versions()["molrecon"]) != self.version:
-                    raise ValueError(f"reconstruct: a Dask worker has molrecon {found}, expected {self.version}")
+                if (version := versions()["molrecon"]) != self.version:
+                    raise ValueError(f"reconstruct: a Dask worker has molrecon {version}, expected {self.version}")
                 self.loaded = load_same(self.recipe)
             return self.carry_out(item, self.loaded, self.recipe)
 

@@ -16,7 +16,7 @@ from molrecon.reconstructors.base import Reconstructor
 from molrecon.scans.cohort.without_folders import WithoutFolders
 from molrecon.scans.data_warnings import DataWarning
 from molrecon.scans.exports import NO_EXPORTS, Exports
-from molrecon.scans.kinds.choice import SEEN
+from molrecon.scans.kinds.choice import UNIT_PHRASES
 from molrecon.scans.manifest import FAILED, UNREADABLE, Entry, now, status_of, write_record
 from molrecon.scans.memory.scan_plan import inside_budget
 from molrecon.scans.outputs import output_paths, written_paths
@@ -83,7 +83,7 @@ class Recipe:
 @final
 @dataclass(frozen=True)
 class Outcome:
-    """What became of an item: its entry, and the record where that could not be written."""
+    """What became of an item: its entry, and its record where the disk took none."""
 
     name: str
     entry: Entry
@@ -102,7 +102,7 @@ def in_this_process(model: Reconstructor, recipe: Recipe, items: Sequence[Item])
 
 def carry_out(item: Item, model: Reconstructor, recipe: Recipe) -> Outcome:
     """Reconstruct an input, or keep what is there of it, and write its record. Raises nothing but what ends a run."""
-    entry = _kept(item, recipe) if recipe.resume else None
+    entry = _entry_of_earlier_run(item, recipe) if recipe.resume else None
     return conclude(item, recipe, entry or _attempt(item, model, recipe))
 
 
@@ -113,13 +113,13 @@ def conclude(item: Item, recipe: Recipe, entry: Entry) -> Outcome:
         entry = around.entry(entry)
     if recipe.out is None:
         return Outcome(item.name, entry, None)
-    same = {
+    common = {
         "model": asdict(recipe.shown_source),
         "settings_sha256": recipe.settings_sha256,
         "versions": versions(),
         "written": now(),
     }
-    record = {"name": item.name, **asdict(entry), **same, "no_paths": not recipe.folders}
+    record = {"name": item.name, **asdict(entry), **common, "no_paths": not recipe.folders}
     try:
         write_record(recipe.out, record)
     except OSError as error:
@@ -146,25 +146,30 @@ def _read_and_reconstruct(item: Item, model: Reconstructor, recipe: Recipe) -> R
         scan = scan.renamed(Path(item.path.name))
     if recipe.out is not None:
         recipe.exports.check(item.name, scan.frames[0].volume)
-    found = reconstruct_scan(scan, model, recipe.settings, keep_residual=recipe.out is not None)
+    reconstructions = reconstruct_scan(scan, model, recipe.settings, keep_residual=recipe.out is not None)
     if recipe.out is not None:
-        _export(item, recipe, found)  # first: where the sidecar is, everything else is there too
+        _export(item, recipe, reconstructions)  # first: where the sidecar is, everything else is there too
         write_scan(
-            recipe.out, item.name, found, recipe.shown_source, recipe.outputs_sha256(item), recipe.settings.parts
+            recipe.out,
+            item.name,
+            reconstructions,
+            recipe.shown_source,
+            recipe.outputs_sha256(item),
+            recipe.settings.parts,
         )
-    return joined([one.result for one in found])
+    return joined([one.result for one in reconstructions])
 
 
-def _export(item: Item, recipe: Recipe, found: Sequence[SeriesReconstruction]) -> None:
+def _export(item: Item, recipe: Recipe, reconstructions: Sequence[SeriesReconstruction]) -> None:
     if recipe.out is None or recipe.exports.none:
         return
     output_paths(recipe.out, item.name)[-1].unlink(missing_ok=True)
-    for one in found:
+    for one in reconstructions:
         about = one.first.volume, one.result, one.choice.source or recipe.shown_source, recipe.settings_sha256
         entities, contrast = one.series.entities, one.series.frames[0].contrast
-        recipe.exports.write(recipe.out, item.name, *about, entities=entities, contrast=contrast)
-        if recipe.exports_phase:
-            recipe.exports.write_phase(item.name, *about, entities=entities, contrast=contrast)
+        recipe.exports.write(
+            recipe.out, item.name, *about, entities=entities, contrast=contrast, phase=recipe.exports_phase
+        )
 
 
 def _all_paths(item: Item, recipe: Recipe) -> list[Path]:
@@ -173,9 +178,8 @@ def _all_paths(item: Item, recipe: Recipe) -> list[Path]:
         return []
     images = _sidecar(item, recipe).get("image")
     entities = [str(one.get("entities", "")) for one in images] if isinstance(images, list) else [""]
-    exported = [path for one in entities for path in recipe.exports.paths(recipe.out, item.name, one)]
-    if recipe.exports_phase:
-        exported += [path for one in entities for path in recipe.exports.phase_paths(item.name, one)]
+    phase = recipe.exports_phase
+    exported = [path for one in entities for path in recipe.exports.paths(recipe.out, item.name, one, phase=phase)]
     return [*exported, *written_paths(recipe.out, item.name)]
 
 
@@ -221,14 +225,14 @@ def _message(result: Reconstruction) -> str:
     n = len(result.converged)
     empty = f", {int(result.empty.sum())} without data delivered as zeros" if result.empty.any() else ""
     left_out = f"; left out: {left_out_text(result.left_out)}" if result.left_out else ""
-    together = "" if result.unit == "slice" else f"{SEEN[result.unit]}, "
-    rest = f"{together}{result.seconds:.1f} s{empty}{left_out}{_warned(result.warnings)}"
+    together = "" if result.unit == "slice" else f"{UNIT_PHRASES[result.unit]}, "
+    details = f"{together}{result.seconds:.1f} s{empty}{left_out}{_warned(result.warnings)}"
     if result.solver is None:
-        return f"{n} slices, no error bound, {rest}"
+        return f"{n} slices, no error bound, {details}"
     bound = "no error bound" if result.kind == "none" else f"error bound {result.error_bound.max():.1e} at worst"
     return (
         f"{int(result.converged.sum())} of {n} slices converged, {bound},"
-        f" {int(result.n_steps.max())} iterations at most, {rest}"
+        f" {int(result.n_steps.max())} iterations at most, {details}"
     )
 
 
@@ -239,7 +243,7 @@ def _warned(warnings: Sequence[DataWarning]) -> str:
     return f"; warnings: {listed}" if listed else ""
 
 
-def _kept(item: Item, recipe: Recipe) -> Entry | None:
+def _entry_of_earlier_run(item: Item, recipe: Recipe) -> Entry | None:
     """Return the entry of an input whose outputs are there and would come out the same, None for any other."""
     if recipe.out is None:
         return None
@@ -250,9 +254,9 @@ def _kept(item: Item, recipe: Recipe) -> Entry | None:
         converged = bool(sidecar["summary"]["converged"])
         left_out = {str(words): int(count) for words, count in sidecar["input"]["left_out"].items()}
         warnings = [DataWarning(**warning) for warning in sidecar["warnings"]]
-        asked = sidecar.get("model_choice", [sidecar["model"]])[0]
-        found = asked["weights_sha256"], sidecar.get("settings_sha256")
-        same = found == (recipe.source.weights_sha256, recipe.outputs_sha256(item))
+        model = sidecar.get("model_choice", [sidecar["model"]])[0]
+        hashes = model["weights_sha256"], sidecar.get("settings_sha256")
+        same = hashes == (recipe.source.weights_sha256, recipe.outputs_sha256(item))
         same = same and sidecar["input"]["sha256"] == input_sha256(item.path)  # last: it reads the whole input
     except (KeyError, TypeError, ValueError, AttributeError):  # a sidecar of something else, or no such input
         return None
@@ -285,5 +289,5 @@ def _sidecar(item: Item, recipe: Recipe) -> dict[str, Any]:
 
 
 def _input(sidecar: dict[str, Any]) -> dict[str, Any]:
-    found = sidecar.get("input")
-    return found if isinstance(found, dict) else {}
+    content = sidecar.get("input")
+    return content if isinstance(content, dict) else {}

@@ -86,7 +86,7 @@ def reconstruct_cohort(
             come; the part that finds a record of every one writes the manifest.
         execute: who does the work: this process, or `parallel.InWorkers`.
         exports: what is written beside the ordinary outputs.
-        report: called with every entry as soon as it is known.
+        report: called with every entry as it comes.
 
     Returns:
         one entry per input of the shard, in order.
@@ -96,8 +96,7 @@ def reconstruct_cohort(
         OSError: the folder cannot be made or the manifest not written.
     """
     names = check_outputs(inputs, out, folders=folders)
-    check_replacement((path for name in names for path in exports.paths(out, name)), inputs)
-    check_replacement((path for name in names for path in exports.phase_paths(name)), inputs)
+    check_replacement((path for name in names for path in exports.paths(out, name, phase=True)), inputs)
     check_replacement((out / f"{name}{suffix}" for name in names for suffix in settings.parts.files()), inputs)
     out.mkdir(parents=True, exist_ok=True)
     items = [Item(path, name) for path, name in zip(inputs, names, strict=True)]
@@ -139,10 +138,10 @@ def check_outputs(inputs: Sequence[Path], out: Path, others: Sequence[Path] = ()
     """
     names = output_names(inputs, folders=folders)
     for path, name in zip(inputs, names, strict=True):
-        for what, suffix, taken in (("sidecar", ".json", MANIFEST), ("page", ".html", INDEX)):
-            if f"{name}{suffix}".casefold() == taken:
+        for kind, suffix, reserved in (("sidecar", ".json", MANIFEST), ("page", ".html", INDEX)):
+            if f"{name}{suffix}".casefold() == reserved:
                 raise ValueError(
-                    f"reconstruct: the {what} of {path} would take the name of {taken}, expected another name"
+                    f"reconstruct: the {kind} of {path} would take the name of {reserved}, expected another name"
                 )
     check_replacement((output for name in names for output in output_paths(out, name)), [*inputs, *others])
     return names

@@ -31,8 +31,8 @@ def acceleration(volume: RawVolume) -> float:
 
 def _filled(lines: np.ndarray) -> float:
     """Return the share of measured samples between the first and the last of lines (..., n) that have some."""
-    found = lines[lines.any(axis=-1)]
-    if not len(found):
+    sampled = lines[lines.any(axis=-1)]
+    if not len(sampled):
         return 1.0
-    first, last = found.argmax(axis=-1), found.shape[-1] - 1 - found[:, ::-1].argmax(axis=-1)
-    return float(found.sum() / (last - first + 1).sum())
+    first, last = sampled.argmax(axis=-1), sampled.shape[-1] - 1 - sampled[:, ::-1].argmax(axis=-1)
+    return float(sampled.sum() / (last - first + 1).sum())

@@ -18,7 +18,7 @@ from molrecon.__main__ import main
 from molrecon.io import UnreadableInput
 from molrecon.io.bids import BidsName
 from molrecon.scans.exports import BidsExport, DicomExport, Exports
-from molrecon.scans.exports.bids_export import Line, names_for, read_table
+from molrecon.scans.exports.bids_names import Line, names_for, read_table
 
 pydicom = pytest.importorskip("pydicom")
 

@@ -152,7 +152,7 @@ def test_plans_of_volumes_tile_the_network(monkeypatch: pytest.MonkeyPatch) -> N
     network = ResidualNetwork(ndim=3, levels=1, cycles=1, channels=4, features=64)
     scan = prepared(60)
     whole = plan_series(scan, 1, MOL(network), "volume", "8GiB", 2)
-    assert whole.words.startswith("the whole image at once") and isinstance(whole.model, MOL)
+    assert whole.choices.startswith("the whole image at once") and isinstance(whole.model, MOL)
     tight = plan_series(scan, 1, MOL(network), "volume", whole.total - 40 * MIB, 2)
     assert isinstance(tight.model, MOL) and isinstance(tight.model.network, Tiled) and "tiles" in tight.describe()
     with pytest.raises(ValueError, match="or more for 60x64x48 with 4 coils"):
