@@ -13,7 +13,7 @@ import pytest
 from molrecon.command.parser import main
 from molrecon.io import read_volume
 from molrecon.scans.manifest import write_list, write_record
-from molrecon.simulation.phantom import make_sample_volume
+from molrecon.simulation.phantom import write_phantom
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +25,7 @@ def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
 def scans(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Three scans of one name, each in the folder of a patient."""
     folder = tmp_path_factory.mktemp("scans")
-    first = make_sample_volume(folder / "all.h5", slices=1, coils=4, shape=(24, 20))
+    first = write_phantom(folder / "all.h5", slices=1, coils=4, shape=(24, 20))
     kspace, found = read_volume(first).kspace, []
     for patient in ("DOE^JANE", "ROE RICHARD", "POE"):
         (folder / patient).mkdir()

@@ -23,7 +23,7 @@ from molrecon.reconstructors.conditioning import Conditioning
 from molrecon.reconstructors.modl import MoDL
 from molrecon.reconstructors.mol import MOL
 from molrecon.reconstructors.robustness_bounds import data_robustness_bound, operator_robustness_bound
-from molrecon.simulation.phantom import make_sample_volume
+from molrecon.simulation.phantom import write_phantom
 from molrecon.weights import load, save
 from operators import Sense
 
@@ -130,7 +130,7 @@ def test_scans() -> None:
 
 
 def test_a_fully_sampled_scan_is_undersampled(tmp_path: Path) -> None:
-    volume = read_volume(make_sample_volume(tmp_path / "head.h5", slices=2, coils=3, shape=(40, 100)))
+    volume = read_volume(write_phantom(tmp_path / "head.h5", slices=2, coils=3, shape=(40, 100)))
     problem = volume_problem(volume)
     assert "head.h5" in problem.name and "of 100 columns" in problem.name
     assert problem.kspace.shape == (1, 3, 40, 100)

@@ -18,7 +18,7 @@ from molrecon.scans.preparation import prepare
 from molrecon.scans.reconstruction import reconstruct_prepared
 from molrecon.scans.settings import Settings
 from molrecon.scans.sidecar import ModelSource
-from molrecon.simulation.phantom import make_sample_volume
+from molrecon.simulation.phantom import write_phantom
 from operators import random_mask
 
 COILS, LEVEL = 12, 0.02
@@ -27,7 +27,7 @@ COILS, LEVEL = 12, 0.02
 @pytest.fixture(scope="module")
 def scan(tmp_path_factory: pytest.TempPathFactory) -> RawVolume:
     path = tmp_path_factory.mktemp("scan") / "head.h5"
-    full = read_volume(make_sample_volume(path, slices=2, coils=COILS, shape=(48, 64), noise_level=LEVEL))
+    full = read_volume(write_phantom(path, slices=2, coils=COILS, shape=(48, 64), noise_level=LEVEL))
     return undersample(full, random_mask(64, 2, 0.3, 0), 0.0, [0])
 
 

@@ -17,7 +17,7 @@ import pytest
 
 from molrecon.command.parser import main
 from molrecon.io import UnreadableInput, read_volume
-from molrecon.simulation.phantom import make_sample_volume
+from molrecon.simulation.phantom import write_phantom
 
 FIXED = ("--model", "zero-filled", "--noise-level", "0.01")
 SECRETS = ("DOE^JANE", "MRN-4711-0815", "19610704", "1961-07-04", "Dr. Roe", "St. Elsewhere", "ACC998877")
@@ -76,7 +76,7 @@ def planted(xml: str) -> str:
 @pytest.fixture(scope="module")
 def header(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The header of a scan, without any identity."""
-    header = read_volume(make_sample_volume(tmp_path_factory.mktemp("head") / "a.h5", 1, 4, (24, 20))).header
+    header = read_volume(write_phantom(tmp_path_factory.mktemp("head") / "a.h5", 1, 4, (24, 20))).header
     assert header is not None
     return header
 
@@ -84,7 +84,7 @@ def header(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture
 def scans(tmp_path: Path, header: str) -> list[Path]:
     """A fastMRI file and an MRD file of one slice that tell of a person wherever they can."""
-    fastmri, mrd = make_sample_volume(tmp_path / "in" / "one.h5", 1, 4, (24, 20)), tmp_path / "in" / "two.mrd"
+    fastmri, mrd = write_phantom(tmp_path / "in" / "one.h5", 1, 4, (24, 20)), tmp_path / "in" / "two.mrd"
     kspace = read_volume(fastmri).kspace[0]
     with h5py.File(fastmri, "r+") as file:
         del file["ismrmrd_header"]

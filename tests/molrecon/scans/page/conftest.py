@@ -17,7 +17,7 @@ from molrecon.scans.comparison import undersample
 from molrecon.scans.preparation import PreparedVolume, prepare
 from molrecon.scans.reconstruction import Reconstruction, reconstruct_prepared
 from molrecon.scans.sidecar import ModelSource, describe
-from molrecon.simulation.phantom import make_sample_volume
+from molrecon.simulation.phantom import write_phantom
 from operators import random_mask
 
 SHAPE = (32, 32)
@@ -34,7 +34,7 @@ class Solved:
 
 @pytest.fixture(scope="session")
 def solved(tmp_path_factory: pytest.TempPathFactory) -> Solved:
-    path = make_sample_volume(tmp_path_factory.mktemp("sample") / "head.h5", slices=3, coils=4, shape=SHAPE)
+    path = write_phantom(tmp_path_factory.mktemp("sample") / "head.h5", slices=3, coils=4, shape=SHAPE)
     volume = undersample(read_volume(path), random_mask(SHAPE[1], 2, 0.25, 0), 0.0, [0])
     prepared = prepare(volume)
     model = MOL(ResidualNetwork(monotonicity=0.2, channels=2, features=4, levels=1, cycles=1)).eval()
