@@ -1,4 +1,4 @@
-"""What the arguments of `molrecon train` ask for: the data, the model, and the run. Imports torch."""
+"""The training that the arguments of `molrecon train` describe: data, model and run. Imports torch."""
 
 from __future__ import annotations
 

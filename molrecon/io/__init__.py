@@ -75,7 +75,7 @@ class Reader:
         suffixes: of such files, by which a folder is searched.
         recognises: whether a path is of this kind; asked in the order of READERS, the first to say yes reads it.
         read: path -> RawVolume, the first image volume.
-        read_all: path -> [Frame], every image volume; None where there is but one.
+        read_all: path -> [Frame], every image volume; None where files hold a single one.
         conjugates: whether `read` and `read_all` take a keyword `conjugate`, True, False or None, as `read_mrd` does.
     """
 

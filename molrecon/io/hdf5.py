@@ -45,7 +45,7 @@ def hdf5_file(path: str | Path) -> Iterator[h5py.File]:
 
 
 def check_heaps(path: Path) -> None:
-    """Walk through the global heap collections of an HDF5 file as the library does; UnreadableInput if it got stuck.
+    """Walk through the global heap collections of an HDF5 file; UnreadableInput where the library would never end.
 
     A collection (HDF5 file format specification 3.0, III.E) is a list of entries: index (2 bytes), reference count (2),
     reserved (4), size (8), data padded to 8 bytes; the size of index 0, free space, includes the entry's own 16. The

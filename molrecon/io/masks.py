@@ -1,4 +1,4 @@
-"""Which samples of a scan were measured: the one shape of a mask, and masks that are read off the zeros of k-space."""
+"""Which samples of a scan were measured: the shape of masks, and masks inferred from the zeros of k-space."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ def slice_warnings(index: int, checks: SliceChecks, maps_given: bool) -> list[Da
         warnings.append(DataWarning(index, check, value, threshold, advice))
 
     c = checks
-    # Maps from elsewhere have to fit about as well as those that the data themselves ask for.
+    # Maps from elsewhere have to fit about as well as those estimated from the data themselves.
     rows, cols = c.calibration_shape
     allowed = CALIBRATION_LEAK * (1 / rows**2 + 1 / cols**2) if rows and cols else math.nan
     if maps_given and math.isfinite(c.own_share):

@@ -6,9 +6,9 @@ a run. Records and entries of other runs stay. Before a run starts, it leaves a 
 called by its own hash: what is listed and has no record is missing.
 
 A record does not wait for the disk, which would take longer than all else that a volume costs beside its
-reconstruction. It is whole whoever is killed, and the manifest, which does wait, makes the records of a run durable in
-one go. A power failure before that may leave an empty record, which counts as none: the outputs are safe, and a resumed
-run finds them and writes the record again.
+reconstruction. It is whole whichever process is killed, and the manifest, which does wait, makes the records of a run
+durable in one go. A power failure before that may leave an empty record, which counts as none: the outputs are safe,
+and a resumed run finds them and writes the record again.
 """
 
 from __future__ import annotations

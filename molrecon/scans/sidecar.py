@@ -27,7 +27,7 @@ ACQUISITION_NUMBERS = ("acceleration", "num_low_frequency", "conjugated")
 @final
 @dataclass(frozen=True)
 class ModelSource:
-    """Where a method comes from: the name or file that was asked for, and the sha256 of its weights, if it has any."""
+    """Where a method comes from: the name or file that was given, and the sha256 of its weights, if it has any."""
 
     name: str
     weights_sha256: str | None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from molrecon.command.shared.argument_types import count
 
 if TYPE_CHECKING:
-    from molrecon.scans.cohort.one_volume import Execute
+    from molrecon.scans.cohort.recipe import Execute
     from molrecon.scans.cohort.worklist import Shard
 
 

@@ -67,7 +67,7 @@ def _add_image(data: Dataset, origin: Origin) -> None:
     data.ImageType = ["DERIVED", "PRIMARY", "OTHER", "NONE"]
     _add_description(data)
     data.ContentQualification, data.PresentationLUTShape = "RESEARCH", "IDENTITY"
-    data.ApplicableSafetyStandardAgency = "UNKNOWN"  # a value is asked for, and raw data have none
+    data.ApplicableSafetyStandardAgency = "UNKNOWN"  # the standard requires a value, and raw data have none
     data.ContentDate = origin.created.strftime("%Y%m%d")
     data.ContentTime = origin.created.strftime("%H%M%S.%f")
     data.ImageComments, data.DerivationDescription = comments(origin), derivation(origin, None)

@@ -55,7 +55,7 @@ def read_mrd(path: str | Path, *, conjugate: bool | None = None) -> RawVolume:
     Args:
         path: of the file.
         conjugate: whether to conjugate the data, which Siemens raw data need to agree with the scanner's own images
-            (fastMRI data are not conjugated); None: as the vendor in the header asks for. attributes["conjugated"] is
+            (fastMRI data are not conjugated); None: where the vendor's data need it. attributes["conjugated"] is
             there and True when it was done.
 
     Raises UnreadableInput, also for trajectories without coordinates or in 3D, and EPI.

@@ -24,8 +24,9 @@ from distributed.diagnostics.plugin import WorkerPlugin
 from distributed.scheduler import KilledWorker
 
 from molrecon.reconstructors.base import Reconstructor
-from molrecon.scans.cohort.one_volume import Item, Outcome, Recipe, carry_out, conclude
+from molrecon.scans.cohort.one_volume import carry_out, conclude
 from molrecon.scans.cohort.parallel import CarryOut, load_same
+from molrecon.scans.cohort.recipe import Item, Outcome, Recipe
 from molrecon.scans.manifest import FAILED, Entry
 from molrecon.scans.outputs import temporary_prefix
 from molrecon.scans.sidecar import versions

@@ -13,7 +13,8 @@ from typing import final
 import torch
 
 from molrecon.reconstructors.base import Reconstructor
-from molrecon.scans.cohort.one_volume import Item, Outcome, Recipe, carry_out, conclude
+from molrecon.scans.cohort.one_volume import carry_out, conclude
+from molrecon.scans.cohort.recipe import Item, Outcome, Recipe
 from molrecon.scans.cohort.workers import Died, run_in_workers
 from molrecon.scans.manifest import FAILED, Entry
 from molrecon.scans.methods import load_method

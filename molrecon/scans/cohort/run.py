@@ -9,7 +9,8 @@ from typing import Any
 
 from molrecon.reconstructors.base import Reconstructor
 from molrecon.reconstructors.defaults import AUTOMATIC
-from molrecon.scans.cohort.one_volume import Execute, Item, Outcome, Recipe, in_this_process, reconstruct_one
+from molrecon.scans.cohort.one_volume import in_this_process, reconstruct_one
+from molrecon.scans.cohort.recipe import Execute, Item, Outcome, Recipe
 from molrecon.scans.cohort.worklist import WHOLE, Shard
 from molrecon.scans.exports import NO_EXPORTS, Exports
 from molrecon.scans.manifest import MANIFEST, Entry, missing, write_list, write_manifest

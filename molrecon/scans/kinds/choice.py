@@ -36,9 +36,11 @@ TRAINING_CAUTIONS: Mapping[Unit, tuple[str, ...]] = {  # of the packaged models,
         f" that change from frame to frame: compare with --model {DEFAULT_MODEL}",
     ),
 }
-FRAME_ACCELERATION = 5.0  # simulated k-t series: up to 4 times a frame by itself is closer, from 6 on the series is
-VOLUME_ACCELERATION = 3.0  # 3D heads: twice accelerated, planes are closer; four times, both are level
-FEWEST_FRAMES = 4  # of a series that is seen as one: with fewer there is little to learn from the others
+# Of simulated series: accelerated 4 times, frames by themselves come closer to the truth; 6 times, the series does.
+FRAME_ACCELERATION = 5.0
+# Of 3D heads: accelerated twice, planes by themselves come closer to the truth; four times, both are level.
+VOLUME_ACCELERATION = 3.0
+FEWEST_FRAMES = 4  # of a series that is seen as one: fewer have little information to share
 
 
 @final
@@ -147,9 +149,8 @@ def choose(series: Series, model: Reconstructor) -> Choice:
         return Choice(unit, model.of(unit), model.sources[unit], reason, TRAINING_CAUTIONS.get(unit, ()))
     name, volumetric = type(model).__name__, series.frames[0].volume.volumetric
     if model.ndim in (None, 2):
-        return Choice(
-            "slice", model, None, f"{name} was asked for, which sees planes{SPLIT_ALONG_READOUT if volumetric else ''}"
-        )
+        split = SPLIT_ALONG_READOUT if volumetric else ""
+        return Choice("slice", model, None, f"{name} was asked for, which sees planes{split}")
     on_grid = series.frames[0].volume.trajectory is None
     if model.ndim != 3 or not on_grid or not (volumetric or _one_shape(series)):
         raise ValueError(

@@ -27,7 +27,7 @@ STEPS = {10: 1.0, 8: 1.05, 6: 1.15, 4: 1.25, 2: 1.6, 1: 2.0, 0: 6.0}
 NETWORK_SHARE = 0.6  # of an iteration's time
 SINGLE_PRECISION_COST = 4.0  # it stops short of the tolerance of a strongly weighted data term: the last resort
 TILES_ALONG_AXIS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 32)
-MOST_WORK = 30.0  # pixels computed for one of the image: with smaller tiles nobody waits for the result
+MOST_WORK = 30.0  # pixels computed for one of the image: smaller tiles would take too long to be of use
 LEFT_OVER_BYTES = 320 * 1024**2  # what the C library keeps of freed tensors under 32 MiB, at most
 # Python, torch and the libraries' own buffers: importing torch holds 220 MiB, a build with CUDA 500 MiB, also where
 # there is no GPU.

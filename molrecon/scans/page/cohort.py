@@ -41,7 +41,7 @@ def write_index(folder: Path, content: Mapping[str, Any]) -> Verdict:
         content: from `manifest.write_manifest`.
 
     Raises:
-        ValueError: a page of somebody else is in its place.
+        ValueError: a page of another program is in its place.
         OSError: it cannot be written.
     """
     path = folder / INDEX

@@ -47,12 +47,12 @@ def prepare(
         volume: the scan, k-space (slices, coils, rows, cols), with data in one slice at least.
         maps: (slices or 1, coil, rows, cols) complex, on the grid of kspace or of the cropped readout; several sets as
             (slices or 1, set, coil, rows, cols). None: ESPIRiT from the calibration region, slice by slice, with two
-            sets where half of the slices ask for them; ones for a single coil.
+            sets where half of the slices need them; ones for a single coil.
         noise_level: sigma with E|n|^2 = sigma^2 in the units of kspace; None: estimated.
         device: where the maps are estimated.
         progress: show a bar when it takes longer than a few seconds.
-        map_sets: estimate so many sets of maps, 1 or 2; None: as many as the data ask for.
-        compress: mix the coils to so many virtual ones at most first, "auto" to as many as the noise asks for
+        map_sets: estimate so many sets of maps, 1 or 2; None: as many as the data need.
+        compress: mix the coils to so many virtual ones at most first, "auto" to as many as the noise allows
             (`operators.compression.virtual_coils`); all that follows takes less time by as much. None: to none.
         shared: another image of the same scan: its maps and noise level are taken, in place of `maps`, `noise_level`
             and estimates; its virtual coils too.

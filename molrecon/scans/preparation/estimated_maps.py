@@ -1,4 +1,4 @@
-"""ESPIRiT's sensitivity maps of the calibration region, one set or two, as the data ask for."""
+"""ESPIRiT's sensitivity maps of the calibration region, one set or two, as the data need."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def estimate_maps(
         sampling_mask: (slices or 1, rows or 1, cols) bool.
         empty: (slices,) bool.
         noise_level, device, progress: as for `prepare`.
-        sets: how many; None: as many as the data ask for.
+        sets: how many; None: as many as the data need.
 
     Raises:
         ValueError: a calibration region that is too small.

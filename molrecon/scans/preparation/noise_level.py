@@ -11,8 +11,8 @@ from molrecon.io.large_arrays import planes
 from molrecon.scans.preparation.slices import mask_of, spread
 from operators.noise import NoiseEstimates, estimate_noise_level, noise_level_estimates, smaller_noise_level
 
-NOISE_SLICES = 16  # the noise is the same in all slices: so many, spread over the volume, tell it well enough
-COMPARED_SLICES = 4  # so many tell whether it is about right
+NOISE_SLICES = 16  # the noise is the same in all slices: the median over so many is precise enough
+COMPARED_SLICES = 4  # for estimates that the chosen one is only compared with
 NOISE_AGREEMENT = 1.2  # of the noise scan and the data, as a ratio
 
 

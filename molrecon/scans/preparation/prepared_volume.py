@@ -37,7 +37,7 @@ class PreparedVolume:
         sampling_mask: (slices or 1, 1, cols) bool, or (slices or 1, rows, cols) when the rows are undersampled as well;
             size 1 along the slices when all were sampled alike.
         sensitivity_maps: (slices, set, coil, rows, cols) complex64; zeros in the slices without data. There are two
-            sets where the calibration data ask for them, see `map_sets_needed`.
+            sets where the calibration data need them, see `map_sets_needed`.
         maps_source: how the maps were obtained.
         noise_level: sigma, complex standard deviation of the noise of a k-space sample, in the units of kspace.
         noise_estimated: False when the caller gave the noise level.

@@ -49,7 +49,7 @@ def reconstruct_volume(
         device: where to compute.
         batch_size: slices at a time, a thread each on the CPU; halved by itself when a GPU runs out of memory.
         progress: show bars on stderr for work of more than a few seconds.
-        map_sets: estimate so many sets of maps, 1 or 2; None: as many as the data ask for.
+        map_sets: estimate so many sets of maps, 1 or 2; None: as many as the data need.
 
     Raises:
         ValueError: maps that do not fit, a calibration region too small for ESPIRiT, a batch size below 1.

@@ -22,7 +22,7 @@ from molrecon.scans.outputs import output_names, output_paths, write_outputs
 from molrecon.scans.preparation import prepare, read_maps
 from molrecon.scans.reconstruction import reconstruct_prepared, reconstruct_volume, solve_slices
 from molrecon.scans.settings import Settings
-from molrecon.scans.sidecar import ModelSource, describe, describe_sampling, plain, write_json
+from molrecon.scans.sidecar import ModelSource, describe_sampling, make_sidecar, plain, write_json
 from molrecon.simulation.phantom import write_phantom
 from molrecon.solvers.solution import Solution, unbounded_solution
 from operators import LinearOperator, centred_fft, centred_ifft, random_mask
@@ -389,7 +389,7 @@ def test_the_file_in_one_call(sample: Path, model: MOL, tmp_path: Path, monkeypa
     assert result.converged.all()
     assert json.loads((tmp_path / "out" / "head.json").read_text())["model"]["name"] == "mine"
     assert reconstruct_file(sample).image.shape == result.image.shape
-    assert describe(prepare(read_volume(sample)), result, SOURCE)["input"]["fully_sampled"] is True
+    assert make_sidecar(prepare(read_volume(sample)), result, SOURCE)["input"]["fully_sampled"] is True
 
 
 def test_a_folded_scan_gets_two_sets_of_maps_and_is_better_for_it(tmp_path: Path):

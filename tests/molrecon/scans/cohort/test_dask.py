@@ -19,7 +19,7 @@ import pytest
 from molrecon.command.parser import main
 from molrecon.reconstructors.base import Reconstructor
 from molrecon.scans.cohort import reconstruct_cohort
-from molrecon.scans.cohort.one_volume import Item, Outcome, Recipe
+from molrecon.scans.cohort.recipe import Item, Outcome, Recipe
 from molrecon.scans.methods import load_method
 from molrecon.scans.outputs import temporary_prefix
 from molrecon.scans.settings import Settings

@@ -13,8 +13,8 @@ import pytest
 from molrecon.networks import ResidualNetwork
 from molrecon.reconstructors.mol import MOL
 from molrecon.scans.cohort import reconstruct_cohort
-from molrecon.scans.cohort.one_volume import Recipe
 from molrecon.scans.cohort.parallel import InWorkers, _remove_unfinished, load_same
+from molrecon.scans.cohort.recipe import Recipe
 from molrecon.scans.methods import load_method
 from molrecon.scans.outputs import temporary_prefix
 from molrecon.scans.settings import Settings

@@ -16,7 +16,7 @@ from molrecon.reconstructors.mol import MOL
 from molrecon.scans.comparison import undersample
 from molrecon.scans.preparation import PreparedVolume, prepare
 from molrecon.scans.reconstruction import Reconstruction, reconstruct_prepared
-from molrecon.scans.sidecar import ModelSource, describe
+from molrecon.scans.sidecar import ModelSource, make_sidecar
 from molrecon.simulation.phantom import write_phantom
 from operators import random_mask
 
@@ -40,7 +40,7 @@ def solved(tmp_path_factory: pytest.TempPathFactory) -> Solved:
     model = MOL(ResidualNetwork(monotonicity=0.2, channels=2, features=4, levels=1, cycles=1)).eval()
     result = reconstruct_prepared(prepared, model, keep_residual=True)
     source = ModelSource("/home/someone/weights/own.safetensors", "ab" * 32)
-    return Solved(prepared, result, {**describe(prepared, result, source), "settings_sha256": "cd" * 32})
+    return Solved(prepared, result, {**make_sidecar(prepared, result, source), "settings_sha256": "cd" * 32})
 
 
 @dataclass
