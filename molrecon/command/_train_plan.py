@@ -75,15 +75,15 @@ class TrainingPlan:
         name, number = ("withheld_loss", -score) if self._blind() else ("validation_psnr_db", score)
         path = self.folder / f"{self.name}.safetensors"
         rows = read_log(self.folder)
-        done = int(rows[-1]["step"]) if rows else self.settings.steps
-        facts = {"steps": done, "data": self.data.describe(), "scores": {name: number}}
+        steps_done = int(rows[-1]["step"]) if rows else self.settings.steps
+        facts = {"steps": steps_done, "data": self.data.describe(), "scores": {name: number}}
         save(self.task.model, path, {**self.card, **facts})
-        return f"{done} steps, {name.replace('_', ' ')} {number:.2f}: {path}"
+        return f"{steps_done} steps, {name.replace('_', ' ')} {number:.2f}: {path}"
 
     def unusable(self) -> list[str]:
         """Return the files that were left out, each with the reason."""
         rejected = self.data.rejected if isinstance(self.data, FastMRIFolder) else []
-        return [f"{path}: {why}" for path, why in rejected]
+        return [f"{path}: {reason}" for path, reason in rejected]
 
     def _blind(self) -> bool:
         return any(bool(torch.isnan(problem.reference).any()) for problem in self.problems)
@@ -118,7 +118,7 @@ def plan_training(args: argparse.Namespace, device: torch.device) -> TrainingPla
         checkpoint_every=args.checkpoint_every,
         patience=args.patience,
     )
-    own = ReconstructionSettings(self_supervised=args.self_supervised, precision=args.precision)
+    task_settings = ReconstructionSettings(self_supervised=args.self_supervised, precision=args.precision)
     model = build(args.model, seed=args.seed).to(device)
     data = _data(args, device)
     loss = LOSSES[args.loss or DEFAULT_LOSS]
@@ -134,7 +134,7 @@ def plan_training(args: argparse.Namespace, device: torch.device) -> TrainingPla
         "licence": "that of the data",
         "intended_use": "research use",
     }
-    task = ReconstructionTask(model, data.draw, own, loss)
+    task = ReconstructionTask(model, data.draw, task_settings, loss)
     problems = data.problems(VALIDATION_PROBLEMS)
     return TrainingPlan(task, settings, data, problems, card, args.out, name, args.tensorboard)
 

@@ -90,9 +90,9 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", dest="command", required=True, metavar="COMMAND")
     for name in COMMANDS:
         command = find_command(name)
-        own = commands.add_parser(name, help=command.HELP, description=command.DESCRIPTION)
-        command.add_arguments(own)
-        add_verbose(own)
+        subparser = commands.add_parser(name, help=command.HELP, description=command.DESCRIPTION)
+        command.add_arguments(subparser)
+        add_verbose(subparser)
     return parser
 
 

@@ -161,16 +161,16 @@ def noise_warnings(
     low, high = min(levels.values()), max(levels.values())
     if estimated and (scan := levels.pop("noise scan", None)) is not None and levels:
         data = levels.get("outer readout", min(levels.values()))
-        if (apart := _apart(scan, data)) > NOISE_SCAN_RATIO:
+        if (ratio := _ratio(scan, data)) > NOISE_SCAN_RATIO:
             advice = (
                 f"the noise scan says {scan:.3g} and the data {data:.3g}, which is used: the converter may have written"
                 " a wrong bandwidth or dwell time"
             )
-            return [DataWarning(None, "noise scan", apart, NOISE_SCAN_RATIO, advice)]
+            return [DataWarning(None, "noise scan", ratio, NOISE_SCAN_RATIO, advice)]
     if estimated:
         centre, edge = levels.get("null space", math.nan), levels.get("periphery", math.nan)
         readout = levels.get("outer readout", math.nan)
-        ratios = [centre / edge if edge > 0 else math.nan, _apart(readout, min(centre, edge))]
+        ratios = [centre / edge if edge > 0 else math.nan, _ratio(readout, min(centre, edge))]
         ratio = max((value for value in ratios if math.isfinite(value)), default=math.nan)
         if ratio > NOISE_RATIO:
             advice = (
@@ -238,7 +238,8 @@ def remark_warnings(volume: RawVolume) -> list[DataWarning]:
     return [DataWarning(None, "remark", None, None, remark) for remark in volume.remarks]
 
 
-def _apart(one: float, other: float) -> float:
+def _ratio(one: float, other: float) -> float:
+    """Return the larger over the smaller of two levels; NaN where one is unknown."""
     if not (math.isfinite(one) and math.isfinite(other)):
         return math.nan
     return max(one, other) / min(one, other) if min(one, other) > 0 else math.inf

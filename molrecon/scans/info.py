@@ -56,7 +56,7 @@ def describe_scan(path: str | Path, reading: Reading | None = None) -> dict[str,
                 "left_out": dict(scan.left_out),
                 "outputs": outputs,
                 "model": outputs[0]["model"],
-                "odd": _odd(scan),
+                "odd": _remarks(scan),
             }
         )
     )
@@ -168,7 +168,7 @@ def _noise(volume: RawVolume) -> dict[str, Any]:
     return {"source": "noise readouts, coils are whitened", "level": level, "prewhitened": True}
 
 
-def _odd(scan: Scan) -> list[str]:
+def _remarks(scan: Scan) -> list[str]:
     """Return what a user should know before reconstructing, once each."""
     sentences = dict.fromkeys(remark for one in scan.frames for remark in one.volume.remarks)
     first = scan.frames[0].volume

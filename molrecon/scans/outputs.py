@@ -186,13 +186,13 @@ def _shared(names: Sequence[str]) -> list[int]:
 def _numbered(names: Sequence[str]) -> list[str]:
     """Return the names, those that occur more than once with a number that makes them unique."""
     numbered, shared = list(names), _shared(names)
-    taken = {_folded(name) for name in names}
+    used = {_folded(name) for name in names}
     last: Counter[str] = Counter()
     for k in shared:
         base = _folded(names[k])
-        while _folded(name := f"{names[k]}-{last[base] + 1}") in taken:
+        while _folded(name := f"{names[k]}-{last[base] + 1}") in used:
             last[base] += 1
         last[base] += 1
-        taken.add(_folded(name))
+        used.add(_folded(name))
         numbered[k] = name
     return numbered

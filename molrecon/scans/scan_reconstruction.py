@@ -116,12 +116,12 @@ def write_scan(
         return _write(folder, name, reconstructions[0], source, settings_sha256, parts)
     names = [f"{name}_{one.series.entities}" for one in reconstructions]
     sidecar = output_paths(folder, name)[-1]
-    for own in names:
-        _refuse_others(folder, own, reconstructions[0].first.volume.sha256)
+    for series_name in names:
+        _refuse_others(folder, series_name, reconstructions[0].first.volume.sha256)
     sidecar.unlink(missing_ok=True)
     written: list[Path] = []
-    for own, one in zip(names, reconstructions, strict=True):
-        written += _write(folder, own, one, source, settings_sha256, parts)
+    for series_name, one in zip(names, reconstructions, strict=True):
+        written += _write(folder, series_name, one, source, settings_sha256, parts)
     whole = joined([one.result for one in reconstructions])
     content = make_sidecar(reconstructions[0].first, whole, reconstructions[0].choice.source or source)
     content["model_choice"] = [one.choice.describe(source) for one in reconstructions]
@@ -151,13 +151,13 @@ def _write(
 def _refuse_others(folder: str | Path, name: str, sha256: str) -> None:
     """Raise ValueError for files of this name that no earlier reconstruction of the input wrote: they may be inputs."""
     *images, sidecar = output_paths(folder, name)
-    there = [path for path in images if path.exists()]
+    existing = [path for path in images if path.exists()]
     try:
         same = json.loads(sidecar.read_text(encoding="utf-8"))["input"]["sha256"] == sha256
     except (OSError, ValueError, KeyError, TypeError):
         same = False
-    if there and not same:
-        raise ValueError(f"{there[0]}: is there, of another input than {name}, expected another folder or none")
+    if existing and not same:
+        raise ValueError(f"{existing[0]}: is there, of another input than {name}, expected another folder or none")
 
 
 def _prepare(frame: Frame, settings: Settings, shared: dict[tuple[int, int], PreparedVolume]) -> PreparedVolume:

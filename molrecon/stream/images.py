@@ -147,8 +147,8 @@ def _central(frame: Frame, heads: np.ndarray, k: int) -> np.ndarray | None:
         keep &= idx["slice"] == frame.slab
     if volume.geometry is not None:
         # Slices are delivered as they lie, whatever their numbers; the readouts of a 3D slab have one position.
-        away = np.linalg.norm(heads["position"] - _placed(volume.geometry, volume.recon_shape, k)[0], axis=1)
-        keep &= away <= np.min(away[keep], initial=np.inf) + NEAR_MM
+        distances = np.linalg.norm(heads["position"] - _placed(volume.geometry, volume.recon_shape, k)[0], axis=1)
+        keep &= distances <= np.min(distances[keep], initial=np.inf) + NEAR_MM
     elif (keep & (idx["slice"] == k)).any():
         keep &= idx["slice"] == k
     if not keep.any():

@@ -120,7 +120,7 @@ class Session:
             self._tell(INFO, "another scan is being reconstructed, this one waits for it")
         settings = self._settings
         job = Job(received.spool, received.request, settings.model, settings.device, settings.conjugate)
-        if self._workers.run(job, self._send, self._gone):
+        if self._workers.run(job, self._send, self._peer_is_gone):
             return f"{received.readouts} readouts, reconstructed"
         return f"{received.readouts} readouts, not reconstructed"
 
@@ -159,7 +159,7 @@ class Session:
         except OSError:
             return
 
-    def _gone(self) -> bool:
+    def _peer_is_gone(self) -> bool:
         """Tell whether the peer has broken the connection; that it sends nothing any more does not mean that."""
         if self._given_up:
             return True

@@ -55,8 +55,8 @@ def _licence(text: str) -> list[str]:
 
 def _pipeline_tag(tags: Sequence[str], card: Mapping[str, Any]) -> str | None:
     """Return the hub's word for models from images to images; None for codes of vectors, for which it has none."""
-    made = "model" in card or "mri" in tags
-    return "image-to-image" if made else None
+    makes_images = "model" in card or "mri" in tags
+    return "image-to-image" if makes_images else None
 
 
 def _model_index(name: str, scores: Mapping[str, Any], task: str) -> list[str]:

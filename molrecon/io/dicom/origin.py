@@ -110,14 +110,14 @@ def comments(origin: Origin) -> str:
 
 def _quality(origin: Origin, index: tuple[int, ...] | None) -> list[str]:
     phrases = []
-    where = slice(None) if index is None else index
+    frame = slice(None) if index is None else index
     if origin.error_bound is not None and origin.kind != "none":
-        bound = float(np.max(origin.error_bound[where]))
+        bound = float(np.max(origin.error_bound[frame]))
         phrases.append(f"relative distance to the exact solution at most {bound:.2e} ({origin.kind})")
     else:
         phrases.append("no error bound")
     if origin.n_steps is not None:
-        phrases.append(f"{int(np.max(origin.n_steps[where]))} steps")
-    if origin.converged is not None and not np.all(origin.converged[where]):
+        phrases.append(f"{int(np.max(origin.n_steps[frame]))} steps")
+    if origin.converged is not None and not np.all(origin.converged[frame]):
         phrases.append("NOT CONVERGED")
     return phrases

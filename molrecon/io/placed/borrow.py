@@ -93,7 +93,7 @@ def borrow_geometry(volume: RawVolume, image: PlacedImage, *, axes: Axes = "foun
     turn = fitting[0] if axes == "stored" else _best(volume, image, fitting)
     source = turn(image)
     geometry, shape = source.geometry, source.values.shape
-    rows, columns = (size / own for size, own in zip(shape[1:], volume.recon_shape, strict=True))
+    rows, columns = (size / recon for size, recon in zip(shape[1:], volume.recon_shape, strict=True))
     return replace(
         geometry,
         row_step=_vector(rows * np.array(geometry.row_step)),
@@ -118,12 +118,12 @@ def _misfit(volume: RawVolume, image: PlacedImage) -> str | None:
         if abs(height * cols / (width * rows) - 1) > FIELD_TOLERANCE:
             return f"the image is {height} x {width}, expected the scan's {rows} x {cols} up to one factor"
         return None
-    own = rows * volume.voxel_size[0], cols * volume.voxel_size[1]
-    its = height * row_mm, width * column_mm
-    if any(abs(a / b - 1) > FIELD_TOLERANCE for a, b in zip(its, own, strict=True)):
+    of_scan = rows * volume.voxel_size[0], cols * volume.voxel_size[1]
+    of_image = height * row_mm, width * column_mm
+    if any(abs(a / b - 1) > FIELD_TOLERANCE for a, b in zip(of_image, of_scan, strict=True)):
         return (
-            f"the image's field of view is {its[0]:.4g} x {its[1]:.4g} mm, expected that of the scan, {own[0]:.4g} x"
-            f" {own[1]:.4g} mm (rows, columns), in one order or the other"
+            f"the image's field of view is {of_image[0]:.4g} x {of_image[1]:.4g} mm, expected that of the"
+            f" scan, {of_scan[0]:.4g} x {of_scan[1]:.4g} mm (rows, columns), in one order or the other"
         )
     low, high = (share * volume.voxel_size[2] for share in STEP_RANGE)
     if not low <= through <= high:
@@ -178,7 +178,7 @@ def _agreement(one: np.ndarray, other: np.ndarray) -> float:
 
     The grids of the pictures may differ.
     """
-    grid = [min(GRID, size, its) for size, its in zip(one.shape[1:], other.shape[1:], strict=True)]
+    grid = [min(GRID, *sizes) for sizes in zip(one.shape[1:], other.shape[1:], strict=True)]
     cycles = [np.fft.fftfreq(size) * size for size in grid]
     squared = cycles[0][:, None] ** 2 + cycles[1] ** 2
     low, high = BAND

@@ -88,9 +88,9 @@ def _planes_of(file: Path, data: Dataset) -> list[_Plane]:
         return [_plane(file, None, data, data, data, data)]
     shared = data.SharedFunctionalGroupsSequence[0]
     planes = []
-    for number, own in enumerate(data.PerFrameFunctionalGroupsSequence):
+    for number, frame in enumerate(data.PerFrameFunctionalGroupsSequence):
         position, orientation, measures = (
-            (own if name in own else shared)[name].value[0]
+            (frame if name in frame else shared)[name].value[0]
             for name in ("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence")
         )
         planes.append(_plane(file, number, data, position, orientation, measures))

@@ -102,11 +102,11 @@ def reconstruct_cohort(
     out.mkdir(parents=True, exist_ok=True)
     items = [Item(path, name) for path, name in zip(inputs, names, strict=True)]
     write_list(out, {item.name: str(item.path) if folders else item.path.name for item in items})
-    mine = shard.take(items)
+    share = shard.take(items)
     recipe = Recipe(source, settings, settings.sha256(model), out, resume, folders, exports)
     outcomes: dict[str, Outcome] = {}
     try:
-        for outcome in execute(model, recipe, mine):
+        for outcome in execute(model, recipe, share):
             outcomes[outcome.name] = outcome
             if report is not None:
                 report(outcome.entry)
@@ -114,7 +114,7 @@ def reconstruct_cohort(
         if shard.count == 1 or not missing(out, names):
             unwritten = [outcome.unwritten for outcome in outcomes.values() if outcome.unwritten is not None]
             _write_index(out, write_manifest(out, unwritten))
-    return [outcomes[item.name].entry for item in mine]
+    return [outcomes[item.name].entry for item in share]
 
 
 def _write_index(out: Path, content: Mapping[str, Any]) -> None:

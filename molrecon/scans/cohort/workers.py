@@ -127,12 +127,12 @@ class _Worker(Generic[Task, Result]):
         self.task: int | None = None
         self.ready = False
         context = multiprocessing.get_context("spawn")
-        self.connection, theirs = context.Pipe()
+        self.connection, end_of_process = context.Pipe()
         level = logging.getLogger().getEffectiveLevel()
         # daemon: ended with this process, as far as that ends in an orderly way.
-        self.process = context.Process(target=_work, args=(theirs, self.start, self.number, level), daemon=True)
+        self.process = context.Process(target=_work, args=(end_of_process, self.start, self.number, level), daemon=True)
         self.process.start()
-        theirs.close()  # the end of the file shows that the process is gone only if nobody else holds this end
+        end_of_process.close()  # the end of the file shows that the process is gone only if nobody else holds this end
 
     def hand(self, index: int, tasks: Sequence[Task]) -> None:
         """Give it a task; if it is dead already, the end of its connection will tell."""

@@ -142,8 +142,8 @@ class _FrameSolutions:
     def fill(self, slices: Sequence[int], planes: Tensor, solution: Solution, scale: float) -> None:
         """Take in the planes of the solution of a problem, which are these slices."""
         chosen = [k for k in slices if not self.prepared.empty[k]]
-        where = [k if len(planes) == len(self.image) else 0 for k in chosen]
-        self.image[chosen] = planes[where].to(self.image.dtype)
+        places = [k if len(planes) == len(self.image) else 0 for k in chosen]
+        self.image[chosen] = planes[places].to(self.image.dtype)
         self.error_bound[chosen] = float(solution.error_bound)
         self.converged[chosen], self.n_steps[chosen] = bool(solution.converged), int(solution.n_steps)
         self.scale[chosen], self.kind = scale, solution.kind

@@ -124,16 +124,16 @@ def judge(rows: Sequence[Row]) -> Verdict:
 
 def _provenance(content: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return name and value of what the volumes were made with; no paths."""
-    made: Counter[tuple[str, str, str]] = Counter()
+    counts: Counter[tuple[str, str, str]] = Counter()
     for record in content["volumes"]:
         model = record.get("model")
         if isinstance(model, Mapping):
             name = PurePath(str(model.get("name")).replace("\\", "/")).name
             weights, settings = model.get("weights_sha256") or "none", record.get("settings_sha256") or "unknown"
-            made[name, str(weights), str(settings)] += 1
+            counts[name, str(weights), str(settings)] += 1
     rows = [
         (f"{count} volume{'' if count == 1 else 's'}", f"model {name}, weights sha256 {weights}, settings {settings}")
-        for (name, weights, settings), count in made.most_common()
+        for (name, weights, settings), count in counts.most_common()
     ]
     rows.append(("page", f"written {content['written']}; molrecon {content['versions'].get('molrecon', 'unknown')}"))
     return rows

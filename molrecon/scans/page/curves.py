@@ -90,8 +90,8 @@ def draw_curves(residuals: Sequence[np.ndarray], tol: float, *, bounded: bool) -
 
 
 def _whole_ticks(steps: int) -> list[int]:
-    apart = next(size for size in (10**k * f for k in range(12) for f in (1, 2, 5)) if steps / size <= 8)
-    return list(range(0, steps + 1, apart))
+    spacing = next(size for size in (10**k * f for k in range(12) for f in (1, 2, 5)) if steps / size <= 8)
+    return list(range(0, steps + 1, spacing))
 
 
 def _powers(low: float, high: float) -> list[int]:

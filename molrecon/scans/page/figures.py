@@ -83,9 +83,9 @@ def robust_z(values: Sequence[float | None]) -> list[float]:
     if len(logarithms) < FEWEST:
         return scores
     logs = np.array([value for _, value in logarithms])
-    away = logs - np.median(logs)
-    spread = max(1.4826 * float(np.median(np.abs(away))), SMALLEST_SPREAD)
-    for (k, _), z in zip(logarithms, away / spread, strict=True):
+    deviations = logs - np.median(logs)
+    spread = max(1.4826 * float(np.median(np.abs(deviations))), SMALLEST_SPREAD)
+    for (k, _), z in zip(logarithms, deviations / spread, strict=True):
         scores[k] = float(z)
     return scores
 

@@ -114,9 +114,9 @@ def reconstruct_prepared(
 def _delivered_noise(prepared: PreparedVolume, noises: list[NoiseMaps]) -> tuple[np.ndarray, np.ndarray]:
     """Return the noise maps of all slices, zero in those without data, cropped: (slices, *recon_shape) float32."""
     slices, _, rows, cols = prepared.kspace.shape
-    whole = np.zeros((2, slices, rows, cols), np.float32)
+    maps = np.zeros((2, slices, rows, cols), np.float32)
     for number, name in enumerate(("deviation", "amplification")):
         if noises:
-            whole[number, ~prepared.empty] = torch.cat([getattr(one, name).cpu() for one in noises]).numpy()
-    deviation, amplification = np.ascontiguousarray(center_crop(whole, prepared.volume.recon_shape))
+            maps[number, ~prepared.empty] = torch.cat([getattr(one, name).cpu() for one in noises]).numpy()
+    deviation, amplification = np.ascontiguousarray(center_crop(maps, prepared.volume.recon_shape))
     return deviation, amplification
