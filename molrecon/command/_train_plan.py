@@ -76,8 +76,8 @@ class TrainingPlan:
         path = self.folder / f"{self.name}.safetensors"
         rows = read_log(self.folder)
         steps_done = int(rows[-1]["step"]) if rows else self.settings.steps
-        facts = {"steps": steps_done, "data": self.data.describe(), "scores": {name: number}}
-        save(self.task.model, path, {**self.card, **facts})
+        outcome = {"steps": steps_done, "data": self.data.describe(), "scores": {name: number}}
+        save(self.task.model, path, {**self.card, **outcome})
         return f"{steps_done} steps, {name.replace('_', ' ')} {number:.2f}: {path}"
 
     def unusable(self) -> list[str]:
