@@ -38,8 +38,8 @@ def test_stack_to_model_and_on(stack: str, tmp_path: Path, capsys: pytest.Captur
     out = tmp_path / "run"
     command = ["train", stack, "--out", str(out), "--model", "varnet", "--size", "32", "--loss", "l1", *FEW_STEPS]
     assert main([*command, "--precision", "mixed", "--patience", "1", "--tensorboard"]) == 0
-    told = capsys.readouterr()
-    assert "2 steps, validation psnr db" in told.out and str(out / "varnet.safetensors") in told.out
+    output = capsys.readouterr()
+    assert "2 steps, validation psnr db" in output.out and str(out / "varnet.safetensors") in output.out
     assert isinstance(load(out / "varnet.safetensors", Reconstructor), VarNet)
     card = load_card(out / "varnet.safetensors")
     assert card["steps"] == 2 and card["loss"] == "l1" and card["precision"] == "mixed" and card["processes"] == 1
@@ -102,8 +102,8 @@ def test_fastmri_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     (tmp_path / "data" / "broken.h5").write_bytes(sample.read_bytes()[:1000])
     command = ["train", str(tmp_path / "data"), "--model", "unet", *FEW_STEPS]
     assert main([*command, "--out", str(tmp_path / "full")]) == 4
-    told = capsys.readouterr()
-    assert "2 steps, validation psnr" in told.out and "broken.h5" in told.err
+    output = capsys.readouterr()
+    assert "2 steps, validation psnr" in output.out and "broken.h5" in output.err
     assert isinstance(load(tmp_path / "full" / "unet.safetensors", Reconstructor), PostProcessing)
     assert "1 files or slices unusable" in load_card(tmp_path / "full" / "unet.safetensors")["data"]
     (tmp_path / "data" / "broken.h5").unlink()  # was not trained on

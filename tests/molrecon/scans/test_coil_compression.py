@@ -74,12 +74,12 @@ def test_the_sidecar_says_what_was_lost(scan: RawVolume, tmp_path: Path) -> None
         reconstruct_cohort([tmp_path / "scan.npy"], out, CGSense(), source, Settings(compress=compress))
         sidecar = json.loads((out / "scan.json").read_text())
         hashes.append(sidecar["settings_sha256"])
-        said = sidecar["coil_compression"]
+        compression = sidecar["coil_compression"]
         if compress is None:
-            assert said is None
+            assert compression is None
         else:
-            assert (said["virtual_coils"], said["of"]) == (6, COILS)
-            assert 0.9 < said["energy_kept"] < 1 and said["signal_lost_over_noise"] >= 0
+            assert (compression["virtual_coils"], compression["of"]) == (6, COILS)
+            assert 0.9 < compression["energy_kept"] < 1 and compression["signal_lost_over_noise"] >= 0
     assert hashes[0] != hashes[1]
 
 

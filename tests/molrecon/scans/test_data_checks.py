@@ -56,8 +56,8 @@ def brain() -> RawVolume:
 @pytest.fixture(scope="module")
 def four_coil_brain() -> RawVolume:
     with np.load(Path(DATA or "") / "mri" / "multicoil_brain_4ch_ge_coilimages_i16.npz") as file:
-        parts = torch.from_numpy(file["x"].astype(np.float32) / 32767)
-    return with_kspace(None, centred_fft(torch.complex(parts[:, 0], parts[:, 1]), (-2, -1))[None].numpy())
+        components = torch.from_numpy(file["x"].astype(np.float32) / 32767)
+    return with_kspace(None, centred_fft(torch.complex(components[:, 0], components[:, 1]), (-2, -1))[None].numpy())
 
 
 def with_kspace(volume: RawVolume | None, kspace: np.ndarray) -> RawVolume:

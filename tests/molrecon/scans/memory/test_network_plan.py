@@ -136,12 +136,12 @@ def solve_within_the_estimate() -> None:
     kspace, operator = make_problem(shape, coils)
     model = MOL(ResidualNetwork(channels=4, features=24, levels=2, cycles=1, ndim=3, layer="sll")).eval()
     model.solver = replace(model.solver, max_steps=1, tol=0.0)
-    known = condition(kspace, operator, 0.05)
+    conditioning = condition(kspace, operator, 0.05)
     for budget in (8 * 2**30, PROGRAM_BYTES + 300 * 2**20):
         plan = plan_memory(budget, model.network, shape, coils)
         fitted = fit_to_memory(model, plan)
         fitted(*make_problem((16, 8, 8), coils), 0.05)
-        used = peak_growth(partial(fitted, kspace, operator, conditioning=known), CPU)
+        used = peak_growth(partial(fitted, kspace, operator, conditioning=conditioning), CPU)
         if used is None:  # it cannot be measured here
             return
         allowed = plan.total - sum(plan.items[name] for name in ("program", "k-space", "maps"))
@@ -151,15 +151,15 @@ def solve_within_the_estimate() -> None:
 
 def test_training_an_equilibrium_takes_less_memory_than_training_as_many_unrolls() -> None:
     kspace, operator = make_problem((80, 80))
-    known = condition(kspace, operator, 0.05)
+    conditioning = condition(kspace, operator, 0.05)
     network = ResidualNetwork(features=8, channels=4, levels=2, cycles=1)
     mol, modl = MOL(network), MoDL(network, n_unrolls=12)
     mol.solver = replace(mol.solver, max_steps=12, tol=0.0, backward_tol=0.0, backward_max_steps=12)
     models: tuple[MOL, MoDL] = (mol, modl)
     used = []
     for model in models:
-        training_memory(model, kspace, operator, known)
-        used.append(training_memory(model, kspace, operator, known))
+        training_memory(model, kspace, operator, conditioning)
+        used.append(training_memory(model, kspace, operator, conditioning))
         assert model.training and all(parameter.grad is None for parameter in model.parameters())
     if used[0] is None or used[1] is None:
         pytest.skip("the resident set cannot be measured here")

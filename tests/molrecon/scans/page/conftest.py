@@ -45,10 +45,10 @@ def solved(tmp_path_factory: pytest.TempPathFactory) -> Solved:
 
 @dataclass
 class Window:
-    """A page in the browser, with what it said and what it asked for."""
+    """A page in the browser, with what it logged and what it asked for."""
 
     page: Any
-    said: list[str] = field(default_factory=list)
+    logged: list[str] = field(default_factory=list)
     requested: list[str] = field(default_factory=list)
 
     def open(self, path: Path, wait_for: str) -> None:
@@ -77,8 +77,8 @@ def browser() -> Iterator[Any]:
 def window(browser: Any) -> Iterator[Window]:
     context = browser.new_context(offline=True, viewport={"width": 1280, "height": 900})
     found = Window(context.new_page())
-    found.page.on("console", lambda message: found.said.append(message.text))
-    found.page.on("pageerror", lambda error: found.said.append(str(error)))
+    found.page.on("console", lambda message: found.logged.append(message.text))
+    found.page.on("pageerror", lambda error: found.logged.append(str(error)))
     found.page.on("request", lambda request: found.requested.append(request.url))
     yield found
     context.close()
