@@ -1,4 +1,4 @@
-"""Networks of sparse codes survive saving, in half precision almost; packaged ones are whole and as good as their cards say."""
+"""Networks of sparse codes survive saving, in half precision almost; packaged ones are whole and as good as promised."""
 
 from __future__ import annotations
 
