@@ -21,7 +21,7 @@ from molrecon.reconstructors.defaults import L1_REGULARISATION
 
 if TYPE_CHECKING:
     from molrecon.reconstructors.base import Reconstructor
-    from molrecon.scans.comparison import Comparison, Outcome
+    from molrecon.scans.comparison import Comparison, ScoredMethod
 
 HELP = "methods side by side on a fully sampled scan"
 DESCRIPTION = (
@@ -107,7 +107,7 @@ def run(args: argparse.Namespace) -> int:
     return EXIT_NOT_CONVERGED if missed else EXIT_OK
 
 
-def _outcome(name: str, model: Reconstructor, comparison: Comparison, args: argparse.Namespace) -> Outcome:
+def _outcome(name: str, model: Reconstructor, comparison: Comparison, args: argparse.Namespace) -> ScoredMethod:
     """Score a method: classical ones at their weight of the arguments, or at their best; others at the goal given."""
     from molrecon.command.shared.inputs import chosen_solver
     from molrecon.reconstructors.classical import CGSense, L1Wavelet

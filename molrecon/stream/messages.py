@@ -29,7 +29,7 @@ class Config:
 
 @final
 @dataclass(frozen=True)
-class Header:
+class XmlHeader:
     """The XML header of the measurement, as it came."""
 
     xml: str
@@ -89,7 +89,7 @@ class Skipped:
     kind: str
 
 
-Message = Config | Header | Text | Close | Acquisition | Image | Skipped
+Message = Config | XmlHeader | Text | Close | Acquisition | Image | Skipped
 
 
 def read_message(read: Read, limits: Limits, *, images: bool = False) -> Message | None:
@@ -113,7 +113,7 @@ def read_message(read: Read, limits: Limits, *, images: bool = False) -> Message
     if number == wire.CONFIG_TEXT:
         return Config(_read_text(read, limits))
     if number == wire.HEADER:
-        return Header(_read_text(read, limits))
+        return XmlHeader(_read_text(read, limits))
     if number == wire.TEXT:
         return Text(_read_text(read, limits))
     if number == wire.CLOSE:

@@ -73,7 +73,7 @@ def write_dicom(
             data.DerivationDescription = derivation(origin, (t, k) if in_time else (k,))
             if in_time:
                 _add_time(data, t, len(values), series.frame_seconds, template)
-            modules.save(data, new / name, "1.2.840.10008.5.1.4.1.1.4", uid(data.SeriesInstanceUID, t, k))
+            modules.save_dicom(data, new / name, "1.2.840.10008.5.1.4.1.1.4", uid(data.SeriesInstanceUID, t, k))
         if folder.exists():
             os.replace(folder, Path(temporary) / "older")
         os.replace(new, folder)

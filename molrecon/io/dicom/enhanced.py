@@ -59,7 +59,7 @@ def write_enhanced_dicom(
     data.NumberOfFrames = values.shape[0] * values.shape[1]
     data.InstanceNumber = 1
     modules.add_pixels(data, stored.pixels.reshape(-1, *values.shape[-2:]))
-    modules.save(data, path, "1.2.840.10008.5.1.4.1.1.4.1", instance)
+    modules.save_dicom(data, path, "1.2.840.10008.5.1.4.1.1.4.1", instance)
     return path
 
 

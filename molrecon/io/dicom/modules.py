@@ -122,7 +122,7 @@ def add_measures(data: Dataset, geometry: Geometry) -> None:
     data.SliceThickness, data.SpacingBetweenSlices = decimal(geometry.slice_thickness), decimal(between)
 
 
-def save(data: Dataset, path: Path, sop_class: str, sop_instance: str) -> None:
+def save_dicom(data: Dataset, path: Path, sop_class: str, sop_instance: str) -> None:
     """Write a DICOM file, explicit little endian, atomically. Raises OSError."""
     from pydicom.dataset import FileMetaDataset
     from pydicom.uid import ExplicitVRLittleEndian

@@ -21,7 +21,7 @@ def accelerated_axes(volume: RawVolume) -> tuple[bool, bool]:
     return _filled(full.swapaxes(1, 2)) < FILLED, _filled(full) < FILLED
 
 
-def acceleration(volume: RawVolume) -> float:
+def acceleration_factor(volume: RawVolume) -> float:
     """Return all samples of the acquired range (without zero padding) over the measured ones."""
     left = int(volume.attributes.get("padding_left") or 0)
     right = int(volume.attributes.get("padding_right") or volume.sampling_mask.shape[-1])

@@ -12,7 +12,7 @@ from molrecon.reconstructors.base import Reconstructor
 from molrecon.reconstructors.certificate import Certificate
 from molrecon.reconstructors.conditioning import Conditioning
 from molrecon.reconstructors.defaults import DEFAULT_MODEL, SERIES_MODEL, VOLUME_MODEL
-from molrecon.scans.kinds.accelerated import accelerated_axes, acceleration
+from molrecon.scans.kinds.accelerated import accelerated_axes, acceleration_factor
 from molrecon.scans.reconstruction import Unit
 from molrecon.scans.scan import Series
 from molrecon.scans.sidecar import ModelSource
@@ -170,7 +170,7 @@ def automatic_unit(series: Series) -> tuple[Unit, str]:
     first, frames = series.frames[0].volume, len(series.frames)
     if first.volumetric:
         axes = accelerated_axes(first)
-        factor = acceleration(first)
+        factor = acceleration_factor(first)
         if all(axes) and factor > VOLUME_ACCELERATION:
             return "volume", f"a 3D scan accelerated along both phase encodings, {factor:.3g} times"
         if all(axes):
@@ -184,7 +184,7 @@ def automatic_unit(series: Series) -> tuple[Unit, str]:
         )
     if frames == 1:
         return "slice", "a scan of 2D slices"
-    factor = sum(acceleration(frame.volume) for frame in series.frames) / frames
+    factor = sum(acceleration_factor(frame.volume) for frame in series.frames) / frames
     measured = f"{frames} frames, each accelerated {factor:.3g} times"
     if factor <= FRAME_ACCELERATION:
         return "slice", f"{measured}, which is little enough for each to be reconstructed by itself"

@@ -22,7 +22,7 @@ from operators import Sense, SoftSense
 from operators.model_error import coil_model_error
 
 
-def volume_problem(prepared: PreparedVolume) -> tuple[Tensor, Sense | SoftSense]:
+def joint_volume_problem(prepared: PreparedVolume) -> tuple[Tensor, Sense | SoftSense]:
     """Return k-space (1, coil, readout, rows, cols) and operator of a 3D scan; views of what is held, no copies.
 
     The readout was transformed when the scan was read, so that it is an axis of separate planes for the operator
@@ -32,7 +32,7 @@ def volume_problem(prepared: PreparedVolume) -> tuple[Tensor, Sense | SoftSense]
     return prepared.kspace.transpose(0, 1)[None], _operator(maps, prepared.sampling_mask[None])
 
 
-def series_problem(frames: Sequence[PreparedVolume], k: int) -> tuple[Tensor, Sense | SoftSense]:
+def joint_series_problem(frames: Sequence[PreparedVolume], k: int) -> tuple[Tensor, Sense | SoftSense]:
     """Return k-space (1, coil, time, rows, cols) and operator of slice k at all times, with the maps of the first."""
     maps = frames[0].sensitivity_maps[k][None, :, :, None]  # (1, set, coil, 1, rows, cols)
     masks = [one.sampling_mask[k if len(one.sampling_mask) > 1 else 0] for one in frames]
@@ -98,7 +98,7 @@ def reconstruct_jointly(
     with evaluating(on_device(model, device)) as working, torch.no_grad():
         certificate = working.certificate()
         for slices in problems:
-            kspace, operator = volume_problem(frames[0]) if volume else series_problem(frames, slices[0])
+            kspace, operator = joint_volume_problem(frames[0]) if volume else joint_series_problem(frames, slices[0])
             kspace, operator = kspace.to(device), operator.on(torch.device(device))
             conditioning = working.condition(kspace, operator, joint_noise_level(frames, slices))
             with watched(solver or working.solver, "iterations", progress) as settings:

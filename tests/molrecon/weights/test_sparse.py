@@ -1,4 +1,4 @@
-"""Networks of sparse codes survive saving, in half precision almost; packaged ones are whole and as good as promised."""
+"""Networks of sparse codes survive saving, nearly so in half precision; packaged ones score as their cards say."""
 
 from __future__ import annotations
 
