@@ -14,7 +14,7 @@ from molrecon.io.atomic import write_atomically
 from molrecon.reconstructors.base import Reconstructor
 from molrecon.weights import load, load_card, weights_path
 from molrecon.weights.model_page import model_page
-from molrecon.weights.stored import Unfit, read_header
+from molrecon.weights.stored import UnusableWeights, read_header
 
 WEIGHTS_FILE, CONFIG_FILE, PAGE_FILE = "model.safetensors", "config.json", "README.md"
 
@@ -51,7 +51,7 @@ def export_models(names: Sequence[str | Path], folder: str | Path) -> list[Path]
 def _contents(path: Path) -> dict[str, bytes]:
     try:
         header = read_header(path)
-    except Unfit as error:
+    except UnusableWeights as error:
         raise ValueError(f"{path}: not a molrecon model ({error}), expected a file written by save") from error
     model, card, weights = load(path), load_card(path), path.read_bytes()
     config = {

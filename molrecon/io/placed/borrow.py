@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from molrecon.io.crop import center_crop
-from molrecon.io.geometry import Geometry, Vector
+from molrecon.io.geometry import Geometry, vector
 from molrecon.io.placed.placed_image import PlacedImage
 from molrecon.io.volume import RawVolume
 from operators import centred_ifft
@@ -51,8 +51,8 @@ class _Turn:
             if reversed_:
                 values, origin = np.flip(values, axis), origin + (values.shape[axis] - 1) * steps[axis]
                 steps[axis] = -steps[axis]
-        through, row, column = map(_vector, steps)
-        turned = Geometry(_vector(origin), through, row, column, geometry.slice_thickness)
+        through, row, column = map(vector, steps)
+        turned = Geometry(vector(origin), through, row, column, geometry.slice_thickness)
         return replace(image, values=values, geometry=turned)
 
     def __str__(self) -> str:
@@ -96,8 +96,8 @@ def borrow_geometry(volume: RawVolume, image: PlacedImage, *, axes: Axes = "foun
     rows, columns = (size / recon for size, recon in zip(shape[1:], volume.recon_shape, strict=True))
     return replace(
         geometry,
-        row_step=_vector(rows * np.array(geometry.row_step)),
-        column_step=_vector(columns * np.array(geometry.column_step)),
+        row_step=vector(rows * np.array(geometry.row_step)),
+        column_step=vector(columns * np.array(geometry.column_step)),
         borrowed_from=f"{image.name}; axes {turn}",
     )
 
@@ -196,8 +196,3 @@ def _coarse(values: np.ndarray, grid: list[int]) -> np.ndarray:
         sums = np.add.reduceat(values.astype(np.float64), starts, axis=axis)
         values = sums / np.expand_dims(np.diff([*starts, size]), [k for k in range(3) if k != axis])
     return values
-
-
-def _vector(values: np.ndarray) -> Vector:
-    x, y, z = (float(value) for value in values)
-    return x, y, z

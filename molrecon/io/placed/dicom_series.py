@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 
-from molrecon.io.geometry import Geometry, Vector
+from molrecon.io.geometry import Geometry, vector
 from molrecon.io.placed.placed_image import PlacedImage
 from molrecon.io.volume import UnreadableInput, file_sha256, reading
 
@@ -51,8 +51,8 @@ def read_series(path: Path) -> PlacedImage:
         files = list(dict.fromkeys(plane.file for plane in planes))
         values = _values(planes)
         row_step, column_step = first.spacing[0] * first.along[1], first.spacing[1] * first.along[0]
-        steps = _vector(step), _vector(row_step), _vector(column_step)
-        geometry = Geometry(_vector(first.position), *steps, thickness)
+        steps = vector(step), vector(row_step), vector(column_step)
+        geometry = Geometry(vector(first.position), *steps, thickness)
         return PlacedImage(values, geometry, "DICOM", file_sha256(*files))
 
 
@@ -151,8 +151,3 @@ def _values(planes: list[_Plane]) -> np.ndarray:
         stored = pixels[plane.file]
         values[number] = stored[plane.frame] if plane.frame is not None and stored.ndim == 3 else stored
     return values
-
-
-def _vector(values: np.ndarray) -> Vector:
-    x, y, z = (float(value) for value in values)
-    return x, y, z
