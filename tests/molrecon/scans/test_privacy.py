@@ -151,15 +151,15 @@ def test_no_identity_in_what_is_written_and_said(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("molrecon.scans.quality_page.RESOLUTION", 10)
-    pages: list[str] = []
+    summaries: list[str] = []
     summary = "molrecon.scans.quality_page.summary"
     from molrecon.scans import quality_page
 
     whole = quality_page.summary
 
     def remembered(*args: Any) -> str:  # pixels cannot be searched
-        pages.append(whole(*args))
-        return pages[-1]
+        summaries.append(whole(*args))
+        return summaries[-1]
 
     monkeypatch.setattr(summary, remembered)
     out = tmp_path / "out"
@@ -169,7 +169,7 @@ def test_no_identity_in_what_is_written_and_said(
         assert code == 4
         assert main(["status", str(out), "--json", str(out / "status.json")]) == 4
         assert main(["report", str(out)]) == 0
-    assert len(pages) == 2
+    assert len(summaries) == 2
     statuses = [one["status"] for one in json.loads((out / "status.json").read_text())["volumes"]]
     assert sorted(statuses)[0] == "failed" and sorted(statuses)[-1] == "unreadable"
     written = [path for path in out.rglob("*") if path.is_file()]
@@ -177,7 +177,7 @@ def test_no_identity_in_what_is_written_and_said(
     assert len(written) == 2 * 5 + 2 + 4 + 1 + 1 + 1 + 1
     assert sorted(path.name for path in out.glob("*.html")) == ["index.html", "one.html", "two.html"]
     texts = said_and_written([out], capsys.readouterr(), caplog.text)
-    assert not leaks({**texts, "pages": "\n".join(pages)})
+    assert not leaks({**texts, "pages": "\n".join(summaries)})
     if options:
         pages = "".join(path.read_text(encoding="utf-8") for path in out.glob("*.html"))
         assert str(tmp_path) not in pages and tmp_path.name not in pages

@@ -195,8 +195,8 @@ def test_a_record_that_a_power_failure_tore(scans: list[Path], tmp_path: Path) -
     reconstruct_cohort(scans[:1], tmp_path, network(), SOURCE, Settings())
     record = tmp_path / "records" / "scan.json"
     whole = json.loads(record.read_text())
-    for content in (b"", bytes(300), b'{"name": "scan", "sta'):
-        record.write_bytes(content)
+    for torn in (b"", bytes(300), b'{"name": "scan", "sta'):
+        record.write_bytes(torn)
         assert manifest.missing(tmp_path, ["scan"]) == ["scan"]
         content = write_manifest(tmp_path)
         assert content["volumes"] == [] and content["missing"] == ["scan"]
