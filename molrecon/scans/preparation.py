@@ -461,7 +461,7 @@ def estimate_maps(
             raise ValueError(f"slice {k}: {error}") from error
     if sets is None:
         looked_at = [calibration[k].to(device) for k in spread(list(calibration), NOISE_SLICES)]
-        sets = _sets_needed(looked_at, shape, noise_level)
+        sets = sets_needed(looked_at, shape, noise_level)
     maps = torch.from_numpy(empty_array((len(kspace), sets, *kspace.shape[1:]), np.complex64))
     estimate = partial(espirit_maps, threshold=THRESHOLD, crop=CROP, noise_level=noise_level, n_maps=sets)
     for k in progress_bar(list(calibration), "coil maps", progress):
@@ -493,8 +493,14 @@ def _align(maps: Tensor, kspace: Tensor) -> None:
             one[k] = align_phase(one[k].movedim(0, -1), coil).movedim(-1, 0)
 
 
-def _sets_needed(calibration: Sequence[Tensor], shape: tuple[int, int], noise_level: float) -> int:
-    """Return 2 where half of the slices ask for two sets of maps, on a coarse grid, which tells as much; else 1."""
+def sets_needed(calibration: Sequence[Tensor], shape: tuple[int, int], noise_level: float) -> int:
+    """Return 2 where half of the slices ask for two sets of maps, on a coarse grid, which tells as much; else 1.
+
+    Args:
+        calibration: regions (1, coil, rows, cols) complex, one a slice, of at least two coils.
+        shape: (rows, cols) of the maps.
+        noise_level: sigma, see `espirit`.
+    """
     asked = 0
     for region in calibration:
         widths = (region.shape[-2], region.shape[-1])

@@ -54,7 +54,7 @@ def test_scan(seed: int) -> None:
 
 def test_a_complex_image_keeps_its_phase(monkeypatch: pytest.MonkeyPatch) -> None:
     """Received by one uniform coil and not moved, the reference is the image, but for its scale."""
-    monkeypatch.setattr(simulation, "placed", lambda image, rng: image)
+    monkeypatch.setattr(simulation, "placed", lambda image, rng, largest: image)
     monkeypatch.setattr(simulation, "draw_matrix", lambda cols, rng: None)
     monkeypatch.setattr(simulation, "draw_fields", lambda image, coils, rng: np.ones((1, *image.shape), np.complex64))
     image = complex_head()
