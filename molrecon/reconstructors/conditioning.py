@@ -145,9 +145,7 @@ def condition(
         noise_level = estimate_noise_level(kspace, operator.sampling_mask)
     level = torch.as_tensor(noise_level, dtype=scale.dtype, device=scale.device).expand(len(scale))
     level = with_model_error(level, kspace, operator)
-    phase = torch.ones_like(image)
-    if phase_reference:
-        phase = smooth_phase(image if sets is None else image.flatten(0, 1)).reshape(image.shape)
+    phase = smooth_phase(image, sets) if phase_reference else torch.ones_like(image)
     return Conditioning(scale, (level / scale).clamp(*NOISE_LIMITS), phase)
 
 
@@ -179,8 +177,13 @@ def data_weight(log_data_weight: Tensor, noise_level: Tensor, largest: float) ->
     return torch.exp(c0 + c1 * level + c2 * level.square()).clamp(max=largest)
 
 
-def smooth_phase(image: Tensor) -> Tensor:
-    """Return `p / |p|` (1 where p = 0) for the image p low-passed by a Hann window, (batch, *spatial) complex."""
+def smooth_phase(image: Tensor, sets: int | None = None) -> Tensor:
+    """Return `p / |p|` (1 where p = 0) for the image p low-passed by a Hann window, (batch, *spatial) complex.
+
+    With several `sets` of maps the images are (batch, set, *spatial), and each has its own phase.
+    """
+    if sets is not None:
+        return smooth_phase(image.flatten(0, 1)).reshape(image.shape)
     axes = tuple(range(1, image.ndim))
     spectrum = torch.fft.fftn(image, dim=axes)
     for axis in axes:
