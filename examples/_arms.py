@@ -24,7 +24,7 @@ from molrecon.descent.descent_checks import LayerNoise, layer_distances, sample_
 from molrecon.descent.training import Descent, DescentProblem, DescentTask, assess
 from molrecon.io import write_atomically
 from molrecon.solvers.batched import norm
-from molrecon.training.fingerprint import differing, stated
+from molrecon.training.fingerprint import as_json_values, differences
 from molrecon.training.log import finish
 from molrecon.training.loop import TrainSettings, train
 
@@ -59,7 +59,7 @@ class FourArms(Generic[M, B]):
         quality: (y_L, batch) -> a number for the tables.
         layer_noise: relative levels that networks are tested with, on the first condition, constant over the layers.
         deeper: layers past the trained depth to be tested, for problems that define `run_to`.
-        facts: what the problems are, data first of all (see `training.facts`).
+        fingerprint: what the problems are, data first of all (see `train`).
     """
 
     build: Callable[[int], DescentProblem[M, B]]
@@ -71,7 +71,7 @@ class FourArms(Generic[M, B]):
     quality: Callable[[Tensor, B], float]
     layer_noise: tuple[float, ...] = (0.05, 0.1, 0.2)
     deeper: int = 0
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    fingerprint: Mapping[str, Any] = field(default_factory=dict)
 
 
 def run_arms(comparison: FourArms[M, B], folder: Path, seeds: Sequence[int] = (0, 1, 2)) -> dict[str, Any]:
@@ -105,11 +105,11 @@ def run(comparison: FourArms[M, B], arm: str, seed: int, folder: Path) -> dict[s
     if arm not in ARMS:
         raise ValueError(f"run: arm {arm!r}, expected one of {', '.join(ARMS)}")
     settings = replace(comparison.settings, seed=seed, patience=comparison.settings.steps)
-    facts = _facts(comparison, arm)
-    all_facts = stated({**asdict(settings), **facts})
+    fingerprint = _fingerprint(comparison, arm)
+    complete = as_json_values({**asdict(settings), **fingerprint})
     if (folder / RESULT_FILE).is_file():
         found: dict[str, Any] = json.loads((folder / RESULT_FILE).read_text(encoding="utf-8"))
-        if other := differing(found.pop("facts", {}), all_facts):
+        if other := differences(found.pop("facts", {}), complete):
             raise ValueError(
                 f"{folder / RESULT_FILE}: of another training, found {', '.join(other)}, expected another folder"
             )
@@ -117,17 +117,19 @@ def run(comparison: FourArms[M, B], arm: str, seed: int, folder: Path) -> dict[s
     constrained, noisy = ARMS[arm]
     problem = comparison.build(seed)
     task = DescentTask(problem, comparison.descent, comparison.noise if noisy else None, constrained=constrained)
-    finish(train(task, settings, folder, task.validator(comparison.validation), facts=facts), settings.steps)
+    finish(
+        train(task, settings, folder, task.validator(comparison.validation), fingerprint=fingerprint), settings.steps
+    )
     result = measure(comparison, problem)
     if constrained and not result["validation"]["feasible"]:
         logger.warning("%s: no checkpoint is feasible, the least violating one was taken", folder)
     weights = {key: x.contiguous() for key, x in problem.model.state_dict().items()}
     write_atomically(folder / WEIGHTS_FILE, save(weights))
-    write_atomically(folder / RESULT_FILE, (json.dumps({**result, "facts": all_facts}, indent=1) + "\n").encode())
+    write_atomically(folder / RESULT_FILE, (json.dumps({**result, "facts": complete}, indent=1) + "\n").encode())
     return result
 
 
-def _facts(comparison: FourArms[M, B], arm: str) -> dict[str, Any]:
+def _fingerprint(comparison: FourArms[M, B], arm: str) -> dict[str, Any]:
     return {
         "arm": arm,
         "descent": asdict(comparison.descent),
@@ -135,7 +137,7 @@ def _facts(comparison: FourArms[M, B], arm: str) -> dict[str, Any]:
         "conditions": list(comparison.conditions),
         "layer_noise": comparison.layer_noise,
         "deeper": comparison.deeper,
-        **comparison.facts,
+        **comparison.fingerprint,
     }
 
 

@@ -58,7 +58,7 @@ from molrecon.sensing.training import (
 )
 from molrecon.simulation.strips import Problem, Scan, magnitude_psnr, simulate_scan, strip_problem
 from molrecon.training.checkpoints import log_to
-from molrecon.training.fingerprint import array_facts
+from molrecon.training.fingerprint import array_fingerprint
 from molrecon.training.loop import TrainSettings
 
 TRAIN, VALIDATION, TEST, TEXTURES, NOISE = range(10, 15)  # streams of draws
@@ -217,7 +217,7 @@ def comparison(
     from_ista = arguments.problem == "patches" and arguments.start == "ista"
     epsilon = (ISTA_EPSILON if from_ista else EPSILON) if arguments.epsilon is None else arguments.epsilon
     descent = Descent(epsilon, dual_rate=DUAL_RATE)
-    facts = {"problem": arguments.problem, "start": arguments.start, "count": arguments.count}
+    fingerprint = {"problem": arguments.problem, "start": arguments.start, "count": arguments.count}
     return FourArms(
         build,
         settings,
@@ -228,7 +228,7 @@ def comparison(
         quality,
         (0.05, 0.1, 0.2),
         deeper,
-        {**facts, "training_data": array_facts(data)},
+        {**fingerprint, "training_data": array_fingerprint(data)},
     )
 
 

@@ -126,13 +126,13 @@ def main() -> None:
         return score
 
     task = ReconstructionTask(model, stream.draw, ReconstructionSettings(early_share=early_share))
-    facts = {
+    fingerprint = {
         **origin,
         "problems": stream.describe(),
         "rows": arguments.rows,
         "steps_per_scan": arguments.steps_per_scan,
     }
-    finish(train(task, settings, arguments.out, validate, facts=facts), arguments.steps)
+    finish(train(task, settings, arguments.out, validate, fingerprint=fingerprint), arguments.steps)
     save(model, arguments.out / f"{name}.safetensors", card)
 
 

@@ -44,7 +44,7 @@ from molrecon.reconstructors.defaults import DEFAULT_MODEL
 from molrecon.reconstructors.mol import MOL
 from molrecon.simulation.strips import Problem, magnitude_psnr
 from molrecon.training.checkpoints import log_to
-from molrecon.training.fingerprint import argument_facts
+from molrecon.training.fingerprint import identifying_arguments
 from molrecon.training.log import finish
 from molrecon.training.loop import TrainSettings, train
 from molrecon.training.reconstruction_task import ReconstructionSettings, ReconstructionTask, mean_psnr
@@ -156,8 +156,8 @@ def main() -> None:
     )
     reconstruction = ReconstructionSettings(pool=12, visits=5, early_share=0.5, forward_tol=1e-3, backward_tol=0.1)
     task = ReconstructionTask(model, source.draw, reconstruction)
-    facts = {**argument_facts(arguments, "data"), **source.facts()}
-    steps = train(task, settings, arguments.out, lambda m: mean_psnr(m, problems), facts=facts)
+    fingerprint = {**identifying_arguments(arguments, "data"), **source.fingerprint()}
+    steps = train(task, settings, arguments.out, lambda m: mean_psnr(m, problems), fingerprint=fingerprint)
     finish(steps, arguments.steps)
     name = arguments.name or NAMES[arguments.kind]
     training = [source.draw(np.random.default_rng([arguments.seed, 3 * 10**9, i]), 12 * i) for i in range(6)]

@@ -63,8 +63,10 @@ class TrainingPlan:
 
     def start(self) -> Iterator[int]:
         """Return the steps of the training, see `training.loop.train`."""
-        facts = {**self.data.facts(), "validation_problems": len(self.problems)}
-        return train(self.task, self.settings, self.folder, self.score, facts=facts, tensorboard=self.tensorboard)
+        fingerprint = {**self.data.fingerprint(), "validation_problems": len(self.problems)}
+        return train(
+            self.task, self.settings, self.folder, self.score, fingerprint=fingerprint, tensorboard=self.tensorboard
+        )
 
     def finish(self, steps: Iterator[int]) -> str:
         """Take all steps, write weights and card, and return what to tell the user; process 0 alone writes."""

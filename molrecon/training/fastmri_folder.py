@@ -17,7 +17,7 @@ from molrecon.scans.preparation import CROP, THRESHOLD
 from molrecon.simulation.strips import NOISE_RANGE, Problem, complex_noise, draw_mask, draw_strip, stack_problems
 from molrecon.training.fastmri_files import FastMRIFile, reason, scan_folder
 from molrecon.training.fastmri_slices import Slice, SliceCache, load_slice
-from molrecon.training.fingerprint import file_facts
+from molrecon.training.fingerprint import file_fingerprint
 from operators import Sense, calibration_region, centred_fft, espirit_maps
 
 logger = logging.getLogger(__name__)
@@ -143,12 +143,12 @@ class FastMRIFolder:
         text += ", whole slices" if self.rows is None else f", strips of {self.rows} rows"
         return text + f", ESPIRiT maps; {len(self.rejected)} files or slices unusable, {self.replaced} draws replaced"
 
-    def facts(self) -> dict[str, Any]:
-        """Return which usable files are drawn from, and how; see `training.facts`."""
+    def fingerprint(self) -> dict[str, Any]:
+        """Return which usable files are drawn from, and how; see `train`."""
         names = ("rows", "batch", "accelerations", "noise_range", "as_measured", "seed")
         return {
-            "training_data": file_facts(file.path for file in self.files),
-            "validation_data": file_facts(file.path for file in self.held_out),
+            "training_data": file_fingerprint(file.path for file in self.files),
+            "validation_data": file_fingerprint(file.path for file in self.held_out),
             "problems": {name: getattr(self, name) for name in names},
         }
 

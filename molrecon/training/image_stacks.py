@@ -14,7 +14,7 @@ from molrecon.io import UnreadableInput
 from molrecon.io.images import luma, read_image
 from molrecon.io.volume import reading
 from molrecon.simulation.strips import NOISE_RANGE, Problem, Scan, simulate_scan, stack_problems, strip_problem
-from molrecon.training.fingerprint import array_facts
+from molrecon.training.fingerprint import array_fingerprint
 
 logger = logging.getLogger(__name__)
 
@@ -147,10 +147,10 @@ class Scans:
             f" noise {NOISE_RANGE[0]}-{NOISE_RANGE[1]} of the maximum"
         )
 
-    def facts(self) -> dict[str, Any]:
-        """Return what is drawn from, with the contents of all slices, and how; see `training.facts`."""
+    def fingerprint(self) -> dict[str, Any]:
+        """Return what is drawn from, with the contents of all slices, and how; see `train`."""
         training, validation = (
-            array_facts(one for slices in stacks for one in slices) for stacks in (self.training, self.validation)
+            array_fingerprint(one for slices in stacks for one in slices) for stacks in (self.training, self.validation)
         )
         numbers = {name: getattr(self, name) for name in ("size", "rows", "batch", "coils", "first", "seed")}
         lengths = [[len(slices) for slices in stacks] for stacks in (self.training, self.validation)]

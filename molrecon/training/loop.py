@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from molrecon.training.checkpoints import write_checkpoint
 from molrecon.training.defaults import CHECKPOINT_EVERY, CLIP, EMA, LEARNING_RATE, SEED, STEPS
-from molrecon.training.fingerprint import differing, stated
+from molrecon.training.fingerprint import as_json_values, differences
 from molrecon.training.log import TrainingLog
 from molrecon.training.processes import (
     average_gradients,
@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 M = TypeVar("M", bound=nn.Module)
 
 CHECKPOINT_FILE = "checkpoint.pt"
+FINGERPRINT_KEY = "facts"  # the name that existing checkpoints have
 
 
 @final
@@ -119,8 +120,8 @@ class Task(ABC, Generic[M]):
     def load_state(self, state: dict[str, Any], rng: Callable[[int], np.random.Generator]) -> None:
         """Take back what `state` returned; `rng` gives the source of randomness of an earlier step."""
 
-    def facts(self) -> dict[str, Any]:
-        """Return what distinguishes this training from others of its kind, as values that JSON has."""
+    def fingerprint(self) -> dict[str, Any]:
+        """Return what distinguishes this training from others of its kind, as values that JSON can hold."""
         return {}
 
     def log(self) -> dict[str, float | None]:
@@ -134,7 +135,7 @@ def train(
     folder: Path,
     validate: Callable[[M], float] | None = None,
     *,
-    facts: Mapping[str, Any] | None = None,
+    fingerprint: Mapping[str, Any] | None = None,
     tensorboard: bool = False,
 ) -> Iterator[int]:
     """Return an iterator that trains in place and yields the number of finished steps.
@@ -144,9 +145,9 @@ def train(
     FOLDER/log.csv holds the columns step, loss (mean since the row before), rate, seconds (a step), validation, and the
     task's own.
 
-    A checkpoint knows the facts of its training: settings, model, and what the task and the caller state. One with
-    other facts is refused. The number of steps may change where no step depends on it: at a constant rate, without
-    curriculum and patience. So may `log_every`, and without patience `checkpoint_every`.
+    A checkpoint holds the fingerprint of its training: settings, model, and what the task and the caller add. One with
+    another fingerprint is refused. The number of steps may change where no step depends on it: at a constant rate,
+    without curriculum and patience. So may `log_every`, and without patience `checkpoint_every`.
 
     In several processes (see `process_group`) every one draws its own problems, gradients are averaged, so that the
     batch is that of all of them, and process 0 alone writes and validates. FOLDER must be the same folder for all.
@@ -157,12 +158,13 @@ def train(
         folder: for the checkpoint and the log; made where it is missing.
         validate: scores the model at checkpoints, more is better. The model then holds the averaged weights, in
             evaluation mode and as it will be handed out. Its data should be none of the training's, nor of a test's.
-        facts: what else makes this training the one it is, as values that JSON has: data first of all (see `facts`).
+        fingerprint: what else distinguishes this training from others, as values that JSON can hold: first of all the
+            data (see `array_fingerprint`, `file_fingerprint`).
         tensorboard: write the log for TensorBoard as well, to FOLDER/tensorboard.
 
     Raises:
         ValueError: patience without validation, or a checkpoint of another training or number of processes.
-        TypeError: facts that JSON has not.
+        TypeError: a fingerprint that JSON cannot hold.
         ImportError: TensorBoard is asked for and not installed.
         FloatingPointError: the loss or its gradient is not finite any more.
     """
@@ -172,7 +174,7 @@ def train(
             " positive, and a validation"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    return _steps(_Training(task, settings, folder / CHECKPOINT_FILE, validate, facts or {}), folder, tensorboard)
+    return _steps(_Training(task, settings, folder / CHECKPOINT_FILE, validate, fingerprint or {}), folder, tensorboard)
 
 
 def _steps(run: _Training[M], folder: Path, tensorboard: bool) -> Iterator[int]:
@@ -214,14 +216,14 @@ class _Training(Generic[M]):
         settings: TrainSettings,
         checkpoint: Path,
         validate: Callable[[M], float] | None,
-        facts: Mapping[str, Any],
+        fingerprint: Mapping[str, Any],
     ) -> None:
         self.task = task
         self.model = task.model
         self.settings = settings
         self.checkpoint = checkpoint
         self.validate = validate
-        self.facts = self._facts(facts)
+        self.fingerprint = self._complete(fingerprint)
         self.device = next(self.model.parameters()).device
         self.optimiser = torch.optim.Adam(task.groups(), lr=settings.learning_rate, betas=settings.betas)
         self.step = 0
@@ -286,7 +288,7 @@ class _Training(Generic[M]):
         if rank() == 0:
             state = {"model": self.model.state_dict(), "optimiser": self.optimiser.state_dict(), "tasks": tasks}
             state |= {name: getattr(self, name) for name in ("step", "average", "best", "best_score", "misses")}
-            write_checkpoint({**state, "facts": self.facts}, self.checkpoint)
+            write_checkpoint({**state, FINGERPRINT_KEY: self.fingerprint}, self.checkpoint)
         return score
 
     def hand_out(self) -> None:
@@ -295,12 +297,12 @@ class _Training(Generic[M]):
         if weights is not None:
             self.model.load_state_dict(weights)
 
-    def _facts(self, facts: Mapping[str, Any]) -> dict[str, Any]:
+    def _complete(self, fingerprint: Mapping[str, Any]) -> dict[str, Any]:
         own = {"model": type(self.model).__name__, "parameters": sum(p.numel() for p in self.model.parameters())}
-        return stated({**own, **asdict(self.settings), **self.task.facts(), **facts})
+        return as_json_values({**own, **asdict(self.settings), **self.task.fingerprint(), **fingerprint})
 
     def _free(self, step: int) -> set[str]:
-        """Return the facts that may change at a step without a change of any other step or of the outcome."""
+        """Return the entries of the fingerprint that may change at a step and leave all earlier steps as they were."""
         settings = self.settings
         free = {"log_every"} | ({"checkpoint_every"} if settings.patience is None else set())
         # A constant rate and no curriculum: a longer training begins as the shorter one did.
@@ -310,12 +312,12 @@ class _Training(Generic[M]):
     def _resume(self) -> None:
         try:
             state = torch.load(self.checkpoint, weights_only=True, map_location=self.device)
-            found, free = state.get("facts"), self._free(state["step"])
+            found, free = state.get(FINGERPRINT_KEY), self._free(state["step"])
             if found is None:
                 raise ValueError("it does not say of which training, as those of version 0.1")
-            known = [{name: x for name, x in facts.items() if name not in free} for facts in (found, self.facts)]
-            if other := differing(*known):
-                raise ValueError(f"found {', '.join(other)}")
+            bound = [{name: x for name, x in each.items() if name not in free} for each in (found, self.fingerprint)]
+            if different := differences(*bound):
+                raise ValueError(f"found {', '.join(different)}")
             self.model.load_state_dict(state["model"])
             self.optimiser.load_state_dict(state["optimiser"])
         except Exception as error:  # torch.load raises many kinds, one for every way a file can be wrong

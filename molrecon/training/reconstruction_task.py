@@ -122,7 +122,7 @@ class ReconstructionTask(Task[LearnedReconstructor]):
             {"params": [p for p in parameters if p.ndim < 4], "factor": 5.0},
         ]
 
-    def facts(self) -> dict[str, Any]:
+    def fingerprint(self) -> dict[str, Any]:
         """Return the settings of model, network, problems and solves, and the loss."""
         own = asdict(self.settings)
         if not self.settings.self_supervised:

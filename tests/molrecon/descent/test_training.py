@@ -260,7 +260,7 @@ def test_four_arms_share_all_but_what_names_them(tmp_path: Path) -> None:
     assert not (tmp_path / "constrained" / "0" / "checkpoint.pt").exists()
     assert (tmp_path / "constrained" / "0" / RESULT_FILE).is_file()
     for other, message in (
-        (replace(comparison, facts={"data": "others"}), r'found data not told \(expected "others"\)'),
+        (replace(comparison, fingerprint={"data": "others"}), r'found data not given \(expected "others"\)'),
         (replace(comparison, descent=Descent(0.1, dual_rate=0.5)), r"found descent.epsilon 0.05 \(expected 0.1\)"),
         (replace(comparison, settings=replace(comparison.settings, steps=41)), r"found steps 40 \(expected 41\)"),
     ):
