@@ -19,7 +19,7 @@ compression, prewhitening, noise, trajectory_noise    coils: fewer, white, and h
 off_resonance                       off-resonance during the readout
 compressive, hadamard, blocks       sensing matrices, and images in blocks
 adapters                            to and from sigpy and deepinv
-checks                              is an adjoint exact?
+checks, shapes                      is an adjoint exact? from which shapes to which does an operator map?
 conversion                          what `.to(dtype)` means for complex tensors
 """
 
@@ -68,6 +68,7 @@ from operators.sampled_fourier import SampledFourier
 from operators.sampling import Sampling
 from operators.sense import Sense
 from operators.sensitivity import Sensitivity
+from operators.shapes import Shapes
 from operators.soft_sense import SoftSense
 from operators.stacked import Identity, VerticalStack
 from operators.toeplitz import Toeplitz
@@ -104,6 +105,7 @@ __all__ = [
     "Scaled",
     "Sense",
     "Sensitivity",
+    "Shapes",
     "SoftSense",
     "Sum",
     "Toeplitz",

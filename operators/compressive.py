@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from operators.linear import LinearOperator
+from operators.shapes import MORE, Shapes, dtype_name
 
 
 def gaussian_matrix(measurements: int, pixels: int, seed: int | torch.Generator) -> Tensor:
@@ -92,6 +93,15 @@ class Dense(LinearOperator):
         """Return `Phi^H Phi x`."""
         return self.adjoint(self(x))
 
+    @property
+    def shapes(self) -> Shapes:
+        """Vectors (batch, ..., N) to measurements (batch, ..., M)."""
+        return matrix_shapes(*self.phi.shape)
+
+    def extra_repr(self) -> str:
+        """Return the dtype of Phi."""
+        return dtype_name(self.phi)
+
 
 @final
 class BinaryDense(LinearOperator):
@@ -143,6 +153,20 @@ class BinaryDense(LinearOperator):
         """Return `Phi^T Phi x`, with Phi built once."""
         phi = self.phi
         return _multiply("BinaryDense", "measurements", phi.mH, _multiply("BinaryDense", "vectors", phi, x))
+
+    @property
+    def shapes(self) -> Shapes:
+        """Vectors (batch, ..., N) to measurements (batch, ..., M)."""
+        return matrix_shapes(*self.latent.shape)
+
+    def extra_repr(self) -> str:
+        """Return the dtype of Phi."""
+        return dtype_name(self.latent)
+
+
+def matrix_shapes(measurements: int, pixels: int) -> Shapes:
+    """Return the shapes of a sensing matrix (M, N) that acts on the last axis."""
+    return Shapes(("batch", MORE, pixels), ("batch", MORE, measurements))
 
 
 def on_parts(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:

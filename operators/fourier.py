@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from operators.linear import LinearOperator, require_complex
+from operators.shapes import MORE, Shapes
 
 
 def centred_fft(x: Tensor, dim: Sequence[int]) -> Tensor:
@@ -68,9 +69,11 @@ class Fourier(LinearOperator):
         self._check(x)
         return x
 
-    def extra_repr(self) -> str:
-        """Return the number of axes."""
-        return f"{len(self.dim)}"
+    @property
+    def shapes(self) -> Shapes:
+        """(batch, ..., *spatial) to the same."""
+        tensor = ("batch", MORE, *(f"n{axis}" for axis in range(1, len(self.dim) + 1)))
+        return Shapes(tensor, tensor)
 
     def _check(self, x: Tensor) -> None:
         require_complex("Fourier", "input", x)

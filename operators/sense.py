@@ -12,8 +12,9 @@ from torch import Tensor
 from operators.fourier import Fourier
 from operators.linear import LinearOperator, require_complex
 from operators.sampled_fourier import SampledFourier
-from operators.sampling import Sampling, as_mask, mask_repr
+from operators.sampling import Sampling, as_mask
 from operators.sensitivity import Sensitivity, broadcasts, combine, combine_conjugate, weight
+from operators.shapes import Shapes, batch_of, dtype_name, spatial_of
 
 # Coil images of one chunk: small enough to stay in a core's cache from the first FFT to the coil combination.
 CHUNK_BYTES = 2**21
@@ -109,9 +110,16 @@ class Sense(LinearOperator):
             raise ValueError("Sense: the first spatial axis is undersampled, expected it fully sampled to decouple")
         return Sense(*positions_apart(self.encoding, self.sensitivity_maps, slice(start, stop), batch))
 
+    @property
+    def shapes(self) -> Shapes:
+        """Image (batch, *spatial) to k-space (batch, coil, *spatial)."""
+        maps, mask = self.sensitivity_maps, self.sampling_mask
+        batch, spatial = batch_of(maps, mask), spatial_of(maps.shape[2:], mask.shape[1:])
+        return Shapes((batch, *spatial), (batch, maps.shape[1], *spatial))
+
     def extra_repr(self) -> str:
-        """Return the shapes of maps and mask."""
-        return sense_repr(self.sensitivity_maps, self.encoding)
+        """Return the dtype of the maps and the share of samples that the mask keeps."""
+        return ", ".join(filter(None, (dtype_name(self.sensitivity_maps), self.encoding.extra_repr())))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return `M F S x`: image (batch, *spatial) to k-space (batch, coil, *spatial)."""
@@ -259,12 +267,6 @@ def positions_apart(encoding: SampledFourier, maps: Tensor, positions: slice, ba
     if encoding.fourier_ndim == encoding.ndim:  # a Fourier axis, along which the mask does not vary
         mask = mask[:, :1]
     return apart(maps.movedim(-encoding.ndim, 1)), apart(mask), min(encoding.fourier_ndim, encoding.ndim - 1)
-
-
-def sense_repr(maps: Tensor, encoding: SampledFourier) -> str:
-    """Return what the name of a Cartesian operator says between its parentheses."""
-    time = "" if encoding.fourier_ndim == encoding.ndim else f", fourier_ndim {encoding.fourier_ndim}"
-    return f"sensitivity_maps {tuple(maps.shape)}, {mask_repr(encoding.sampling.sampling_mask)}{time}"
 
 
 def part(tensor: Tensor, axis: int, start: int, count: int) -> Tensor:

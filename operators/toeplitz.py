@@ -12,6 +12,7 @@ from torch import Tensor
 from operators.fourier import uncentre
 from operators.linear import LinearOperator, require_complex
 from operators.nufft import NUFFT, check_trajectory
+from operators.shapes import MORE, Shapes, batch_of
 
 CHUNK_BYTES = 2**22  # padded channels worked through at a time: bounds the memory, and stays near the cache
 
@@ -105,6 +106,12 @@ class Toeplitz(LinearOperator):
     def adjoint(self, y: Tensor) -> Tensor:
         """Return `F^H W F y`: T is self-adjoint."""
         return self(y)
+
+    @property
+    def shapes(self) -> Shapes:
+        """(batch, ..., *spatial) to the same."""
+        image = (batch_of(self.spectrum), MORE, *self.spatial)
+        return Shapes(image, image)
 
 
 def check_weights(who: str, weights: Tensor, trajectory: Tensor) -> None:
