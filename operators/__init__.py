@@ -9,6 +9,7 @@ Masks come as NumPy or torch, bool or 0/1, (cols,) or with more axes, see `Sampl
 
 linear, stacked                     the base class and its algebra
 sense, soft_sense, noncartesian     multi-coil MRI: Cartesian, with several sets of maps, along trajectories
+coil_chunks                         how Cartesian coil images are worked through: in pieces that fit the cache
 fourier, sampled_fourier, nufft, toeplitz, hybrid    Fourier transforms
 sampling, masked                    masks as operators, inpainting, partial Fourier of one coil
 masks, density_masks, poisson_disc, radial_masks     which samples are measured?

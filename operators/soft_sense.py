@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from operators.coil_chunks import chunked_normal, decoded, encoded, positions_apart
 from operators.linear import LinearOperator, require_complex
 from operators.sampled_fourier import SampledFourier
 from operators.sampling import Sampling, as_mask
-from operators.sense import check_kspace, check_mask, chunked_normal, decoded, encoded, positions_apart
+from operators.sense import check_kspace, check_mask
 from operators.sensitivity import broadcasts, combine, combine_conjugate
 from operators.shapes import Shapes, batch_of, dtype_name, spatial_of
 

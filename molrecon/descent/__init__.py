@@ -5,6 +5,7 @@ lista                learned ISTA
 sparse_problems, sparse_training     what LISTA is trained on, and how
 inpainting           inpainting without training, and its scores
 glow_prox            inpainting by unrolled proximal flows
+glow                 the invertible network in them
 inpainting_problems, inpainting_training     what it is trained on, and how
 training             how are layers constrained to descend?
 multipliers          the multipliers of those constraints

@@ -21,7 +21,7 @@ from molrecon.solvers.conjugate_gradient import solve_hermitian
 from molrecon.solvers.solution import Solution, unbounded_solution
 from molrecon.solvers.solver_settings import SolverSettings
 from operators import LinearOperator, Sense
-from operators.sense import CHUNK_BYTES
+from operators.coil_chunks import CHUNK_BYTES
 
 CG_SETTINGS = SolverSettings(tol=1e-3, max_steps=200, backward_tol=1e-3)
 CONVERGED_CHANGE = 1e-3  # relative change of the last FISTA step at which L1-wavelet counts as converged

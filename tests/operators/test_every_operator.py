@@ -40,10 +40,10 @@ from operators import (
     VerticalStack,
     WeightedSense,
     adjoint_gap,
+    coil_chunks,
     gaussian_matrix,
     normal_gap,
     orthonormal_matrix,
-    sense,
     sequency_order,
     toeplitz,
 )
@@ -333,8 +333,8 @@ TABLE = [
 def case(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Case:
     case: Case = request.param
     if case.chunk_bytes is not None:
-        monkeypatch.setattr(sense, "CHUNK_BYTES", case.chunk_bytes)
-        monkeypatch.setattr(sense, "COIL_BYTES", case.chunk_bytes)
+        monkeypatch.setattr(coil_chunks, "CHUNK_BYTES", case.chunk_bytes)
+        monkeypatch.setattr(coil_chunks, "COIL_BYTES", case.chunk_bytes)
     return case
 
 
