@@ -20,13 +20,15 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from molrecon.descent.constraints import Descent, DescentProblem, assess
 from molrecon.descent.descent_checks import LayerNoise, layer_distances, sample_ratios, summarised
-from molrecon.descent.training import Descent, DescentProblem, DescentTask, assess
+from molrecon.descent.training import DescentTask
 from molrecon.io import write_atomically
 from molrecon.solvers.batched import norm
 from molrecon.training.fingerprint import as_json_values, differences
 from molrecon.training.log import finish
-from molrecon.training.loop import TrainSettings, train
+from molrecon.training.loop import train
+from molrecon.training.train_settings import TrainSettings
 
 logger = logging.getLogger(__name__)
 

@@ -32,6 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # to run from a ch
 
 from examples._arms import FourArms, run_arms
 from examples._slices import SIAT_TRAIN, SIAT_VALIDATION, siat_slices, t1_validation_slices
+from molrecon.descent.constraints import Descent
 from molrecon.descent.descent_checks import LayerNoise
 from molrecon.descent.lista import LISTA
 from molrecon.descent.problems import BlockProblem, Codes, CodingProblem, ScanProblem
@@ -44,7 +45,6 @@ from molrecon.descent.sparse_problems import (
     stream,
     texture_images,
 )
-from molrecon.descent.training import Descent
 from molrecon.networks import PlainNetwork
 from molrecon.reconstructors.modl import MoDL
 from molrecon.sensing.assembly import assemble
@@ -59,7 +59,7 @@ from molrecon.sensing.training import (
 from molrecon.simulation.strips import Problem, Scan, magnitude_psnr, simulate_scan, strip_problem
 from molrecon.training.checkpoints import log_to
 from molrecon.training.fingerprint import array_fingerprint
-from molrecon.training.loop import TrainSettings
+from molrecon.training.train_settings import TrainSettings
 
 TRAIN, VALIDATION, TEST, TEXTURES, NOISE = range(10, 15)  # streams of draws
 LAYERS = 10  # of LISTA

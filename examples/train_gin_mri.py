@@ -34,8 +34,9 @@ from molrecon.simulation.strips import Problem, Scan, magnitude_psnr, simulate_s
 from molrecon.training.checkpoints import log_to
 from molrecon.training.fingerprint import array_fingerprint, identifying_arguments
 from molrecon.training.log import finish
-from molrecon.training.loop import Task, train
+from molrecon.training.loop import train
 from molrecon.training.losses import log_mse
+from molrecon.training.task import Task
 
 SIZE = 224  # rows and columns of the simulated scans
 STRIP = 48  # readout positions of a training problem

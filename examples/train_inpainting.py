@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from molrecon.descent.constraints import Descent
 from molrecon.descent.descent_checks import LayerNoise
 from molrecon.descent.glow_prox import GlowProx
 from molrecon.descent.inpainting import inpainting_score
@@ -34,7 +35,7 @@ from molrecon.descent.inpainting_problems import (
     shipped_faces,
 )
 from molrecon.descent.inpainting_training import INPAINTING_SETTINGS, InpaintingProblem
-from molrecon.descent.training import Descent, DescentTask
+from molrecon.descent.training import DescentTask
 from molrecon.training.checkpoints import log_to
 from molrecon.training.fingerprint import array_fingerprint, identifying_arguments
 from molrecon.training.log import finish

@@ -39,9 +39,10 @@ from molrecon.solvers.solver_settings import IMAGE_TOL, SolverSettings
 from molrecon.training.checkpoints import log_to
 from molrecon.training.defaults import DESCRIPTIONS
 from molrecon.training.log import finish
-from molrecon.training.loop import TrainSettings, train
+from molrecon.training.loop import train
 from molrecon.training.models import build
 from molrecon.training.reconstruction_task import ReconstructionSettings, ReconstructionTask, mean_psnr
+from molrecon.training.train_settings import TrainSettings
 from molrecon.weights import load, save, weights_hash
 
 VALIDATION_TOL = 1e-2  # of an equilibrium's error bound; hundredths of a decibel

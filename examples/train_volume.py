@@ -46,8 +46,9 @@ from molrecon.simulation.strips import Problem, magnitude_psnr
 from molrecon.training.checkpoints import log_to
 from molrecon.training.fingerprint import identifying_arguments
 from molrecon.training.log import finish
-from molrecon.training.loop import TrainSettings, train
+from molrecon.training.loop import train
 from molrecon.training.reconstruction_task import ReconstructionSettings, ReconstructionTask, mean_psnr
+from molrecon.training.train_settings import TrainSettings
 from molrecon.weights import load, save
 from operators import centred_ifft
 

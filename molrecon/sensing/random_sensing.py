@@ -13,8 +13,8 @@ from molrecon.sensing.imager import BLOCK_SIZE
 from molrecon.sensing.ratios import MEASUREMENTS
 from molrecon.sensing.stage import Unrolled
 from molrecon.sensing.training import drawn_blocks, penalised_error
-from molrecon.training.loop import Task
 from molrecon.training.processes import process_count, rank
+from molrecon.training.task import Task
 from operators import Dense, Flatten, orthonormal_matrix
 
 MATRICES = 25

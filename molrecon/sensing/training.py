@@ -17,8 +17,9 @@ from molrecon.sensing.imager import BLOCK_SIZE, BlockImager
 from molrecon.sensing.ratios import MEASUREMENTS
 from molrecon.sensing.stage import Stage, Unrolled, last_image
 from molrecon.solvers.solution import Solution
-from molrecon.training.loop import Task, TrainSettings
 from molrecon.training.processes import process_count, rank
+from molrecon.training.task import Task
+from molrecon.training.train_settings import TrainSettings
 from operators import Dense, orthonormal_matrix
 
 DRAWN_RATIOS = (20, 50)

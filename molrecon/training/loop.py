@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Generic, TypeVar, final
 
@@ -16,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from molrecon.training.checkpoints import write_checkpoint
-from molrecon.training.defaults import CHECKPOINT_EVERY, CLIP, EMA, LEARNING_RATE, SEED, STEPS
 from molrecon.training.fingerprint import as_json_values, differences
 from molrecon.training.log import TrainingLog
 from molrecon.training.processes import (
@@ -27,6 +25,8 @@ from molrecon.training.processes import (
     share_number,
     share_weights,
 )
+from molrecon.training.task import Task
+from molrecon.training.train_settings import TrainSettings
 
 logger = logging.getLogger(__name__)
 
@@ -34,99 +34,6 @@ M = TypeVar("M", bound=nn.Module)
 
 CHECKPOINT_FILE = "checkpoint.pt"
 FINGERPRINT_KEY = "facts"  # the name that existing checkpoints have
-
-
-@final
-@dataclass(frozen=True)
-class TrainSettings:
-    """How long and how fast to train.
-
-    Attributes:
-        steps: optimiser steps of the whole schedule.
-        learning_rate: peak of Adam's rate; a task may give groups of parameters a multiple of it.
-        warmup: steps of linear increase.
-        final_rate: what a cosine decays the rate to, relative to the peak; 1 for a constant rate.
-        decay_start: step at which the cosine begins; the end of the warmup when None.
-        betas: of Adam.
-        seed: of every draw.
-        ema: decay of the exponential moving average of the weights that the model ends with; 0 for none.
-        clip: largest norm of the gradient, None for any.
-        checkpoint_every: steps between checkpoints, each with a validation.
-        log_every: steps between rows of the log.
-        patience: stop after so many validations in a row without a new best score, and end with the weights of the
-            best; None: never stop early, end with the last.
-    """
-
-    steps: int = STEPS
-    learning_rate: float = LEARNING_RATE
-    warmup: int = 100
-    final_rate: float = 0.01
-    decay_start: int | None = None
-    betas: tuple[float, float] = (0.9, 0.98)
-    seed: int = SEED
-    ema: float = EMA
-    clip: float | None = CLIP
-    checkpoint_every: int = CHECKPOINT_EVERY
-    log_every: int = 50
-    patience: int | None = None
-
-    def rate(self, step: int, factor: float = 1.0) -> float:
-        """Return the learning rate of step 0, 1, ... for a group of parameters with this factor."""
-        start = self.warmup if self.decay_start is None else self.decay_start
-        progress = max(0, step - start) / max(1, self.steps - start)
-        cosine = 0.5 * (1 + math.cos(math.pi * progress))
-        rising = min(1.0, (step + 1) / max(1, self.warmup))
-        return self.learning_rate * factor * rising * (self.final_rate + (1 - self.final_rate) * cosine)
-
-    def rng(self, step: int) -> np.random.Generator:
-        """Return the source of all randomness of a step; every process has a stream of its own."""
-        return np.random.default_rng([self.seed, step, rank()] if rank() else [self.seed, step])
-
-
-class Task(ABC, Generic[M]):
-    """What is trained, and on what: the part of a training that the loop does not know.
-
-    Attributes:
-        model: its parameters are trained in place.
-    """
-
-    model: M
-
-    @abstractmethod
-    def losses(self, step: int, rng: np.random.Generator) -> Iterator[Tensor]:
-        """Yield the terms of the loss of a step, which are differentiated one by one and released.
-
-        What is drawn must depend on the step and `rng` alone, or on what `state` returns: then a run that is resumed
-        is the run that was never stopped.
-        """
-
-    def groups(self) -> list[dict[str, Any]]:
-        """Return Adam's groups: "params", and "factor", their multiple of the learning rate."""
-        return [{"params": list(self.model.parameters()), "factor": 1.0}]
-
-    def begin(self, step: int, steps: int) -> None:
-        """Prepare the model for step number `step` of `steps`: curricula belong here."""
-
-    def end(self) -> None:
-        """Put back what `begin` changed: called before every validation and at the end."""
-
-    def after_step(self, step: int) -> None:
-        """Do what an optimiser step needs afterwards, such as a projection."""
-
-    def state(self) -> dict[str, Any]:
-        """Return what a checkpoint must hold beside weights and optimiser, such that torch.load can read it."""
-        return {}
-
-    def load_state(self, state: dict[str, Any], rng: Callable[[int], np.random.Generator]) -> None:
-        """Take back what `state` returned; `rng` gives the source of randomness of an earlier step."""
-
-    def fingerprint(self) -> dict[str, Any]:
-        """Return what distinguishes this training from others of its kind, as values that JSON can hold."""
-        return {}
-
-    def log(self) -> dict[str, float | None]:
-        """Return the task's own columns, means since the last call; the same names every time."""
-        return {}
 
 
 def train(

@@ -18,9 +18,9 @@ from molrecon.solvers.batched import per_sample
 from molrecon.solvers.solution import Solution
 from molrecon.solvers.solver_settings import SolverSettings
 from molrecon.training.lipschitz_penalty import log_barrier, stretch
-from molrecon.training.loop import Task
 from molrecon.training.losses import Loss, log_mse
 from molrecon.training.self_supervised import split
+from molrecon.training.task import Task
 from molrecon.weights.stored import describe_model
 
 Precision = Literal["single", "mixed"]

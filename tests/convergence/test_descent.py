@@ -15,12 +15,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from molrecon.descent.constraints import Descent
 from molrecon.descent.descent_checks import DescentCheck, LayerNoise, check_descent
 from molrecon.descent.lista import LISTA
 from molrecon.descent.problems import CodingProblem, ScanProblem
 from molrecon.descent.sparse import ISTA
 from molrecon.descent.sparse_problems import Patches, overcomplete_dct
-from molrecon.descent.training import Descent, DescentTask
+from molrecon.descent.training import DescentTask
 from molrecon.networks import PlainNetwork
 from molrecon.reconstructors.admm_net import ADMMNet
 from molrecon.reconstructors.modl import MoDL
@@ -29,7 +30,8 @@ from molrecon.reconstructors.varnet import VarNet
 from molrecon.sensing.assembly import assemble
 from molrecon.simulation.problem import Problem
 from molrecon.training.log import finish
-from molrecon.training.loop import TrainSettings, train
+from molrecon.training.loop import train
+from molrecon.training.train_settings import TrainSettings
 from operators import Dense, Sense
 from tests.convergence.problems import blobs, cartesian_2d
 

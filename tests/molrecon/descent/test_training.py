@@ -15,12 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from examples._arms import ARMS, RESULT_FILE, FourArms, mean_and_spread, run_arms
+from molrecon.descent.constraints import Assessment, Descent, DescentProblem, assess
 from molrecon.descent.descent_checks import LayerNoise, check_descent, distance_ratios, gradient_norm_ratios
 from molrecon.descent.multipliers import Layerwise
-from molrecon.descent.training import Assessment, Descent, DescentProblem, DescentTask, assess
+from molrecon.descent.training import DescentTask
 from molrecon.reconstructors.unrolled import Disturb
 from molrecon.training.log import finish, read_log
-from molrecon.training.loop import TrainSettings, train
+from molrecon.training.loop import train
+from molrecon.training.train_settings import TrainSettings
 
 CURVATURE = torch.tensor([1.0, 10.0])
 

@@ -21,8 +21,10 @@ from molrecon.reconstructors.learned import LearnedReconstructor
 from molrecon.reconstructors.mol import MOL
 from molrecon.simulation.strips import Problem, simulate_scan, strip_problem
 from molrecon.training.log import finish, read_log
-from molrecon.training.loop import Task, TrainSettings, train
+from molrecon.training.loop import train
 from molrecon.training.reconstruction_task import ReconstructionSettings, ReconstructionTask
+from molrecon.training.task import Task
+from molrecon.training.train_settings import TrainSettings
 
 SETTINGS = TrainSettings(
     steps=12, warmup=1, learning_rate=0.05, decay_start=0, ema=0.5, clip=10.0, checkpoint_every=4, log_every=3
