@@ -39,15 +39,15 @@ def t1_validation_slab(folder: Path) -> np.ndarray:
     return t1_volume(folder)[:, :, slice(*T1_VALIDATION_SLAB)]
 
 
-def perfusion_series(folder: Path, part: slice) -> np.ndarray:
+def perfusion_series(folder: Path, frames: slice) -> np.ndarray:
     """Return magnitudes (time, 256, 256) float32 of a first-pass perfusion scan of the heart, at most 1.
 
     Args:
         folder: the data folder, with mri/cardiac_perfusion_79x256x256_u16.npy.
-        part: PERFUSION_TRAIN or PERFUSION_VALIDATION.
+        frames: PERFUSION_TRAIN or PERFUSION_VALIDATION.
     """
     series = np.load(folder / "mri" / "cardiac_perfusion_79x256x256_u16.npy")
-    return series[part].astype(np.float32) / np.float32(series.max())
+    return series[frames].astype(np.float32) / np.float32(series.max())
 
 
 def cardiac_frames(folder: Path, *, held_out: bool) -> np.ndarray:

@@ -147,12 +147,14 @@ def print_descent(models: dict[str, list[GlowProx]], batch: InpaintingBatch) -> 
 
 def draw_images(models: dict[str, list[GlowProx]], batch: InpaintingBatch, path: Path) -> None:
     """Write the picture: an image a row, a method a column."""
-    seen = {"image": batch.images} | {name: seeds[0](batch) for name, seeds in (CLASSICAL | methods(models)).items()}
+    pictures = {"image": batch.images} | {
+        name: seeds[0](batch) for name, seeds in (CLASSICAL | methods(models)).items()
+    }
     count = min(SHOWN, len(batch.images))
-    figure = Figure(figsize=(1.5 * len(seen), 1.5 * count + 0.4), layout="constrained")
+    figure = Figure(figsize=(1.5 * len(pictures), 1.5 * count + 0.4), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(count, len(seen), squeeze=False)
-    for column, (name, images) in enumerate(seen.items()):
+    axes = figure.subplots(count, len(pictures), squeeze=False)
+    for column, (name, images) in enumerate(pictures.items()):
         axes[0, column].set_title(name.replace(" ", "\n", 1), fontsize=8)
         for row in range(count):
             image = images[row].clamp(0, 1).numpy()

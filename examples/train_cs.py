@@ -52,7 +52,7 @@ from molrecon.training.log import finish
 from molrecon.training.loop import train
 from molrecon.weights import save
 
-PART = 16  # blocks at a time on a processor: they stay in its cache
+MICRO_BATCH = 16  # blocks at a time on a processor: they stay in its cache
 QUICK_VALIDATION = 10  # images at checkpoints; all forty at the end
 
 
@@ -129,7 +129,7 @@ def run(arguments: argparse.Namespace) -> None:
         checkpoint_every=arguments.checkpoint_every,
         seed=arguments.seed,
     )
-    part = PART if arguments.device == "cpu" else arguments.batch
+    micro_batch = MICRO_BATCH if arguments.device == "cpu" else arguments.batch
     some = images[:QUICK_VALIDATION]
     fingerprint = {
         **identifying_arguments(arguments, "data", "half", "steps", "checkpoint_every"),
@@ -138,13 +138,15 @@ def run(arguments: argparse.Namespace) -> None:
     }
     if arguments.random_sensing:
         imagers = {ratio: imager_for(model, arguments, ratio) for ratio in RATIOS}
-        coast = RandomSensingTask(stages, blocks, batch=arguments.batch, part=part, seed=arguments.seed)
-        asked = imagers[arguments.ratio]
-        steps = train(coast, settings, arguments.out, lambda _: mean_score(asked, some)[0], fingerprint=fingerprint)
+        coast = RandomSensingTask(stages, blocks, batch=arguments.batch, micro_batch=micro_batch, seed=arguments.seed)
+        scored = imagers[arguments.ratio]
+        steps = train(coast, settings, arguments.out, lambda _: mean_score(scored, some)[0], fingerprint=fingerprint)
     else:
         initialisation = torch.from_numpy(initialisation_matrix(matrix(arguments), second_moment(blocks))).float()
         imagers = {arguments.ratio: imager_for(model, arguments, arguments.ratio, initialisation)}
-        task = ImagingTask(imagers[arguments.ratio], blocks, batch=arguments.batch, part=part, seed=arguments.seed)
+        task = ImagingTask(
+            imagers[arguments.ratio], blocks, batch=arguments.batch, micro_batch=micro_batch, seed=arguments.seed
+        )
         steps = train(
             task, settings, arguments.out, lambda imager: mean_score(imager, some)[0], fingerprint=fingerprint
         )

@@ -120,14 +120,14 @@ def batch(problems: Patches) -> Codes:
 
 def blocks(arguments: argparse.Namespace) -> FourArms[Any, Any]:
     """Return the comparison on blocks of photographs."""
-    known = training_blocks(arguments.data)[::EVERY]
+    training = training_blocks(arguments.data)[::EVERY]
     phi = sensing_matrix(arguments.data, RATIO)
-    initialisation = torch.from_numpy(initialisation_matrix(phi, second_moment(known))).float()
+    initialisation = torch.from_numpy(initialisation_matrix(phi, second_moment(training))).float()
     sensing = torch.from_numpy(phi).float()
 
     def build(seed: int) -> BlockProblem:
         model = assemble("ista-net-plus", "gdm", n_stages=STAGES, seed=seed)
-        return BlockProblem(BlockImager(model, sensing, initialisation), known, batch=4)
+        return BlockProblem(BlockImager(model, sensing, initialisation), training, batch=4)
 
     measured = build(0).measured
     held_out = validation_images(arguments.data)
@@ -143,8 +143,8 @@ def blocks(arguments: argparse.Namespace) -> FourArms[Any, Any]:
             "noise 0.1": [(unseen[0], unseen[1] + 0.1 * draws)],
             "textures": [measured(cut(texture_images(), 200, TEXTURES))],
         },
-        lambda last, known: float(-10 * (last.clamp(0, 1) - known[0]).square().mean((1, 2)).log10().mean()),
-        data=[known],
+        lambda last, problem: float(-10 * (last.clamp(0, 1) - problem[0]).square().mean((1, 2)).log10().mean()),
+        data=[training],
     )
 
 
@@ -195,9 +195,9 @@ def scans_of(slices: Sequence[np.ndarray], count: int, which: int) -> list[Scan]
     return [simulate_scan(slices[int(rng.integers(len(slices)))], SIZE, rng) for _ in range(count)]
 
 
-def strips(made: Sequence[Scan]) -> list[Problem]:
+def strips(scans: Sequence[Scan]) -> list[Problem]:
     """Return a problem of each scan, with draws of its own."""
-    return [strip_problem(scan, STRIP, stream(i, NOISE)) for i, scan in enumerate(made)]
+    return [strip_problem(scan, STRIP, stream(i, NOISE)) for i, scan in enumerate(scans)]
 
 
 def comparison(

@@ -94,8 +94,8 @@ def position_by_position(model: MOL, problem: Problem) -> Tensor:
     planes = kspace.movedim(2, 1).flatten(0, 1)
     level = problem.noise_level.repeat_interleave(positions)
     operator = operator.decoupled(0, positions, batch)
-    known = Conditioning(torch.ones_like(level), level, smooth_phase(operator.adjoint(planes)))
-    return model(planes, operator, conditioning=known).value.unflatten(0, (batch, positions))
+    conditioning = Conditioning(torch.ones_like(level), level, smooth_phase(operator.adjoint(planes)))
+    return model(planes, operator, conditioning=conditioning).value.unflatten(0, (batch, positions))
 
 
 @torch.no_grad()

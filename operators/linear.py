@@ -75,15 +75,15 @@ class LinearOperator(nn.Module, ABC):
     def to(self: Operator, *args: Any, **kwargs: Any) -> Operator:
         """Move or convert this operator in place and return it, as `nn.Module.to` does, but see `keeping_kind`."""
         # torch warns that complex modules are a new feature of its own; of a dtype only the precision is needed here.
-        wanted: list[Any] = []
+        arguments: list[Any] = []
         for value in args:
-            wanted += [value.device, value.dtype] if isinstance(value, Tensor) else [value]
+            arguments += [value.device, value.dtype] if isinstance(value, Tensor) else [value]
         like = kwargs.pop("tensor", None)
         if isinstance(like, Tensor):
             kwargs |= {"device": like.device, "dtype": like.dtype}
         if isinstance(kwargs.get("dtype"), torch.dtype):
             kwargs["dtype"] = kwargs["dtype"].to_real()
-        plain: list[Any] = [value.to_real() if isinstance(value, torch.dtype) else value for value in wanted]
+        plain: list[Any] = [value.to_real() if isinstance(value, torch.dtype) else value for value in arguments]
         super().to(*plain, **kwargs)
         return self
 

@@ -144,8 +144,8 @@ def convolved(sensitivity: Sensitivity, convolution: Toeplitz, x: Tensor) -> Ten
     step = max(1, toeplitz_module.CHUNK_BYTES // padded)
     if step >= coils:
         return sensitivity.adjoint(convolution(sensitivity(x)))
-    parts = []
+    images = []
     for start in range(0, coils, step):
-        some = Sensitivity(maps[:, start : start + step])
-        parts.append(some.adjoint(convolution(some(x))))
-    return torch.stack(parts).sum(0)
+        few = Sensitivity(maps[:, start : start + step])
+        images.append(few.adjoint(convolution(few(x))))
+    return torch.stack(images).sum(0)

@@ -168,8 +168,8 @@ def _interpolators(frequencies: Tensor, fractions: Tensor, centres: Tensor, time
     kept = sizes > 1e-11 * sizes[0]
     u, sizes, vh = u[:, kept], sizes[kept, None], vh[kept]
     unique, index = torch.unique(times, return_inverse=True)  # every spoke has the same times
-    parts = [vh.mH @ (u.mH @ (root * _turn(frequencies, part)) / sizes) for part in unique.split(4096)]
-    return torch.cat(parts, dim=1)[:, index]
+    chunks = [vh.mH @ (u.mH @ (root * _turn(frequencies, chunk)) / sizes) for chunk in unique.split(4096)]
+    return torch.cat(chunks, dim=1)[:, index]
 
 
 def _enough_segments(histograms: list[tuple[Tensor, Tensor]], times: Tensor, goal: float) -> tuple[int, float]:

@@ -93,7 +93,7 @@ class Toeplitz(LinearOperator):
         spectrum = self.spectrum.to(x.real.dtype)[:, None]
         flat = x.reshape(len(x), -1, *self.spatial)
         step = max(1, CHUNK_BYTES // (len(x) * prod(spectrum.shape[1:]) * x.element_size()))
-        return torch.cat([self._convolve(part, spectrum) for part in flat.split(step, dim=1)], dim=1).reshape(x.shape)
+        return torch.cat([self._convolve(chunk, spectrum) for chunk in flat.split(step, dim=1)], dim=1).reshape(x.shape)
 
     def _convolve(self, x: Tensor, spectrum: Tensor) -> Tensor:
         for axis, size in zip(range(-1, -len(self.spatial) - 1, -1), reversed(self.spatial), strict=True):

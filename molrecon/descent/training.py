@@ -79,7 +79,7 @@ class DescentTask(Task[M], Generic[M, B]):
         self.assessments: list[tuple[int, Assessment]] = []
         self._limits = self.constraints.multiplier.weight.new_tensor(descent.limits(problem.n_layers))
         self._pending: list[Tensor] = []
-        self._seen: list[tuple[float, Tensor, Tensor]] = []
+        self._steps_to_log: list[tuple[float, Tensor, Tensor]] = []
         self._finished = 0
 
     @property
@@ -104,7 +104,7 @@ class DescentTask(Task[M], Generic[M, B]):
         loss = self.problem.final_loss(outputs[-1], batch)
         ratios = self.problem.ratios(start, outputs, batch, self.descent.form)
         violation = ratios - self._limits
-        self._seen.append((float(loss.detach()), ratios.detach(), -violation.detach()))
+        self._steps_to_log.append((float(loss.detach()), ratios.detach(), -violation.detach()))
         if not self.constrained:
             yield loss
             return
@@ -131,16 +131,16 @@ class DescentTask(Task[M], Generic[M, B]):
         """
 
         def validate(_: M) -> float:
-            found = assess(self.problem, batches, self.descent)
-            self.assessments.append((self._finished, found))
+            assessment = assess(self.problem, batches, self.descent)
+            self.assessments.append((self._finished, assessment))
             logger.info(
                 "step %d  %s: validation loss %.4g, worst layer %+.3g beyond its limit",
                 self._finished,
-                "feasible" if found.feasible else "not feasible",
-                found.loss,
-                found.excess,
+                "feasible" if assessment.feasible else "not feasible",
+                assessment.loss,
+                assessment.excess,
             )
-            return found.score() if self.constrained else Assessment(found.loss, (), 0.0, True).score()
+            return assessment.score() if self.constrained else Assessment(assessment.loss, (), 0.0, True).score()
 
         return validate
 
@@ -149,20 +149,20 @@ class DescentTask(Task[M], Generic[M, B]):
         return {
             "constraints": self.constraints.state(),
             "pending": self._pending,
-            "assessments": [(step, asdict(found)) for step, found in self.assessments],
+            "assessments": [(step, asdict(assessment)) for step, assessment in self.assessments],
         }
 
     def load_state(self, state: dict[str, Any], rng: Callable[[int], np.random.Generator]) -> None:
         """Take back what `state` returned."""
         self.constraints.load(state["constraints"])
         self._pending = list(state["pending"])
-        self.assessments = [(step, Assessment(**found)) for step, found in state["assessments"]]
+        self.assessments = [(step, Assessment(**assessment)) for step, assessment in state["assessments"]]
 
     def log(self) -> dict[str, float | None]:
         """Return the mean final loss, and of each layer ratio, slack and multiplier."""
-        seen, self._seen = self._seen, []
-        ratios, slacks = (torch.stack([row[i] for row in seen]).mean(0).tolist() for i in (1, 2))  # type: ignore[misc]
-        row: dict[str, float | None] = {"final_loss": float(np.mean([loss for loss, _, _ in seen]))}
+        steps, self._steps_to_log = self._steps_to_log, []
+        ratios, slacks = (torch.stack([row[i] for row in steps]).mean(0).tolist() for i in (1, 2))  # type: ignore[misc]
+        row: dict[str, float | None] = {"final_loss": float(np.mean([loss for loss, _, _ in steps]))}
         for name, numbers in (("ratio", ratios), ("slack", slacks), ("multiplier", self.multipliers.tolist())):
             row |= {f"{name}_{number}": x for number, x in enumerate(numbers, 1)}
         return row

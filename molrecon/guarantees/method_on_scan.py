@@ -86,26 +86,26 @@ class MethodOnScan:
     def trial(self, level: float, change: Tensor, again: PreparedVolume) -> tuple[Trial, np.ndarray]:
         """Return what the perturbation does, and the magnitudes of x(b + d), held fixed; `again` is the scan b + d."""
         fixed = self._solve(self.fixed, again, [one.value for one in self.base])
-        anew = self._solve(self._conditioned(again), again, [one.value for one in fixed])
+        reestimated = self._solve(self._conditioned(again), again, [one.value for one in fixed])
         image = _magnitude(self.prepared, fixed)
         pairs = zip(self.fixed, self.base, fixed, change.to(self.device).split(1), strict=True)
         slices = [_movement(*pair) for pair in pairs]
         trial = Trial(
             level=level,
             psnr=psnr(self.reference, image),
-            psnr_reestimated=psnr(self.reference, _magnitude(again, anew)),
+            psnr_reestimated=psnr(self.reference, _magnitude(again, reestimated)),
             moved=max(one.moved for one in slices),
             bound=_largest(one.bound for one in slices),
             tightness=_largest(one.tightness for one in slices),
             violations=sum(one.violated for one in slices),
-            converged=all(bool(one.converged.all()) for one in (*self.base, *fixed, *anew)),
+            converged=all(bool(one.converged.all()) for one in (*self.base, *fixed, *reestimated)),
         )
         return trial, image
 
     def search(self, level: float, steps: int, start: Tensor) -> tuple[Tensor, tuple[float, ...]]:
         """Return the worst perturbation found, (slices, coil, rows, cols), and `Trial.ascent`."""
         weight, target = self._delivered()
-        found, squares = torch.empty_like(start), torch.zeros(steps + 1)
+        perturbations, squares = torch.empty_like(start), torch.zeros(steps + 1)
         for k, method in enumerate(self.fixed):
             kspace, w = self.prepared.kspace[[k]].to(self.device), weight[[k]].to(self.device)
 
@@ -122,9 +122,9 @@ class MethodOnScan:
                 reference=target[[k]].to(self.device),
                 start=start[[k]].to(self.device),
             )
-            found[k] = attack.perturbation[0].cpu()
+            perturbations[k] = attack.perturbation[0].cpu()
             squares += attack.history[:, 0].cpu().square()
-        return found, tuple((squares.sqrt() / float(np.linalg.norm(self.reference))).tolist())
+        return perturbations, tuple((squares.sqrt() / float(np.linalg.norm(self.reference))).tolist())
 
     def _delivered(self) -> tuple[Tensor, Tensor]:
         """Return what images are weighted with (see `PreparedVolume.magnitude`) and the reference, both uncropped.

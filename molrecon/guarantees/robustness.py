@@ -25,17 +25,17 @@ from operators.hybrid import embed_readout
 SHOWN_LEVEL = 0.05  # the worst case of the level nearest to this is kept as a picture
 
 
-def select_slices(volume: RawVolume, wanted: Sequence[int] | None) -> list[int]:
-    """Return the slices to evaluate: the wanted ones, or all that hold data.
+def select_slices(volume: RawVolume, requested: Sequence[int] | None) -> list[int]:
+    """Return the slices to evaluate: the requested ones, or all that hold data.
 
     Raises:
-        ValueError: a wanted slice that the volume does not have, or that holds no data.
+        ValueError: a requested slice that the volume does not have, or that holds no data.
     """
     filled = [k for k, one in enumerate(volume.kspace) if one.any()]
-    missing = [k for k in wanted or () if k not in filled]
+    missing = [k for k in requested or () if k not in filled]
     if missing:
         raise ValueError(f"select_slices: slices {missing}, expected some of those that hold data: {filled}")
-    return filled if wanted is None else sorted(set(wanted))
+    return filled if requested is None else sorted(set(requested))
 
 
 def take_slices(volume: RawVolume, slices: Sequence[int]) -> RawVolume:
@@ -64,8 +64,9 @@ def evaluate(
     Random perturbations are complex white noise on the measured samples, scaled to `|d| = level |b|` in each slice:
     the same directions at all levels and for all methods. The worst case is looked for, for each method by itself, by
     projected gradient ascent of `|x(b + d) - reference|` over `|d| <= level |b|` in magnitudes, so that it is the
-    lowest PSNR that was found. The ascent holds fixed what the method was told about b, as its bound does; it starts
-    at the worst case of the level below, at the first level from noise. Both kinds of d are scored twice, see `Trial`.
+    lowest PSNR that was found. The ascent holds maps, noise level, scale and phase of b fixed, as the bound does; it
+    starts at the worst case of the level below, at the first level from noise. Both kinds of d are scored twice, see
+    `Trial`.
 
     Args:
         prepared: the undersampled scan; its k-space as cropped there is b. No slice without data. Of several sets of

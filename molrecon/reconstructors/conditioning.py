@@ -87,7 +87,7 @@ class Conditioning:
         """Return the network's H on complex images of this scan, shaped as `phase` and divided by `scale`."""
         in_sets = self.phase.ndim > network.ndim + 1
         level = self.noise_level.repeat_interleave(self.phase.shape[1]) if in_sets else self.noise_level
-        # A network without a guide need not know of one.
+        # Networks without a guide need no second argument.
         guide = () if self.guide is None else (self.guide.flatten(0, 1) if in_sets else self.guide,)
         channels_denoiser = network.denoiser(level, *guide)
         without_phase = self.phase.conj().resolve_conj()

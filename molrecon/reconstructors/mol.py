@@ -189,14 +189,14 @@ class MOL(LearnedReconstructor):
         """
         solver, narrow = self.solver, self.precision
         wide = torch.complex128 if solver.refine else narrow
-        known = self._ready(kspace, operator, conditioning)
-        scale = per_sample(known.scale, known.phase)
-        weight = per_sample(self.data_weight(known.noise_level), known.phase)
+        conditioning = self._completed(kspace, operator, conditioning)
+        scale = per_sample(conditioning.scale, conditioning.phase)
+        weight = per_sample(self.data_weight(conditioning.noise_level), conditioning.phase)
         root = (image / scale).to(narrow)
         rounding = residual_rounding(self.network, operator, weight, root.to(wide), narrow, solver)
         splitting = ForwardBackward(operator, weight, self.network.monotonicity, rounding, narrow, solver.window)
-        denoise = known.denoiser(self.network)
-        of_guide = None if self.first is None else self._guide_response(operator, known, root, kspace)
+        denoise = conditioning.denoiser(self.network)
+        of_guide = None if self.first is None else self._guide_response(operator, conditioning, root, kspace)
 
         def respond(change: Tensor) -> Solution:
             right_side = splitting.weight * _adjoint(operator, change, wide) / scale
@@ -241,7 +241,7 @@ class MOL(LearnedReconstructor):
     ) -> Solution:
         solver, narrow = solver or self.solver, self.precision
         wide = torch.complex128 if solver.refine else narrow
-        conditioning = self._ready(kspace, operator, conditioning)
+        conditioning = self._completed(kspace, operator, conditioning)
 
         scale = per_sample(conditioning.scale, conditioning.phase)
         weight = per_sample(self.data_weight(conditioning.noise_level), conditioning.phase)  # lambda
@@ -271,11 +271,11 @@ class MOL(LearnedReconstructor):
 
         return solution.with_value(with_implicit_gradient(value, denoise, data_term, splitting, wide, solver) * scale)
 
-    def _ready(self, kspace: Tensor, operator: LinearOperator, conditioning: Conditioning | None) -> Conditioning:
+    def _completed(self, kspace: Tensor, operator: LinearOperator, conditioning: Conditioning | None) -> Conditioning:
         """Return the conditioning in the network's precision, with the guide of the scan; what is missing is found."""
-        known = (conditioning or self.condition(kspace, operator)).in_precision(self.precision)
-        self._check_axes(known, operator)
-        return known if known.guide is not None else self._guided(kspace, operator, known)
+        conditioning = (conditioning or self.condition(kspace, operator)).in_precision(self.precision)
+        self._check_axes(conditioning, operator)
+        return conditioning if conditioning.guide is not None else self._guided(kspace, operator, conditioning)
 
     def _check_axes(self, conditioning: Conditioning, operator: LinearOperator) -> None:
         shape, sets = tuple(conditioning.phase.shape), operator.sets

@@ -89,11 +89,11 @@ class FastMRIFolder:
         folder = Path(folder)
         files = self._usable(folder, as_measured)
         if validation is None:
-            held = max(1, round(HELD_OUT * len(files)))
+            n_held_out = max(1, round(HELD_OUT * len(files)))
             if len(files) < 2:
                 expected = "two or more, or a folder of validation files"
                 raise UnreadableInput(folder, f"{len(files)} usable file to train on", expected)
-            files, held_out = files[:-held], files[-held:]
+            files, held_out = files[:-n_held_out], files[-n_held_out:]
         else:
             held_out = self._usable(Path(validation), False)
         self.name = folder.name
@@ -228,9 +228,9 @@ class FastMRIFolder:
         return Problem(kspace, operator, reference[None], torch.tensor([level]))
 
     def _slice(self, number: int) -> Slice:
-        kept = self._cache.get((number,))
-        if isinstance(kept, Slice):
-            return kept
+        cached = self._cache.get((number,))
+        if isinstance(cached, Slice):
+            return cached
         one = load_slice(*self._slices[number], fully_sampled=number in self._retrospective)
         self._cache.put((number,), one)
         return one
@@ -241,9 +241,9 @@ class FastMRIFolder:
         region = calibration_region(one.centre[None], mask)
         # A view of the centre: where it begins and how wide it is tell which samples it has.
         key = (number, int(region.storage_offset()), int(region.shape[-1]), octave)
-        kept = self._cache.get(key)
-        if isinstance(kept, Tensor):
-            return kept
+        cached = self._cache.get(key)
+        if isinstance(cached, Tensor):
+            return cached
         level = max(one.noise_level, min(level, self.noise_range[0] * 2**octave))
         rng = np.random.default_rng([self.seed, 3 * 10**9, *key])
         region = region + one.missing_noise(level) * complex_noise(region.shape, rng)

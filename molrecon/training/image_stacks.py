@@ -59,11 +59,11 @@ def hold_out(slices: Sequence[np.ndarray], share: float = 0.1) -> tuple[list[np.
     Raises:
         ValueError: too few slices for one of each.
     """
-    held = max(1, round(share * len(slices)))
-    first = len(slices) - held - max(1, held // 2)
+    n_held_out = max(1, round(share * len(slices)))
+    first = len(slices) - n_held_out - max(1, n_held_out // 2)
     if not 0 < share < 1 or first < 1:
         raise ValueError(f"hold_out: {len(slices)} slices and share {share}, expected 3 or more and 0 to 1")
-    return list(slices[:first]), list(slices[len(slices) - held :])
+    return list(slices[:first]), list(slices[len(slices) - n_held_out :])
 
 
 @final
@@ -213,12 +213,12 @@ def _checked(path: Path, array: np.ndarray, ranks: tuple[int, ...], expected: st
     return array
 
 
-def _energy(path: Path, what: str, image: np.ndarray) -> float:
+def _energy(path: Path, slice_name: str, image: np.ndarray) -> float:
     """Return the mean square of a slice. Raises UnreadableInput for one that cannot be trained on."""
     if min(image.shape) < SMALLEST:
-        raise UnreadableInput(path, f"{what} of shape {image.shape}", f"{SMALLEST} x {SMALLEST} or more")
+        raise UnreadableInput(path, f"{slice_name} of shape {image.shape}", f"{SMALLEST} x {SMALLEST} or more")
     with np.errstate(over="ignore", invalid="ignore"):
         magnitude = np.abs(image.astype(np.complex64)).astype(np.float64)
     if not np.isfinite(magnitude).all():
-        raise UnreadableInput(path, f"{what} with NaN or infinity", "finite numbers in single precision")
+        raise UnreadableInput(path, f"{slice_name} with NaN or infinity", "finite numbers in single precision")
     return float(np.square(magnitude).mean())

@@ -173,7 +173,7 @@ class _Training(Generic[M]):
     def _update_average(self, step: int) -> None:
         if self.average is None:
             return
-        # The first weights are forgotten soon.
+        # A smaller decay at first, so that the average does not hold on to the untrained weights.
         decay = min(self.settings.ema, (1 + step) / (10 + step))
         for key, value in self.model.state_dict().items():
             if value.is_floating_point() or value.is_complex():
@@ -219,10 +219,10 @@ class _Training(Generic[M]):
     def _resume(self) -> None:
         try:
             state = torch.load(self.checkpoint, weights_only=True, map_location=self.device)
-            found, free = state.get(FINGERPRINT_KEY), self._free(state["step"])
-            if found is None:
+            recorded, free = state.get(FINGERPRINT_KEY), self._free(state["step"])
+            if recorded is None:
                 raise ValueError("it does not say of which training, as those of version 0.1")
-            bound = [{name: x for name, x in each.items() if name not in free} for each in (found, self.fingerprint)]
+            bound = [{name: x for name, x in each.items() if name not in free} for each in (recorded, self.fingerprint)]
             if different := differences(*bound):
                 raise ValueError(f"found {', '.join(different)}")
             self.model.load_state_dict(state["model"])
