@@ -104,9 +104,9 @@ def test_ista_descends_always_at_any_depth(kind: str) -> None:
 
 
 def scan() -> Problem:
-    known = cartesian_2d().problem
-    assert isinstance(known.operator, Sense)
-    return Problem(known.kspace, known.operator, blobs((16, 20), 0), torch.tensor([0.01]))
+    problem = cartesian_2d().problem
+    assert isinstance(problem.operator, Sense)
+    return Problem(problem.kspace, problem.operator, blobs((16, 20), 0), torch.tensor([0.01]))
 
 
 def all_outputs(name: str) -> tuple[int, Callable[[Disturb | None], Sequence[Tensor]]]:

@@ -341,7 +341,7 @@ def case(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Cas
 def test_no_operator_is_missing() -> None:
     exported = {getattr(operators, name) for name in operators.__all__}
     classes = {c for c in exported if isinstance(c, type) and issubclass(c, LinearOperator)} - {LinearOperator}
-    tested = {type(part) for case in TABLE for part in case.build(DOUBLE).modules()}
+    tested = {type(module) for case in TABLE for module in case.build(DOUBLE).modules()}
     assert classes == {c for c in tested if issubclass(c, LinearOperator)}
 
 
@@ -406,10 +406,10 @@ def conversions(operator: LinearOperator, case: Case, precision: torch.dtype) ->
     called = copy.deepcopy(operator)
     called = called.double() if precision == DOUBLE else called.float()
     example = torch.zeros(0, dtype=COMPLEX[precision])
-    told = [copy.deepcopy(operator).to(way) for way in (precision, COMPLEX[precision], example, example.real)]
+    converted = [copy.deepcopy(operator).to(way) for way in (precision, COMPLEX[precision], example, example.real)]
     inside = nn.ModuleList([copy.deepcopy(operator)]).to(precision)[0]
     assert isinstance(inside, LinearOperator)
-    return [called, *told, operator.on(dtype=precision), operator.on("cpu", COMPLEX[precision]), inside]
+    return [called, *converted, operator.on(dtype=precision), operator.on("cpu", COMPLEX[precision]), inside]
 
 
 def test_conversion_and_higher_precision(case: Case) -> None:
@@ -440,7 +440,7 @@ def test_buffers_move_and_copies_agree(case: Case) -> None:
     assert list(operator.state_dict()) == names
     assert torch.equal(copy.deepcopy(operator)(case.x()), operator(case.x()))
     # A tensor that is no buffer would stay behind when the operator moves.
-    held = [value for part in case.build(DOUBLE).modules() for value in vars(part).values()]
+    held = [value for module in case.build(DOUBLE).modules() for value in vars(module).values()]
     assert not [value for value in held if isinstance(value, Tensor)]
     assert all(tensor.is_meta for tensor in (*operator.to("meta").buffers(), *operator.parameters()))
 

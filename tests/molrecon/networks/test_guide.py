@@ -126,16 +126,21 @@ def test_the_equilibrium_is_certified_and_starts_where_the_first_one_ended() -> 
     kspace, operator = problem()
     solution = model(kspace, operator, 0.02)
     assert solution.kind == "certified" and bool(solution.converged.all())
-    known = model.condition(kspace, operator, 0.02)
-    assert known.guide is not None and known.guide.shape == (2, GUIDE_CHANNELS, 16, 12)
-    again = model(kspace, operator, conditioning=known)
+    conditioning = model.condition(kspace, operator, 0.02)
+    assert conditioning.guide is not None and conditioning.guide.shape == (2, GUIDE_CHANNELS, 16, 12)
+    again = model(kspace, operator, conditioning=conditioning)
     torch.testing.assert_close(again.value, solution.value)
-    elsewhere = model(kspace, operator, conditioning=known, start=torch.zeros_like(solution.value))
+    elsewhere = model(kspace, operator, conditioning=conditioning, start=torch.zeros_like(solution.value))
     bound = solution.error_bound * norm(solution.value) + elsewhere.error_bound * norm(elsewhere.value)
     assert bool((norm(elsewhere.value - solution.value) <= bound).all())
-    itself = model(kspace, operator, conditioning=replace(known, guide=None))
+    itself = model(kspace, operator, conditioning=replace(conditioning, guide=None))
     torch.testing.assert_close(itself.value, solution.value, rtol=1e-4, atol=1e-4)
-    one = replace(known, scale=known.scale[:1], noise_level=known.noise_level[:1], phase=known.phase[:1])
+    one = replace(
+        conditioning,
+        scale=conditioning.scale[:1],
+        noise_level=conditioning.noise_level[:1],
+        phase=conditioning.phase[:1],
+    )
     one = model.guided(kspace[:1], operator, one)
     assert not check_equilibrium(model, kspace[:1], operator, one).violated
     assert not check_decrease(model, kspace[:1], operator, one).violated
@@ -149,14 +154,14 @@ def test_gradients_go_through_the_guide(monkeypatch: pytest.MonkeyPatch) -> None
     model = two_stages().double()
     model.solver = replace(model.solver, tol=1e-10, backward_tol=1e-10, max_steps=900, backward_max_steps=900)
     kspace, operator = problem(torch.complex128)
-    known = model.condition(kspace, operator, 0.02)
+    conditioning = model.condition(kspace, operator, 0.02)
     direction = operator.sampling(
         torch.randn(kspace.shape, dtype=kspace.dtype, generator=torch.Generator().manual_seed(2))
     )
 
     def loss(b: Tensor, *, through: bool) -> Tensor:
-        conditioning = replace(known, guide=None) if through else known
-        return model(b, operator, conditioning=conditioning).value.abs().square().sum()
+        of_call = replace(conditioning, guide=None) if through else conditioning
+        return model(b, operator, conditioning=of_call).value.abs().square().sum()
 
     slopes = {}
     for through in (True, False):
