@@ -40,6 +40,11 @@ def uncentre(x: Tensor, dim: Sequence[int]) -> Tensor:
     return torch.fft.ifftshift(x, dim=tuple(dim))
 
 
+def centre(x: Tensor, dim: Sequence[int]) -> Tensor:
+    """Return `x` with the zero frequency moved from index 0 to the middle of the axes `dim`; `uncentre` undoes it."""
+    return torch.fft.fftshift(x, dim=tuple(dim))
+
+
 @final
 class Fourier(LinearOperator):
     """Centred orthonormal Fourier transform `F` over the last `ndim` axes; unitary, so `F^H F = I`.

@@ -172,7 +172,7 @@ def warm_started(solve: Callable[[Tensor, Tensor], Tensor], start: Tensor) -> Ca
 
 
 def coarser(settings: SolverSettings, tol: float, backward_tol: float) -> SolverSettings:
-    """Return the same settings with goals of at least these; what a backward solve misses is of no interest."""
+    """Return the same settings with goals of at least these; backward solves that miss theirs are not logged."""
     return replace(
         settings,
         tol=max(tol, settings.tol),

@@ -44,18 +44,17 @@ class MOL(LearnedReconstructor):
     careful step, while trial steps use `eta = 0.1`. Trial steps are also longer, with a relaxation alpha above 1
     (`SolverSettings.relaxation`): `x <- x + (I / alpha + lambda A^H A)^-1 r(x)`. The I of the plain step takes the
     score's slope for 1, and over most of an image it is less. Such steps need not contract by themselves, for which the
-    safeguard is there; with those of the first equilibrium they save a twentieth to a seventh of the iterations. The
-    iteration stops on the a-posteriori bound `|x - x*| <= |r(x)| / m`, which holds for every x by strong monotonicity.
+    safeguard is there. The iteration stops on the a-posteriori bound `|x - x*| <= |r(x)| / m`, which holds for every x
+    by strong monotonicity.
 
     The network and the conjugate gradients work in the precision of the network. Image and data term are held in
     double precision (iterative refinement, `SolverSettings.refine`): in single precision alone the rounding of
     `lambda A^H A x` over m would stop the bound at about `1e-7 lambda / m`, with it only the network's does, at
-    about `4e-7 / m`. It is on by default because it costs next to nothing: a normal operator in double precision is
-    computed once in ten to twenty iterations, and for what is reported (`RefinedResidual`). The rounding is part of the
-    bound (`Denoiser.rounding`), and convolutions use all bits of float32 whatever torch's flags for TF32 say
-    (`full_precision`). A sample that cannot reach `tol` for it stops early and is marked `stalled`; its error bound is
-    then the attainable accuracy, and
-    `model.double()` goes further.
+    about `4e-7 / m`. It costs little: a normal operator in double precision is computed once in ten to twenty
+    iterations, and for what is reported (`RefinedResidual`). The rounding is part of the bound (`Denoiser.rounding`),
+    and convolutions use all bits of float32 whatever torch's flags for TF32 say (`full_precision`). A sample whose
+    rounding keeps it from `tol` stops early and is marked `stalled`; its error bound is then the attainable accuracy,
+    and `model.double()` goes further.
 
     The gradient is that of the equilibrium itself (implicit function theorem), independent of how it was found; its
     linear system is solved by the same routine, preconditioner and tolerance rule, to an error bound of its own,
