@@ -192,9 +192,9 @@ def measure_condition(
         start, outputs = problem.layers(batch, noise.disturb(generator) if noise else None)
         reference = problem.reference(batch)
         qualities.append(quality(outputs[-1], batch))
-        start, rest = (outputs[skip - 1] if skip else start), outputs[skip:]
-        distances.append(layer_distances(rest, start, reference))
-        ratios.append(sample_ratios(rest, start, reference))
+        start, later = (outputs[skip - 1] if skip else start), outputs[skip:]
+        distances.append(layer_distances(later, start, reference))
+        ratios.append(sample_ratios(later, start, reference))
         sizes.append(norm(reference))
     check = summarised(torch.cat(distances), torch.cat(ratios))
     size = float(torch.cat(sizes).mean())

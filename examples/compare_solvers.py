@@ -99,7 +99,7 @@ class Record:
 
 
 class CountedNetwork(Denoiser):
-    """A network that hands its input and output on real channels to `seen`."""
+    """A network that hands its input and output on real channels to `watch`."""
 
     def __init__(self, network: Denoiser, watch: Callable[[Tensor, Tensor, float], None]) -> None:
         super().__init__()

@@ -166,8 +166,8 @@ def _first_image(kspace: Tensor, operator: LinearOperator) -> Tensor:
 def data_weight(log_data_weight: Tensor, noise_level: Tensor, largest: float) -> Tensor:
     """Return `lambda(sigma) = exp(c0 + c1 log(sigma / sigma0) + c2 log(sigma / sigma0)^2)`, shape (batch,).
 
-    It is at most `largest`: scans with less noise than nearly all that are trained on would else get one that nothing
-    has taught.
+    It is at most `largest`: hardly any scan of the training has less noise than where it reaches that, and the
+    polynomial means nothing beyond.
 
     Args:
         log_data_weight: the coefficients (3,) c0, c1, c2; c0 is log lambda at the reference noise level, 0.01.

@@ -35,14 +35,14 @@ def make_problem(shape: tuple[int, int] = (12, 16)) -> tuple[Tensor, Sense]:
 
 def network(guide: bool, seed: int) -> ResidualNetwork:
     channels = GUIDE_CHANNELS if guide else 0
-    made = ResidualNetwork(
+    denoiser = ResidualNetwork(
         monotonicity=0.2, channels=3, features=8, levels=2, cycles=2, seed=seed, guide_channels=channels
     )
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for parameter in made.parameters():
+        for parameter in denoiser.parameters():
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
-    return made
+    return denoiser
 
 
 def model(kind: str) -> Reconstructor:
@@ -51,8 +51,8 @@ def model(kind: str) -> Reconstructor:
     if kind == "zero-filled":
         return ZeroFilled()
     first = MOL(network(False, 3), data_weight=20.0, solver=TIGHT)
-    made = first if kind == "mol" else MOL(network(True, 4), first=first, data_weight=20.0, solver=TIGHT)
-    return made.double().eval()
+    reconstructor = first if kind == "mol" else MOL(network(True, 4), first=first, data_weight=20.0, solver=TIGHT)
+    return reconstructor.double().eval()
 
 
 KINDS = ("zero-filled", "cg-sense", "mol", "mol guided")
