@@ -93,7 +93,7 @@ def run_arms(comparison: FourArms[M, B], folder: Path, seeds: Sequence[int] = (0
     for seed in seeds:
         for arm in ARMS:
             results[arm].append(run(comparison, arm, seed, folder / arm / str(seed)))
-    summary = {arm: mean_and_spread(found) for arm, found in results.items()}
+    summary = {arm: mean_and_spread(runs) for arm, runs in results.items()}
     write_atomically(folder / SUMMARY_FILE, (json.dumps(summary, indent=1) + "\n").encode())
     return summary
 
@@ -110,12 +110,12 @@ def run(comparison: FourArms[M, B], arm: str, seed: int, folder: Path) -> dict[s
     fingerprint = _fingerprint(comparison, arm)
     complete = as_json_values({**asdict(settings), **fingerprint})
     if (folder / RESULT_FILE).is_file():
-        found: dict[str, Any] = json.loads((folder / RESULT_FILE).read_text(encoding="utf-8"))
-        if other := differences(found.pop("facts", {}), complete):
+        stored: dict[str, Any] = json.loads((folder / RESULT_FILE).read_text(encoding="utf-8"))
+        if other := differences(stored.pop("facts", {}), complete):
             raise ValueError(
                 f"{folder / RESULT_FILE}: of another training, found {', '.join(other)}, expected another folder"
             )
-        return found
+        return stored
     constrained, noisy = ARMS[arm]
     problem = comparison.build(seed)
     task = DescentTask(problem, comparison.descent, comparison.noise if noisy else None, constrained=constrained)

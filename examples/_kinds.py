@@ -91,9 +91,9 @@ def volume(folder: Path, matrix: int = 40, depth: int = 24) -> ScanWithTruth:
     rng = np.random.default_rng(0)
     kspace = transform(image * coils, (1, 2, 3))
     kspace = kspace + noise(rng, LEVEL, *kspace.shape)
-    wanted = rng.random((matrix, depth)) < 0.25
-    wanted[matrix // 2 - 6 : matrix // 2 + 6, depth // 2 - 6 : depth // 2 + 6] = True
-    acquisitions = [one for z in range(depth) for one in lines(kspace, np.flatnonzero(wanted[:, z]), z)]
+    sampled = rng.random((matrix, depth)) < 0.25
+    sampled[matrix // 2 - 6 : matrix // 2 + 6, depth // 2 - 6 : depth // 2 + 6] = True
+    acquisitions = [one for z in range(depth) for one in lines(kspace, np.flatnonzero(sampled[:, z]), z)]
     limits = "".join(
         f"<kspace_encoding_step_{axis}><minimum>0</minimum><maximum>{n - 1}</maximum><center>{n // 2}</center>"
         f"</kspace_encoding_step_{axis}>"

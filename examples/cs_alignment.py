@@ -39,7 +39,7 @@ def mean_alignment(imager: BlockImager, images: Sequence[np.ndarray]) -> tuple[n
     for image in images:
         x = torch.from_numpy(image)[None].float() / 255
         curves.append(alignment(imager.model, *imager.problem(imager.measure(x), (image.shape[0], image.shape[1]))))
-    before, after = (torch.stack(curve).mean(0).numpy() for curve in zip(*curves, strict=True))
+    before, after = (torch.stack(part).mean(0).numpy() for part in zip(*curves, strict=True))
     return before, after
 
 

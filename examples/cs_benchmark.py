@@ -108,10 +108,10 @@ def line(result: Result) -> str:
     """Return a result as a line of the table; of published weights with the distance from their known scores."""
     cell = f"{result['model']!s:32} {result['set']!s:14} {result['ratio']:>3} %"
     text = f"{cell} {result['psnr']:8.3f} {result['ssim']:8.5f}"
-    published = PUBLISHED.get((str(result["set"]), int(result["ratio"])))
-    if result["model"] != "published ISTA-Net+" or published is None:
+    known = PUBLISHED.get((str(result["set"]), int(result["ratio"])))
+    if result["model"] != "published ISTA-Net+" or known is None:
         return text
-    return f"{text}   {float(result['psnr']) - published[0]:+.3f} {float(result['ssim']) - published[1]:+.5f}"
+    return f"{text}   {float(result['psnr']) - known[0]:+.3f} {float(result['ssim']) - known[1]:+.5f}"
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -139,8 +139,8 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.random_sensing:
         imagers = {ratio: imager_for(model, arguments, ratio) for ratio in RATIOS}
         coast = RandomSensingTask(stages, blocks, batch=arguments.batch, micro_batch=micro_batch, seed=arguments.seed)
-        scored = imagers[arguments.ratio]
-        steps = train(coast, settings, arguments.out, lambda _: mean_score(scored, some)[0], fingerprint=fingerprint)
+        asked = imagers[arguments.ratio]
+        steps = train(coast, settings, arguments.out, lambda _: mean_score(asked, some)[0], fingerprint=fingerprint)
     else:
         initialisation = torch.from_numpy(initialisation_matrix(matrix(arguments), second_moment(blocks))).float()
         imagers = {arguments.ratio: imager_for(model, arguments, arguments.ratio, initialisation)}

@@ -107,7 +107,7 @@ def patches(arguments: argparse.Namespace) -> FourArms[Any, Any]:
         arguments,
         build,
         [batch(coded(validation, VALIDATION, count))],
-        {name: [batch(made)] for name, made in conditions.items()},
+        {name: [batch(drawn)] for name, drawn in conditions.items()},
         lambda last, codes: mean_nmse_db(last, codes[0]),
         data=train,
     )
@@ -182,7 +182,7 @@ def scans(arguments: argparse.Namespace) -> FourArms[Any, Any]:
         arguments,
         build,
         strips(scans_of(slices[:15], count, VALIDATION)),
-        {name: strips(made) for name, made in conditions.items()},
+        {name: strips(drawn) for name, drawn in conditions.items()},
         lambda last, problem: magnitude_psnr(last, problem.reference),
         deeper=UNROLLS,
         data=training,
@@ -268,8 +268,8 @@ def main() -> None:
     arguments = parse()
     torch.set_num_threads(arguments.threads)
     log_to(arguments.out)
-    made = {"patches": patches, "blocks": blocks, "scans": scans}[arguments.problem](arguments)
-    show(run_arms(made, arguments.out, range(arguments.seeds)))
+    arms = {"patches": patches, "blocks": blocks, "scans": scans}[arguments.problem](arguments)
+    show(run_arms(arms, arguments.out, range(arguments.seeds)))
 
 
 if __name__ == "__main__":

@@ -99,7 +99,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def run(arguments: argparse.Namespace) -> dict[str, str | int | float]:
     """Train, and return what result.json holds."""
     torch.set_num_threads(arguments.threads)
-    slices, others = (siat_slices(arguments.data, numbers) for numbers in (SIAT_TRAIN, SIAT_VALIDATION))
+    slices, others = (siat_slices(arguments.data, part) for part in (SIAT_TRAIN, SIAT_VALIDATION))
     scans = simulated(slices, arguments.scans, TRAINING_STREAM, arguments.seed)
     held_out = simulated(others, arguments.validation_scans, VALIDATION_STREAM, 0)
     problems = [

@@ -111,14 +111,14 @@ def scores(model: MOL, training: list[Problem], problems: list[Problem]) -> dict
     weight = max(CG_WEIGHTS, key=lambda w: mean(cg_sense(w), training))
     flat = load(DEFAULT_MODEL, MOL).to(next(model.parameters()).device)
     flat.solver = replace(flat.solver, tol=TOL)
-    found = {
+    scores = {
         "validation_psnr_db": mean_psnr(model, problems),
         "zero_filled_psnr_db": mean(lambda p: ZeroFilled()(p.kspace, p.operator).value, problems),
         "cg_sense_psnr_db": mean(cg_sense(weight), problems),
         "cg_sense_weight": weight,
         "mol_brain_2d_psnr_db": mean(lambda p: position_by_position(flat, p), problems),
     }
-    return {name: round(value, 4 if name.endswith("weight") else 2) for name, value in found.items()}
+    return {name: round(value, 4 if name.endswith("weight") else 2) for name, value in scores.items()}
 
 
 def main() -> None:
