@@ -109,7 +109,7 @@ class BinaryDense(LinearOperator):
 
     The entries are +1 and -1 over sqrt(N), so that every row has norm 1; a device that can only let light pass or not
     measures twice, or once more for the mean. The gradient passes the sign straight through where the latent is
-    within [-1, 1], `d Phi / d latent = 1 / sqrt(N)`, and is zero outside: a latent that has made up its mind stays.
+    within [-1, 1], `d Phi / d latent = 1 / sqrt(N)`, and is zero outside, where a latent stays as it is.
 
     Args:
         measurements, pixels: M and N, both at least 1.

@@ -26,6 +26,8 @@ class LinearOperator(nn.Module, ABC):
 
     Operators make operators: `A @ B`, `A + B`, `A - B`, `2 * A`, `A / 2`, `-A`, `A.H`, and `VerticalStack`.
 
+    `repr(A)` says from which shape to which A maps, for subclasses that define `shapes` and what is made of them.
+
     `.to(...)`, `.double()`, `.float()` and the like change the operator in place, as they do any torch module; complex
     tensors stay complex and masks stay masks (`keeping_kind`). `on` returns a changed copy instead.
     """

@@ -516,6 +516,9 @@ def test_names_of_operators() -> None:
 
         forward = adjoint = lambda self, x: x
 
+    assert repr(Flatten(PLANE) @ Flatten(PLANE)).endswith(
+        "Flatten @ Flatten)"
+    )  # shapes that do not fit are no error here
     assert repr(Shift()) == "Shift(pixels (2,))"
     assert repr(sense @ Shift()).startswith("Composition(Sense @ Shift, outer.")
 
@@ -534,6 +537,9 @@ def test_reduced_precision_keeps_the_imaginary_part() -> None:
             operator.type(wrong)
         with pytest.raises(TypeError, match="only accepts floating"):
             operator.to(wrong)
+    misspelt: dict[str, Any] = {"devise": "cpu"}
+    with pytest.raises(TypeError, match="devise"):
+        operator.to(**misspelt)
 
 
 def test_masks_of_any_kind_are_the_same_operator() -> None:
