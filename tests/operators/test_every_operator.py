@@ -514,7 +514,11 @@ def test_names_of_operators() -> None:
             super().__init__()
             self.register_buffer("pixels", torch.ones(2))
 
-        forward = adjoint = lambda self, x: x
+        def forward(self, x: Tensor) -> Tensor:
+            return x
+
+        def adjoint(self, y: Tensor) -> Tensor:
+            return y
 
     assert repr(Flatten(PLANE) @ Flatten(PLANE)).endswith(
         "Flatten @ Flatten)"
