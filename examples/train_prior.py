@@ -44,9 +44,10 @@ from molrecon.solvers.solver_settings import IMAGE_TOL, SolverSettings
 from molrecon.training.checkpoints import log_to
 from molrecon.training.defaults import DESCRIPTIONS
 from molrecon.training.log import finish
-from molrecon.training.loop import TrainSettings, train
+from molrecon.training.loop import train
 from molrecon.training.models import build
 from molrecon.training.reconstruction_task import ReconstructionSettings, ReconstructionTask, mean_psnr
+from molrecon.training.train_settings import TrainSettings
 from molrecon.weights import load, save, weights_hash
 
 TWO_SETS = 0.15
@@ -148,13 +149,13 @@ def main() -> None:
         return score
 
     task = ReconstructionTask(model, stream.draw, ReconstructionSettings(early_share=early_share))
-    facts = {
+    fingerprint = {
         **origin,
         "problems": stream.describe(),
         "rows": arguments.rows,
         "steps_per_scan": arguments.steps_per_scan,
     }
-    finish(train(task, settings, arguments.out, validate, facts=facts), arguments.steps)
+    finish(train(task, settings, arguments.out, validate, fingerprint=fingerprint), arguments.steps)
     save(model, arguments.out / f"{name}.safetensors", card)
 
 

@@ -18,7 +18,7 @@ from molrecon.training.defaults import DEFAULT_LOSS, DESCRIPTIONS
 from molrecon.training.fastmri_folder import FastMRIFolder
 from molrecon.training.image_stacks import Scans, hold_out, read_stack
 from molrecon.training.log import finish, read_log, require_tensorboard
-from molrecon.training.loop import TrainSettings, train
+from molrecon.training.loop import train
 from molrecon.training.losses import LOSSES
 from molrecon.training.models import build
 from molrecon.training.processes import process_count, rank
@@ -28,6 +28,7 @@ from molrecon.training.reconstruction_task import (
     mean_psnr,
     withheld_score,
 )
+from molrecon.training.train_settings import TrainSettings
 from molrecon.weights import save
 
 VALIDATION_PROBLEMS = 12
@@ -63,8 +64,10 @@ class TrainingPlan:
 
     def start(self) -> Iterator[int]:
         """Return the steps of the training, see `training.loop.train`."""
-        facts = {**self.data.facts(), "validation_problems": len(self.problems)}
-        return train(self.task, self.settings, self.folder, self.score, facts=facts, tensorboard=self.tensorboard)
+        fingerprint = {**self.data.fingerprint(), "validation_problems": len(self.problems)}
+        return train(
+            self.task, self.settings, self.folder, self.score, fingerprint=fingerprint, tensorboard=self.tensorboard
+        )
 
     def finish(self, steps: Iterator[int]) -> str:
         """Take all steps, write weights and card, and return what to tell the user; process 0 alone writes."""

@@ -87,7 +87,7 @@ class Conditioning:
         """Return the network's H on complex images of this scan, shaped as `phase` and divided by `scale`."""
         in_sets = self.phase.ndim > network.ndim + 1
         level = self.noise_level.repeat_interleave(self.phase.shape[1]) if in_sets else self.noise_level
-        # A network without a guide need not know of one.
+        # Networks without a guide need no second argument.
         guide = () if self.guide is None else (self.guide.flatten(0, 1) if in_sets else self.guide,)
         channels_denoiser = network.denoiser(level, *guide)
         without_phase = self.phase.conj().resolve_conj()
@@ -164,8 +164,8 @@ def _first_image(kspace: Tensor, operator: LinearOperator) -> Tensor:
 def data_weight(log_data_weight: Tensor, noise_level: Tensor, largest: float) -> Tensor:
     """Return `lambda(sigma) = exp(c0 + c1 log(sigma / sigma0) + c2 log(sigma / sigma0)^2)`, shape (batch,).
 
-    It is at most `largest`: scans with less noise than nearly all that are trained on would else get one that nothing
-    has taught.
+    It is at most `largest`: hardly any scan of the training has less noise than where it reaches that, and the
+    polynomial means nothing beyond.
 
     Args:
         log_data_weight: the coefficients (3,) c0, c1, c2; c0 is log lambda at the reference noise level, 0.01.

@@ -18,9 +18,9 @@ from molrecon.solvers.batched import per_sample
 from molrecon.solvers.solution import Solution
 from molrecon.solvers.solver_settings import SolverSettings
 from molrecon.training.lipschitz_penalty import log_barrier, stretch
-from molrecon.training.loop import Task
 from molrecon.training.losses import Loss, log_mse
 from molrecon.training.self_supervised import split
+from molrecon.training.task import Task
 from molrecon.weights.stored import describe_model
 
 Precision = Literal["single", "mixed"]
@@ -122,7 +122,7 @@ class ReconstructionTask(Task[LearnedReconstructor]):
             {"params": [p for p in parameters if p.ndim < 4], "factor": 5.0},
         ]
 
-    def facts(self) -> dict[str, Any]:
+    def fingerprint(self) -> dict[str, Any]:
         """Return the settings of model, network, problems and solves, and the loss."""
         own = asdict(self.settings)
         if not self.settings.self_supervised:

@@ -16,7 +16,7 @@ from molrecon.networks.denoiser import ReceptiveField
 from molrecon.networks.tiling import Tiled, cut_axis
 from molrecon.reconstructors.mol import MOL
 from molrecon.solvers.fixed_point import WINDOW
-from operators.sense import CHUNK_BYTES, DEVICE_CHUNK_BYTES
+from operators.coil_chunks import CHUNK_BYTES, DEVICE_CHUNK_BYTES
 
 UNITS = {"": 1, "k": 1000, "M": 1000**2, "G": 1000**3, "T": 1000**4}
 UNITS |= {f"{prefix}i": 1024**power for power, prefix in enumerate("kMGT", start=1)}

@@ -30,7 +30,9 @@ from molrecon.scans.sidecar import write_json
 from molrecon.simulation.phantom import write_phantom
 from molrecon.training.checkpoints import write_checkpoint
 from molrecon.training.log import TrainingLog, read_log
-from molrecon.training.loop import Task, TrainSettings, train
+from molrecon.training.loop import train
+from molrecon.training.task import Task
+from molrecon.training.train_settings import TrainSettings
 from molrecon.weights import save
 
 KIB = 1024

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from molrecon.command.parser import main
-from molrecon.guarantees.robustness import HeldFixed, evaluate, select_slices, take_slices
+from molrecon.guarantees.method_on_scan import ConditionedMethod
+from molrecon.guarantees.robustness import evaluate, select_slices, take_slices
 from molrecon.guarantees.robustness_report import describe_robustness, robustness_figure, robustness_table
 from molrecon.guarantees.robustness_trials import Robustness
 from molrecon.io import RawVolume, read_npy, read_volume
@@ -127,7 +128,7 @@ def test_the_bound_of_cg_sense_is_reached_where_the_singular_value_is_the_root_o
     maps = torch.full((1, 1, 6, 5), math.sqrt(MU), dtype=torch.complex64)
     operator = Sense(maps, torch.ones(1, 1, 1, dtype=torch.bool))
     kspace, change = torch.randn(2, 1, 1, 6, 5, dtype=torch.complex64, generator=torch.Generator().manual_seed(0))
-    method = HeldFixed(CGSense(MU), kspace, operator, 0.0)
+    method = ConditionedMethod(CGSense(MU), kspace, operator, 0.0)
     moved = method.solve(kspace + change, None).value - method.solve(kspace, None).value
     bound = method.bound(change)
     assert bound is not None

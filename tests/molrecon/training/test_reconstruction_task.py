@@ -21,7 +21,7 @@ from molrecon.scans.metrics import psnr
 from molrecon.simulation.strips import Problem, simulate_scan, strip_problem
 from molrecon.training.defaults import DESCRIPTIONS
 from molrecon.training.log import read_log
-from molrecon.training.loop import TrainSettings, train
+from molrecon.training.loop import train
 from molrecon.training.losses import log_mse
 from molrecon.training.models import build
 from molrecon.training.reconstruction_task import (
@@ -30,6 +30,7 @@ from molrecon.training.reconstruction_task import (
     mean_psnr,
     withheld_score,
 )
+from molrecon.training.train_settings import TrainSettings
 from operators import SoftSense
 
 SETTINGS = TrainSettings(steps=6, warmup=2, checkpoint_every=2)

@@ -23,7 +23,7 @@ from molrecon.reconstructors.mol import MOL
 from molrecon.scans.memory import fit_to_memory, parse_size, plan_memory
 from molrecon.scans.memory.network_plan import PROGRAM_BYTES
 from molrecon.training.step_memory import peak_growth, training_memory
-from operators import Sense, SoftSense, sense
+from operators import Sense, SoftSense, coil_chunks
 
 CPU = torch.device("cpu")
 ROOT = Path(__file__).resolve().parents[4]
@@ -176,8 +176,8 @@ def test_coils_are_taken_in_groups_where_no_axis_can_be_cut(monkeypatch: pytest.
         maps = torch.stack([operator.sensitivity_maps, operator.sensitivity_maps.flip(1)], 1)
         a, image = SoftSense(maps, operator.sampling_mask), torch.stack([image, 1j * image], 1)
     expected = a.normal(image)
-    monkeypatch.setattr(sense, "CHUNK_BYTES", 1)
-    monkeypatch.setattr(sense, "DEVICE_CHUNK_BYTES", 2 * image.numel() * 8)
+    monkeypatch.setattr(coil_chunks, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(coil_chunks, "DEVICE_CHUNK_BYTES", 2 * image.numel() * 8)
     torch.testing.assert_close(a.normal(image), expected, rtol=1e-5, atol=1e-6)
 
 
@@ -187,6 +187,6 @@ def test_the_adjoint_in_double_precision_converts_coil_by_coil(
     monkeypatch: pytest.MonkeyPatch, coil_bytes: int
 ) -> None:
     kspace, operator = make_problem((6, 7), coils=5)
-    monkeypatch.setattr(sense, "COIL_BYTES", coil_bytes)
+    monkeypatch.setattr(coil_chunks, "COIL_BYTES", coil_bytes)
     expected = operator.adjoint(kspace.to(torch.complex128))
     assert torch.equal(operator.adjoint(kspace, torch.complex128), expected)
