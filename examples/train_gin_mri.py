@@ -39,10 +39,11 @@ from molrecon.simulation.problem import Problem, magnitude_psnr
 from molrecon.simulation.scan import MARGIN
 from molrecon.simulation.stream import ProblemStream
 from molrecon.training.checkpoints import log_to
-from molrecon.training.fingerprint import argument_facts
+from molrecon.training.fingerprint import identifying_arguments
 from molrecon.training.log import finish
-from molrecon.training.loop import Task, train
+from molrecon.training.loop import train
 from molrecon.training.losses import log_mse
+from molrecon.training.task import Task
 
 RECORDED = ("host", "data_step", "gradient_scale", "seed", "steps", "learning_rate", "clip", "precision", "rows")
 
@@ -126,14 +127,17 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         checkpoint_every=arguments.checkpoint_every,
         seed=arguments.seed,
     )
-    facts = {**argument_facts(arguments, "data", "steps", "checkpoint_every"), "problems": stream.describe()}
+    fingerprint = {
+        **identifying_arguments(arguments, "data", "steps", "checkpoint_every"),
+        "problems": stream.describe(),
+    }
     task = GinTask(model, stream, mixed=arguments.precision == "mixed")
 
     def reconstruct(p: Problem) -> Tensor:
         return model(p.kspace, p.operator)
 
     finish(
-        train(task, settings, arguments.out, lambda _: fmean(scores(reconstruct, problems)), facts=facts),
+        train(task, settings, arguments.out, lambda _: fmean(scores(reconstruct, problems)), fingerprint=fingerprint),
         settings.steps,
     )
     cg_sense = CGSense()

@@ -13,6 +13,7 @@ from operators.linear import LinearOperator, require_complex
 from operators.nufft import NUFFT
 from operators.off_resonance import OffResonance
 from operators.sensitivity import Sensitivity
+from operators.shapes import Shapes, batch_of, dtype_name
 from operators.toeplitz import Toeplitz
 
 
@@ -115,9 +116,17 @@ class NonCartesianSense(LinearOperator):
                 f"NonCartesianSense: k-space {tuple(kspace.shape)}, expected (batch, {', '.join(map(str, expected))})"
             )
 
+    @property
+    def shapes(self) -> Shapes:
+        """Image (batch, *spatial) to k-space (batch, coil, *samples)."""
+        field = [self.encoding.field_map] if isinstance(self.encoding, OffResonance) else []
+        batch = batch_of(self.sensitivity_maps, self.trajectory, *field)
+        coil, *spatial = self.sensitivity_maps.shape[1:]
+        return Shapes((batch, *spatial), (batch, coil, *self.encoding.samples))
+
     def extra_repr(self) -> str:
-        """Return the shapes of maps and trajectory."""
-        return f"sensitivity_maps {tuple(self.sensitivity_maps.shape)}, trajectory {tuple(self.trajectory.shape)}"
+        """Return the dtype of the maps."""
+        return dtype_name(self.sensitivity_maps)
 
 
 def kernel_for(sensitivity_maps: Tensor, trajectory: Tensor, weights: Tensor | None, accuracy: float) -> Toeplitz:
@@ -135,8 +144,8 @@ def convolved(sensitivity: Sensitivity, convolution: Toeplitz, x: Tensor) -> Ten
     step = max(1, toeplitz_module.CHUNK_BYTES // padded)
     if step >= coils:
         return sensitivity.adjoint(convolution(sensitivity(x)))
-    parts = []
+    images = []
     for start in range(0, coils, step):
-        some = Sensitivity(maps[:, start : start + step])
-        parts.append(some.adjoint(convolution(some(x))))
-    return torch.stack(parts).sum(0)
+        few = Sensitivity(maps[:, start : start + step])
+        images.append(few.adjoint(convolution(few(x))))
+    return torch.stack(images).sum(0)

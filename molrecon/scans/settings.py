@@ -27,6 +27,7 @@ class Settings:
     say what they mean.
 
     Attributes:
+        adapt: adapt the strength of a learned model to each scan (`adapt`).
         memory: bytes that the process may take, for `reconstruct_scan` to plan with; None: as many as it takes.
     """
 
@@ -35,6 +36,7 @@ class Settings:
     map_sets: int | None = None
     compress: int | Literal["auto"] | None = None
     noise_level: float | None = None
+    adapt: bool = False
     device: torch.device | str = "cpu"
     batch_size: int = DEFAULT_BATCH_SIZE
     progress: bool = False
@@ -59,14 +61,15 @@ class Settings:
         iteration = None
         if solver is not None:  # without what belongs to a call alone, such as its callbacks
             iteration = {f.name: getattr(solver, f.name) for f in fields(solver) if f.compare}
-        facts = {
+        shaping = {
             "maps": maps,
             "map_sets": self.map_sets,
             "compress": self.compress,
             "noise_level": self.noise_level,
+            "adapt": self.adapt,
             "model": described,
             "solver": iteration,
             "molrecon": versions()["molrecon"],
-            **self.reading.facts(),
+            **self.reading.output_settings(),
         }
-        return hashlib.sha256(json.dumps(plain(facts), sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(plain(shaping), sort_keys=True).encode()).hexdigest()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from molrecon.command.shared.argument_types import count
 
 if TYPE_CHECKING:
-    from molrecon.scans.cohort.one_volume import Execute
+    from molrecon.scans.cohort.recipe import Execute
     from molrecon.scans.cohort.worklist import Shard
 
 
@@ -77,11 +77,11 @@ def chosen_shard(args: argparse.Namespace) -> Shard:
 
 
 def chosen_workers(args: argparse.Namespace) -> Execute:
-    """Return who does the work. Raises ValueError for devices without workers, and what InDask refuses."""
+    """Return how volumes are carried out. Raises ValueError for devices without workers, and what InDask refuses."""
     from molrecon.scans.cohort.one_volume import in_this_process
     from molrecon.scans.cohort.parallel import InWorkers
 
-    devices = [part.strip() for part in (args.devices or "").split(",") if part.strip()]
+    devices = [device.strip() for device in (args.devices or "").split(",") if device.strip()]
     if args.dask is not None:
         return _dask(args.dask, args.workers, devices)
     if args.workers is None:

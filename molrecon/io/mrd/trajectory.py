@@ -58,12 +58,12 @@ def make_trajectory_volume(
         raise UnreadableInput(
             path, f"kspace of shape {kspace.shape} in a file of {path.stat().st_size} bytes", EXPECTED
         )
-    anywhere = int(number[0])
-    for place, own in enumerate(order):
-        mine = number == (own if counts[own] else anywhere)
-        trajectory[place] = points[mine]
-        if counts[own]:
-            kspace[place] = samples[mine].transpose(1, 0, 2)
+    measured = int(number[0])  # a slice without readouts gets the coordinates of this one
+    for place, slice_number in enumerate(order):
+        readouts = number == (slice_number if counts[slice_number] else measured)
+        trajectory[place] = points[readouts]
+        if counts[slice_number]:
+            kspace[place] = samples[readouts].transpose(1, 0, 2)
     if (trajectory == trajectory[:1]).all():
         trajectory = trajectory[:1].copy()
     spacing = voxel_size(header, *grid)
