@@ -100,6 +100,11 @@ class PreparedVolume:
         """The number of sets of sensitivity maps."""
         return self.sensitivity_maps.shape[1]
 
+    @property
+    def sample_noise_level(self) -> float:
+        """The noise level of a sample as it was measured; on a trajectory it is not that of the weighted ones."""
+        return self.noise_level if self.trajectory is None else self.noise_level / self.trajectory.noise_gain
+
     def first_set(self) -> PreparedVolume:
         """Return the scan with the first set of maps alone, for methods that take no others."""
         if self.sets == 1:

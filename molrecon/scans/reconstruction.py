@@ -186,11 +186,8 @@ def reconstruct_prepared(
     """Do the second half of `reconstruct_volume`, for callers that use the prepared volume for more than this.
 
     With `keep_residual` the result has its `last_residual`, for a page. `parts` says what else is wanted beside the
-    magnitude. Raises ValueError for noise maps of a method whose derivative is not known (`Reconstructor.response`),
-    and of samples on a trajectory.
+    magnitude. Raises ValueError for noise maps of a method whose derivative is not known (`Reconstructor.response`).
     """
-    if parts.noise_probes is not None and prepared.trajectory is not None:
-        raise ValueError("noise map: samples on a trajectory, expected samples on the grid: their noise is not white")
     start = time.perf_counter()
     solver = solver or model.solver
     called_with = replace(solver, keep_residual=True) if solver is not None and keep_residual else solver
@@ -204,9 +201,9 @@ def reconstruct_prepared(
             def method(kspace: Tensor, A: Sense | SoftSense | WeightedSense) -> Solution:
                 known = working.condition(kspace, A, prepared.noise_level)
                 solution: Solution = working(kspace, A, prepared.noise_level, conditioning=known, solver=called_with)
-                if parts.noise_probes is not None and not isinstance(A, WeightedSense):
+                if parts.noise_probes is not None:
                     seeds = [place[k] for k in part]
-                    image, level = solution.value, prepared.noise_level
+                    image, level = solution.value, prepared.sample_noise_level
                     noises[part[0]] = noise_maps(working, A, kspace, level, image, known, parts.noise_probes, seeds)
                 if known is not None:
                     scale[part] = known.scale.cpu().double().numpy()
@@ -274,8 +271,7 @@ def reported(
 
 def _delivered(prepared: PreparedVolume, noises: list[NoiseMaps]) -> tuple[np.ndarray, np.ndarray]:
     """Return the noise maps of all slices, zero in those without data, cropped: (slices, *recon_shape) float32."""
-    slices, _, rows, cols = prepared.kspace.shape
-    whole = np.zeros((2, slices, rows, cols), np.float32)
+    whole = np.zeros((2, len(prepared.kspace), *prepared.sensitivity_maps.shape[-2:]), np.float32)
     for number, name in enumerate(("deviation", "amplification")):
         if noises:
             whole[number, ~prepared.empty] = torch.cat([getattr(one, name).cpu() for one in noises]).numpy()

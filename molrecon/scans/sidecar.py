@@ -61,7 +61,7 @@ def describe(prepared: PreparedVolume, result: Reconstruction, source: ModelSour
                 **(
                     {}
                     if prepared.trajectory is None
-                    else {"noise_level_of_a_sample": prepared.noise_level / prepared.trajectory.noise_gain}
+                    else {"noise_level_of_a_sample": prepared.sample_noise_level}
                 ),
                 "estimated": prepared.noise_estimated,
                 "estimates": dict(prepared.noise_estimates),

@@ -8,6 +8,7 @@ from typing import final
 from torch import Tensor
 
 from operators import NonCartesianSense, WeightedSense
+from operators.density_weighted import noise_gain
 
 
 @final
@@ -27,13 +28,8 @@ class Trajectory:
 
     @property
     def noise_gain(self) -> float:
-        """`sqrt(sum w^2 / sum w)`, mean over slices.
-
-        White noise of this level, relative to that of a sample, leaves as much energy in the gridded image
-        `A^H W b` of a fully sampled grid as the noise of the samples does.
-        """
-        w = self.weights.flatten(1)
-        return float((w.square().sum(1) / w.sum(1)).sqrt().mean())
+        """The level of white noise in the weighted samples that stands for that of a sample, mean over slices."""
+        return float(noise_gain(self.weights).mean())
 
     def effective_samples(self, k: int) -> float:
         """Return `(sum w)^2 / sum w^2` of slice k, the number of samples of that level that weigh as all do."""

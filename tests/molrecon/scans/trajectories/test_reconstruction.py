@@ -17,11 +17,13 @@ from molrecon.reconstructors.mol import MOL
 from molrecon.scans.comparison import undersample
 from molrecon.scans.info import describe_scan, scan_text
 from molrecon.scans.parts import Parts
+from molrecon.scans.parts.files import covariance
 from molrecon.scans.reconstruction import reconstruct_prepared, reconstruct_volume
 from molrecon.scans.scan import read_scan
 from molrecon.scans.scan_reconstruction import reconstruct_scan, write_scan
 from molrecon.scans.sidecar import ModelSource
 from molrecon.scans.trajectories.preparation import prepare_volume
+from examples._mrd_files import noise
 from operators import NonCartesianSense, WeightedSense
 
 from .conftest import LEVEL, coil_images
@@ -36,8 +38,6 @@ def model(tol: float = 1e-7) -> MOL:
 
 def test_what_trajectories_are_not_for_yet_is_said(scan_file):
     prepared = prepare_volume(read_volume(scan_file("radial")))
-    with pytest.raises(ValueError, match="noise map: samples on a trajectory"):
-        reconstruct_prepared(prepared, CGSense(), parts=Parts(noise_probes=2))
     assert "trajectory" in {warning.check for warning in reconstruct_prepared(prepared, model(1e-2)).warnings}
     shape = (len(prepared.kspace), *prepared.volume.recon_shape)
     place = Geometry((0, 0, 0), (0, 0, 5), (0, 1, 0), (1, 0, 0), 5)
@@ -89,6 +89,40 @@ def test_images_of_slices_and_methods(scan_file):
     assert errors["CGSense"] < 0.12 and errors["CGSense"] < errors["ZeroFilled"] < 0.4
     checks = reconstruct_volume(volume, CGSense()).checks
     assert all(0.9 < one.least_squares_sigmas < 2 for one in checks)
+
+
+def test_noise_maps_are_those_of_scans_with_other_noise(scan_file):
+    """To some tens of draws; the maps of the scan are held fixed, as the noise maps hold them."""
+    method = CGSense()
+    prepared = prepare_volume(read_volume(scan_file(level=0.0)), noise_level=LEVEL)
+    found = reconstruct_prepared(prepared, method, parts=Parts(noise_probes=20)).noise
+    assert found is not None and found[0].shape == (1, 40, 40) and found[0].dtype == np.float32
+    operator, trajectory = prepared.operator([0]), prepared.trajectory
+    assert trajectory is not None
+    rng, images = np.random.default_rng(4), []
+    with torch.no_grad():
+        for _ in range(20):
+            replica = torch.from_numpy(prepared.volume.kspace + noise(rng, LEVEL, *prepared.volume.kspace.shape))
+            images.append(method(trajectory.weigh(replica.to(torch.complex64)), operator).value)
+    magnitude = torch.stack([torch.from_numpy(prepared.magnitude(one)) for one in images])
+    inside = np.linalg.norm(coil_images(), axis=0) > 0
+    ratio = (found[0] / magnitude.std(0).numpy())[0, inside]
+    assert np.median(ratio) == pytest.approx(1, abs=0.05)
+    # The g-factor is of complex pixels, over what as many samples spread evenly over k-space would leave.
+    deviation = torch.stack(images).sub(torch.stack(images).mean(0)).abs().square().mean(0).sqrt().numpy()
+    even = LEVEL * np.sqrt(40 * 40 / (24 * 80))
+    assert np.median((found[1] * even / deviation)[0, inside]) == pytest.approx(1, abs=0.06)
+
+
+def test_noise_maps_of_a_model(scan_file):
+    prepared = prepare_volume(read_volume(scan_file()))
+    mol = reconstruct_prepared(prepared, model(1e-2), parts=Parts(noise_probes=1))
+    assert mol.noise is not None and all(one.shape == mol.image.shape and one.max() > 0 for one in mol.noise)
+
+
+def test_noise_that_is_kept_is_that_of_a_sample(scan_file):
+    prepared = prepare_volume(read_volume(scan_file()), noise_level=LEVEL)
+    np.testing.assert_allclose(covariance(prepared), LEVEL**2 * np.eye(6))
 
 
 def test_what_is_said(scan_file, tmp_path):
