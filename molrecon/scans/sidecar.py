@@ -58,11 +58,7 @@ def describe(prepared: PreparedVolume, result: Reconstruction, source: ModelSour
             "coil_compression": _compression(prepared),
             "noise": {
                 "noise_level": prepared.noise_level,
-                **(
-                    {}
-                    if prepared.trajectory is None
-                    else {"noise_level_of_a_sample": prepared.sample_noise_level}
-                ),
+                **({} if prepared.trajectory is None else {"noise_level_of_a_sample": prepared.sample_noise_level}),
                 "estimated": prepared.noise_estimated,
                 "estimates": dict(prepared.noise_estimates),
                 "prewhitened": prepared.prewhitened,

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from examples._mrd_files import noise
 from molrecon.guarantees.certify import certify, volume_problem
 from molrecon.io import Geometry, PlacedImage, borrow_geometry, read_volume
 from molrecon.networks import ResidualNetwork
@@ -23,7 +24,6 @@ from molrecon.scans.scan import read_scan
 from molrecon.scans.scan_reconstruction import reconstruct_scan, write_scan
 from molrecon.scans.sidecar import ModelSource
 from molrecon.scans.trajectories.preparation import prepare_volume
-from examples._mrd_files import noise
 from operators import NonCartesianSense, WeightedSense
 
 from .conftest import LEVEL, coil_images
