@@ -156,7 +156,7 @@ def broken(acquisitions):
         ({"scale": 2 * np.pi}, "reaches 3.142 and .*, expected 0.5 / pixel, or 8 and 8 cycles per field of view"),
         ({"scale": 40.0}, "reaches 20"),
         ({"scale": 0.01}, "reaches 0.005"),
-        ({"depth": 4}, "a 3D radial scan with an encoded matrix of 16 x 16 x 4, with 0 to 4 readouts in each partition"),
+        ({"depth": 4}, "a 3D radial scan with an encoded matrix of 16 x 16 x 4, with 0 to 4 readouts in each"),
         ({"change": shorter}, "3 coils x samples 0 to 19 of 20, 3 coils x samples 0 to 31 of 32, expected"),
         ({"change": other_coils}, "2 coils x samples"),
         ({"change": fewer}, "slices of 1 to 4 radial readouts, expected as many in each slice"),
