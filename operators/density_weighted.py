@@ -93,12 +93,19 @@ class WeightedSense(LinearOperator):
         self.toeplitz: Toeplitz | None = None
         if operator.toeplitz is not None and isinstance(operator.encoding, NUFFT):
             maps, accuracy = operator.sensitivity_maps, operator.encoding.accuracy
-            self.toeplitz = kernel_for(maps, operator.trajectory, weights.to(operator.trajectory.device), accuracy)
+            self.toeplitz = kernel_for(
+                maps, operator.spatial, operator.trajectory, weights.to(operator.trajectory.device), accuracy
+            )
 
     @property
     def sensitivity_maps(self) -> Tensor:
         """The coil sensitivity maps, (batch or 1, coil, *spatial)."""
         return self.operator.sensitivity_maps
+
+    @property
+    def sets(self) -> int | None:
+        """Those of the acquisition."""
+        return self.operator.sets
 
     @property
     def noise_gain(self) -> Tensor:
@@ -117,11 +124,11 @@ class WeightedSense(LinearOperator):
         return root.to(kspace.real.dtype)[:, None] * kspace
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return `W^(1/2) A x`: image (batch, *spatial) to weighted k-space (batch, coil, *samples)."""
+        """Return `W^(1/2) A x`: image to weighted k-space (batch, coil, *samples)."""
         return self.weigh(self.operator(x))
 
     def adjoint(self, y: Tensor) -> Tensor:
-        """Return `A^H W^(1/2) y`: weighted k-space (batch, coil, *samples) to image (batch, *spatial)."""
+        """Return `A^H W^(1/2) y`: weighted k-space (batch, coil, *samples) to image."""
         return self.operator.adjoint(self.weigh(y))
 
     def normal(self, x: Tensor) -> Tensor:

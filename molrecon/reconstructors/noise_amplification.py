@@ -135,7 +135,7 @@ def acceleration(operator: LinearOperator) -> Tensor:
         measured: Tensor = 1 / acquisition.sampling_mask.flatten(1).to(torch.float64).mean(1)
         return measured
     plain = acquisition.operator if isinstance(acquisition, WeightedSense) else acquisition
-    return torch.tensor([prod(plain.sensitivity_maps.shape[2:]) / prod(plain.encoding.samples)], dtype=torch.float64)
+    return torch.tensor([prod(plain.spatial) / prod(plain.encoding.samples)], dtype=torch.float64)
 
 
 def _acquisition(who: str, operator: LinearOperator) -> Acquisition:

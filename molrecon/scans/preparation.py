@@ -116,10 +116,12 @@ class PreparedVolume:
         """Return the operator of some slices, each with its mask or its trajectory.
 
         With one set of maps it is SENSE, images (batch, rows, cols) -> k-space (batch, coil, rows, cols); with several
-        soft-SENSE, (batch, set, rows, cols) -> k-space. On a trajectory it is that of the weighted problem.
+        soft-SENSE, (batch, set, rows, cols) -> k-space. On a trajectory it is that of the weighted
+        problem, of as many sets.
         """
         if self.trajectory is not None:
-            return self.trajectory.operator(self.sensitivity_maps[slices, 0], slices)
+            maps = self.sensitivity_maps[slices]
+            return self.trajectory.operator(maps[:, 0] if self.sets == 1 else maps, slices)
         return self.cartesian_operator(slices)
 
     def cartesian_operator(self, slices: slice | list[int]) -> Sense | SoftSense:

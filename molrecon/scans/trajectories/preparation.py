@@ -60,16 +60,16 @@ def prepare_volume(
     keeps all of them.
 
     Raises:
-        ValueError: as `prepare`; a centre of k-space that is not sampled densely; two sets of maps, or a number of
-            virtual coils, for a trajectory.
+        ValueError: as `prepare`; a centre of k-space that is not sampled densely; a number of virtual coils for a
+            trajectory.
     """
     if volume.trajectory is None or volume.grid is None:
         return prepare(volume, maps, noise_level, device, progress, map_sets=map_sets, compress=compress, shared=shared)
     start = time.perf_counter()
     if noise_level is not None and not noise_level >= 0:
         raise ValueError(f"prepare: noise_level is {noise_level}, expected a number that is not negative")
-    if map_sets not in (None, 1):
-        raise ValueError(f"prepare: map_sets is {map_sets}, expected 1 or None for samples on a trajectory")
+    if map_sets not in (None, 1, 2):
+        raise ValueError(f"prepare: map_sets is {map_sets}, expected 1, 2 or None")
     if compress not in (None, "auto"):
         raise ValueError(f"prepare: compress is {compress}, expected None or 'auto' for samples on a trajectory")
     mixing, scanned = whitening(volume)
@@ -99,12 +99,14 @@ def prepare_volume(
     else:
         measured = volume.calibration if volume.calibration is not None else calibration_on_grid([volume])
         mask = torch.from_numpy(infer_sampling_mask(measured))
-        sensitivity_maps, source = estimate_maps(mixed(measured, mixing), mask, empty, level, device, progress, 1)
+        sensitivity_maps, source = estimate_maps(
+            mixed(measured, mixing), mask, empty, level, device, progress, map_sets
+        )
     prepared = PreparedVolume(
         volume=volume,
         kspace=weighted,
         sampling_mask=torch.from_numpy(volume.sampling_mask),
-        sensitivity_maps=sensitivity_maps[:, :1],
+        sensitivity_maps=sensitivity_maps,
         maps_source=source,
         noise_level=gain * level,
         noise_estimated=noise_level is None,
@@ -161,9 +163,10 @@ def _with_least_squares(prepared: PreparedVolume) -> PreparedVolume:
     """Return the scan with the noise level that CG-SENSE leaves of its data, where that is less than the periphery's.
 
     With `n = C (sum w)^2 / sum w^2` samples that weigh alike and p unknown pixels it is `|r| / sqrt(n - p)`. Errors of
-    the maps are in r too, so it can be too high. It needs more samples than pixels: `REDUNDANCY`.
+    the maps are in r too, so it can be too high. It needs more samples than pixels: `REDUNDANCY`. Of several sets of
+    maps the first is taken, which leaves fewer pixels unknown.
     """
-    trajectory = prepared.trajectory
+    trajectory, first = prepared.trajectory, prepared.first_set()
     filled = [int(k) for k in np.flatnonzero(~prepared.empty)]
     coils, pixels = prepared.kspace.shape[1], math.prod(prepared.sensitivity_maps.shape[-2:])
     levels = []
@@ -171,7 +174,7 @@ def _with_least_squares(prepared: PreparedVolume) -> PreparedVolume:
         samples = coils * (0.0 if trajectory is None else trajectory.effective_samples(k))
         if coils == 1 or samples < REDUNDANCY * pixels:
             return prepared
-        operator, kspace = prepared.operator([k]), prepared.kspace[[k]]
+        operator, kspace = first.operator([k]), first.kspace[[k]]
         residual = operator(CGSense()(kspace, operator, solver=LEAST_SQUARES).value) - kspace
         levels.append(math.sqrt(energy_of(residual) / (samples - pixels)))
     level = float(np.median(levels))

@@ -41,7 +41,7 @@ class Trajectory:
         return self.weights.sqrt().to(kspace.real.dtype)[:, None] * kspace
 
     def operator(self, maps: Tensor, slices: slice | list[int]) -> WeightedSense:
-        """Return `W^(1/2) A` of some slices with their maps (slices, coil, rows, cols)."""
+        """Return `W^(1/2) A` of some slices with their maps (slices, coil, rows, cols), or (slices, set, coil, ...)."""
         points, weights = self.points, self.weights
         if len(points) > 1:
             points, weights = points[slices], weights[slices]
