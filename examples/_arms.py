@@ -20,13 +20,15 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from molrecon.descent.constraints import Descent, DescentProblem, assess
 from molrecon.descent.descent_checks import LayerNoise, layer_distances, sample_ratios, summarised
-from molrecon.descent.training import Descent, DescentProblem, DescentTask, assess
+from molrecon.descent.training import DescentTask
 from molrecon.io import write_atomically
 from molrecon.solvers.batched import norm
-from molrecon.training.fingerprint import differing, stated
+from molrecon.training.fingerprint import as_json_values, differences
 from molrecon.training.log import finish
-from molrecon.training.loop import TrainSettings, train
+from molrecon.training.loop import train
+from molrecon.training.train_settings import TrainSettings
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +61,7 @@ class FourArms(Generic[M, B]):
         quality: (y_L, batch) -> a number for the tables.
         layer_noise: relative levels that networks are tested with, on the first condition, constant over the layers.
         deeper: layers past the trained depth to be tested, for problems that define `run_to`.
-        facts: what the problems are, data first of all (see `training.facts`).
+        fingerprint: what the problems are, data first of all (see `train`).
     """
 
     build: Callable[[int], DescentProblem[M, B]]
@@ -71,7 +73,7 @@ class FourArms(Generic[M, B]):
     quality: Callable[[Tensor, B], float]
     layer_noise: tuple[float, ...] = (0.05, 0.1, 0.2)
     deeper: int = 0
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    fingerprint: Mapping[str, Any] = field(default_factory=dict)
 
 
 def run_arms(comparison: FourArms[M, B], folder: Path, seeds: Sequence[int] = (0, 1, 2)) -> dict[str, Any]:
@@ -91,7 +93,7 @@ def run_arms(comparison: FourArms[M, B], folder: Path, seeds: Sequence[int] = (0
     for seed in seeds:
         for arm in ARMS:
             results[arm].append(run(comparison, arm, seed, folder / arm / str(seed)))
-    summary = {arm: mean_and_spread(found) for arm, found in results.items()}
+    summary = {arm: mean_and_spread(runs) for arm, runs in results.items()}
     write_atomically(folder / SUMMARY_FILE, (json.dumps(summary, indent=1) + "\n").encode())
     return summary
 
@@ -105,29 +107,31 @@ def run(comparison: FourArms[M, B], arm: str, seed: int, folder: Path) -> dict[s
     if arm not in ARMS:
         raise ValueError(f"run: arm {arm!r}, expected one of {', '.join(ARMS)}")
     settings = replace(comparison.settings, seed=seed, patience=comparison.settings.steps)
-    facts = _facts(comparison, arm)
-    all_facts = stated({**asdict(settings), **facts})
+    fingerprint = _fingerprint(comparison, arm)
+    complete = as_json_values({**asdict(settings), **fingerprint})
     if (folder / RESULT_FILE).is_file():
-        found: dict[str, Any] = json.loads((folder / RESULT_FILE).read_text(encoding="utf-8"))
-        if other := differing(found.pop("facts", {}), all_facts):
+        stored: dict[str, Any] = json.loads((folder / RESULT_FILE).read_text(encoding="utf-8"))
+        if other := differences(stored.pop("facts", {}), complete):
             raise ValueError(
                 f"{folder / RESULT_FILE}: of another training, found {', '.join(other)}, expected another folder"
             )
-        return found
+        return stored
     constrained, noisy = ARMS[arm]
     problem = comparison.build(seed)
     task = DescentTask(problem, comparison.descent, comparison.noise if noisy else None, constrained=constrained)
-    finish(train(task, settings, folder, task.validator(comparison.validation), facts=facts), settings.steps)
+    finish(
+        train(task, settings, folder, task.validator(comparison.validation), fingerprint=fingerprint), settings.steps
+    )
     result = measure(comparison, problem)
     if constrained and not result["validation"]["feasible"]:
         logger.warning("%s: no checkpoint is feasible, the least violating one was taken", folder)
     weights = {key: x.contiguous() for key, x in problem.model.state_dict().items()}
     write_atomically(folder / WEIGHTS_FILE, save(weights))
-    write_atomically(folder / RESULT_FILE, (json.dumps({**result, "facts": all_facts}, indent=1) + "\n").encode())
+    write_atomically(folder / RESULT_FILE, (json.dumps({**result, "facts": complete}, indent=1) + "\n").encode())
     return result
 
 
-def _facts(comparison: FourArms[M, B], arm: str) -> dict[str, Any]:
+def _fingerprint(comparison: FourArms[M, B], arm: str) -> dict[str, Any]:
     return {
         "arm": arm,
         "descent": asdict(comparison.descent),
@@ -135,7 +139,7 @@ def _facts(comparison: FourArms[M, B], arm: str) -> dict[str, Any]:
         "conditions": list(comparison.conditions),
         "layer_noise": comparison.layer_noise,
         "deeper": comparison.deeper,
-        **comparison.facts,
+        **comparison.fingerprint,
     }
 
 
@@ -188,9 +192,9 @@ def measure_condition(
         start, outputs = problem.layers(batch, noise.disturb(generator) if noise else None)
         reference = problem.reference(batch)
         qualities.append(quality(outputs[-1], batch))
-        start, rest = (outputs[skip - 1] if skip else start), outputs[skip:]
-        distances.append(layer_distances(rest, start, reference))
-        ratios.append(sample_ratios(rest, start, reference))
+        start, later = (outputs[skip - 1] if skip else start), outputs[skip:]
+        distances.append(layer_distances(later, start, reference))
+        ratios.append(sample_ratios(later, start, reference))
         sizes.append(norm(reference))
     check = summarised(torch.cat(distances), torch.cat(ratios))
     size = float(torch.cat(sizes).mean())

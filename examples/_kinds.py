@@ -25,7 +25,7 @@ COILS = 6
 
 
 @dataclass(frozen=True, eq=False)
-class KnownScan:
+class ScanWithTruth:
     """A file, and what its images should show.
 
     Attributes:
@@ -59,14 +59,14 @@ def normalised(maps: np.ndarray) -> np.ndarray:
     return maps / np.linalg.norm(maps, axis=0)
 
 
-def repetitions(folder: Path, matrix: int = 64) -> KnownScan:
+def repetitions(folder: Path, matrix: int = 64) -> ScanWithTruth:
     """Twofold undersampling that moves from repetition to repetition, as the tool writes it."""
     path, phantom, maps = generate(folder, matrix, "-a", "2", "-w", "16", "-r", "2", "-n", "0.02")
     truth = np.broadcast_to(abs(phantom), (4, 1, matrix, matrix))
-    return KnownScan(path, {"": truth}, np.linalg.norm(maps, axis=0), placed=False)
+    return ScanWithTruth(path, {"": truth}, np.linalg.norm(maps, axis=0), placed=False)
 
 
-def contrasts(folder: Path, matrix: int = 64) -> KnownScan:
+def contrasts(folder: Path, matrix: int = 64) -> ScanWithTruth:
     """Two echoes with the same lines, a third of all and twelve in the centre."""
     _, phantom, maps = generate(folder, matrix)
     rng = np.random.default_rng(0)
@@ -78,10 +78,10 @@ def contrasts(folder: Path, matrix: int = 64) -> KnownScan:
         kspace = kspace + noise(rng, LEVEL, *kspace.shape)
         acquisitions += lines(kspace[..., None], columns, contrast=number)
     path = write(folder / "contrasts.mrd", header("cartesian", (matrix, matrix)), acquisitions)
-    return KnownScan(path, {f"_echo-{n + 1}": abs(image)[None] for n, image in enumerate(images)})
+    return ScanWithTruth(path, {f"_echo-{n + 1}": abs(image)[None] for n, image in enumerate(images)})
 
 
-def volume(folder: Path, matrix: int = 40, depth: int = 24) -> KnownScan:
+def volume(folder: Path, matrix: int = 40, depth: int = 24) -> ScanWithTruth:
     """A 3D scan, with a quarter of its two phase encodes besides the centre."""
     _, phantom, maps = generate(folder, matrix)
     place = (np.arange(depth) - depth // 2) / depth
@@ -91,9 +91,9 @@ def volume(folder: Path, matrix: int = 40, depth: int = 24) -> KnownScan:
     rng = np.random.default_rng(0)
     kspace = transform(image * coils, (1, 2, 3))
     kspace = kspace + noise(rng, LEVEL, *kspace.shape)
-    wanted = rng.random((matrix, depth)) < 0.25
-    wanted[matrix // 2 - 6 : matrix // 2 + 6, depth // 2 - 6 : depth // 2 + 6] = True
-    acquisitions = [one for z in range(depth) for one in lines(kspace, np.flatnonzero(wanted[:, z]), z)]
+    sampled = rng.random((matrix, depth)) < 0.25
+    sampled[matrix // 2 - 6 : matrix // 2 + 6, depth // 2 - 6 : depth // 2 + 6] = True
+    acquisitions = [one for z in range(depth) for one in lines(kspace, np.flatnonzero(sampled[:, z]), z)]
     limits = "".join(
         f"<kspace_encoding_step_{axis}><minimum>0</minimum><maximum>{n - 1}</maximum><center>{n // 2}</center>"
         f"</kspace_encoding_step_{axis}>"
@@ -102,22 +102,22 @@ def volume(folder: Path, matrix: int = 40, depth: int = 24) -> KnownScan:
     xml = header("cartesian", (matrix, matrix), depth=depth).replace(
         "<encodingLimits/>", f"<encodingLimits>{limits}</encodingLimits>"
     )
-    return KnownScan(write(folder / "volume.mrd", xml, acquisitions), {"": abs(image)})
+    return ScanWithTruth(write(folder / "volume.mrd", xml, acquisitions), {"": abs(image)})
 
 
-def along_trajectory(kind: str) -> Callable[..., KnownScan]:
-    def make(folder: Path, matrix: int = 48) -> KnownScan:
+def along_trajectory(kind: str) -> Callable[..., ScanWithTruth]:
+    def make(folder: Path, matrix: int = 48) -> ScanWithTruth:
         _, phantom, maps = generate(folder, matrix)
         points = radial(24, matrix) if kind == "radial" else spiral(8, 6 * matrix, matrix)
         samples = measure(phantom * normalised(maps), points)
         samples = samples + noise(np.random.default_rng(0), LEVEL, *samples.shape)
         path = write(folder / f"{kind}.mrd", header(kind, (matrix, matrix)), readouts(samples, points / matrix))
-        return KnownScan(path, {"": abs(phantom)[None]})
+        return ScanWithTruth(path, {"": abs(phantom)[None]})
 
     return make
 
 
-def stack(folder: Path, matrix: int = 40, depth: int = 4) -> KnownScan:
+def stack(folder: Path, matrix: int = 40, depth: int = 4) -> ScanWithTruth:
     """A stack of stars: the same spokes in every partition."""
     _, phantom, maps = generate(folder, matrix)
     points = radial(20, matrix)
@@ -133,10 +133,10 @@ def stack(folder: Path, matrix: int = 40, depth: int = 4) -> KnownScan:
         for one in readouts(partition, points / matrix, kspace_encode_step_2=z)
     ]
     path = write(folder / "stack.mrd", header("radial", (matrix, matrix), depth=depth), acquisitions)
-    return KnownScan(path, {"": abs(image)})
+    return ScanWithTruth(path, {"": abs(image)})
 
 
-KINDS: dict[str, Callable[..., KnownScan]] = {
+KINDS: dict[str, Callable[..., ScanWithTruth]] = {
     "repetitions": repetitions,
     "contrasts": contrasts,
     "3D": volume,

@@ -12,14 +12,14 @@ T1_VALIDATION_SLAB = (120, 140)  # axial indices; training takes no voxel of thi
 T1_MARGIN = 15  # first and last slices of each orientation show little
 
 
-def siat_slices(folder: Path, part: slice) -> list[np.ndarray]:
+def siat_slices(folder: Path, numbers: slice) -> list[np.ndarray]:
     """Return complex64 T2 brain slices (256, 256) with their measured phase.
 
     Args:
         folder: the data folder (see data_scripts/prepare_siat.py).
-        part: SIAT_TRAIN or SIAT_VALIDATION.
+        numbers: SIAT_TRAIN or SIAT_VALIDATION.
     """
-    stored = np.load(folder / "mri" / "siat200_256_reim_i16.npz")["x"][part].astype(np.float32) / 32767
+    stored = np.load(folder / "mri" / "siat200_256_reim_i16.npz")["x"][numbers].astype(np.float32) / 32767
     return list(stored[:, 0] + 1j * stored[:, 1])
 
 

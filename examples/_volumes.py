@@ -12,7 +12,7 @@ import torch
 from examples._slices import T1_VALIDATION_SLAB, t1_volume
 from molrecon.simulation.strips import Problem, stack_problems
 from molrecon.simulation.volumes import resampled, slab_problem, window_problem
-from molrecon.training.fingerprint import array_facts
+from molrecon.training.fingerprint import array_fingerprint
 
 TAPER = 8  # voxels over which the volume for training fades out before the validation slab
 PERFUSION_TRAIN = slice(0, 60)
@@ -39,15 +39,15 @@ def t1_validation_slab(folder: Path) -> np.ndarray:
     return t1_volume(folder)[:, :, slice(*T1_VALIDATION_SLAB)]
 
 
-def perfusion_series(folder: Path, part: slice) -> np.ndarray:
+def perfusion_series(folder: Path, frames: slice) -> np.ndarray:
     """Return magnitudes (time, 256, 256) float32 of a first-pass perfusion scan of the heart, at most 1.
 
     Args:
         folder: the data folder, with mri/cardiac_perfusion_79x256x256_u16.npy.
-        part: PERFUSION_TRAIN or PERFUSION_VALIDATION.
+        frames: PERFUSION_TRAIN or PERFUSION_VALIDATION.
     """
     series = np.load(folder / "mri" / "cardiac_perfusion_79x256x256_u16.npy")
-    return series[part].astype(np.float32) / np.float32(series.max())
+    return series[frames].astype(np.float32) / np.float32(series.max())
 
 
 def cardiac_frames(folder: Path, *, held_out: bool) -> np.ndarray:
@@ -103,11 +103,11 @@ class Slabs:
         self.shape, self.batch, self.seed, self.device = shape, batch, seed, device
         self._grid: tuple[int, np.ndarray] | None = None
 
-    def facts(self) -> dict[str, Any]:
-        """Return what is drawn from, and how; see `training.facts`."""
+    def fingerprint(self) -> dict[str, Any]:
+        """Return what is drawn from, and how; see `train`."""
         return {
-            "training_data": array_facts([self.training]),
-            "validation_data": array_facts([self.validation]),
+            "training_data": array_fingerprint([self.training]),
+            "validation_data": array_fingerprint([self.validation]),
             "slabs": {"shape": self.shape, "batch": self.batch, "seed": self.seed},
         }
 
@@ -171,11 +171,11 @@ class Windows:
         self.series, self.frames, self.validation = series, frames, validation
         self.shape, self.batch, self.seed, self.device = shape, batch, seed, device
 
-    def facts(self) -> dict[str, Any]:
-        """Return what is drawn from, and how; see `training.facts`."""
+    def fingerprint(self) -> dict[str, Any]:
+        """Return what is drawn from, and how; see `train`."""
         return {
-            "training_data": array_facts([self.series, self.frames]),
-            "validation_data": array_facts(self.validation),
+            "training_data": array_fingerprint([self.series, self.frames]),
+            "validation_data": array_fingerprint(self.validation),
             "windows": {"shape": self.shape, "batch": self.batch, "seed": self.seed},
         }
 

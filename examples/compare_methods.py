@@ -152,8 +152,8 @@ def learned_models(weights: Path | None) -> dict[str, Reconstructor]:
 
 def megabytes(model: Reconstructor, problem: Problem) -> float | None:
     """Return the memory of one training step; the second one's, since a first one loads code and keeps buffers."""
-    known = condition(problem.kspace, problem.operator, problem.noise_level)
-    used = [training_memory(model, problem.kspace, problem.operator, known) for _ in range(2)][-1]
+    conditioning = condition(problem.kspace, problem.operator, problem.noise_level)
+    used = [training_memory(model, problem.kspace, problem.operator, conditioning) for _ in range(2)][-1]
     return None if used is None else used / 1e6
 
 

@@ -99,11 +99,11 @@ class Record:
 
 
 class CountedNetwork(Denoiser):
-    """A network that hands its input and output on real channels to `seen`."""
+    """A network that hands its input and output on real channels to `watch`."""
 
-    def __init__(self, network: Denoiser, seen: Callable[[Tensor, Tensor, float], None]) -> None:
+    def __init__(self, network: Denoiser, watch: Callable[[Tensor, Tensor, float], None]) -> None:
         super().__init__()
-        self.network, self.seen = network, seen
+        self.network, self.watch = network, watch
         self.monotonicity, self.strict, self.ndim = network.monotonicity, network.strict, network.ndim
         self.train(network.training)
 
@@ -114,7 +114,7 @@ class CountedNetwork(Denoiser):
         def counted(x: Tensor) -> Tensor:
             now = time.perf_counter()
             output = denoise(x)
-            self.seen(x, output, now)
+            self.watch(x, output, now)
             return output
 
         return counted
@@ -151,12 +151,12 @@ class SolverCase:
     def __init__(self, model: MOL, kspace: Tensor, operator: Sense, noise_level: float) -> None:
         self.model = model.double()
         self.kspace, self.operator = kspace, operator
-        self.known: Conditioning = model.condition(kspace, operator, noise_level)
-        self.weight = model.data_weight(self.known.noise_level)
-        self.start = operator.adjoint(kspace) / self.known.scale
+        self.conditioning: Conditioning = model.condition(kspace, operator, noise_level)
+        self.weight = model.data_weight(self.conditioning.noise_level)
+        self.start = operator.adjoint(kspace) / self.conditioning.scale
         self.model.solver = replace(self.model.solver, tol=1e-9, max_steps=3000)
-        self.solution = self.model(kspace, operator, conditioning=self.known)
-        self.equilibrium = self.solution.value / self.known.scale
+        self.solution = self.model(kspace, operator, conditioning=self.conditioning)
+        self.equilibrium = self.solution.value / self.conditioning.scale
         self.model.solver = replace(self.model.solver, tol=0.1 * GOALS[-1])
 
     def run(self, method: Callable[[SolverCase, MOL, LinearOperator], None], most: int) -> Record:
@@ -165,14 +165,14 @@ class SolverCase:
         record = Record(most, ("distance", "bound") if certified else ("distance",))
         operator = CountedOperator(self.operator, record)
 
-        def seen(x: Tensor, output: Tensor, now: float) -> None:
-            image, denoised = (from_channels(part) * self.known.phase for part in (x, output))
+        def watch(x: Tensor, output: Tensor, now: float) -> None:
+            image, denoised = (from_channels(part) * self.conditioning.phase for part in (x, output))
             residual = denoised + self.weight * (self.start - self.operator.normal(image)) - image
             distance = float(norm(image - self.equilibrium) / norm(self.equilibrium))
             record.add(distance, float(norm(residual) / norm(image)) / self.model.network.monotonicity, now)
 
         network = self.model.network
-        self.model.network = CountedNetwork(network, seen)
+        self.model.network = CountedNetwork(network, watch)
         try:
             method(self, self.model, operator)
         except EnoughError:
@@ -184,12 +184,12 @@ class SolverCase:
 
 def ours(problem: SolverCase, model: MOL, operator: LinearOperator) -> None:
     """Run MOL as it is."""
-    model(problem.kspace, operator, conditioning=problem.known)
+    model(problem.kspace, operator, conditioning=problem.conditioning)
 
 
 def plain_map(problem: SolverCase, model: MOL, operator: LinearOperator) -> Callable[[Tensor], Tensor]:
     """Return `T(x) = x + (I + lambda A^H A)^-1 r(x)`, tightly solved."""
-    denoise = problem.known.denoiser(model.network)
+    denoise = problem.conditioning.denoiser(model.network)
 
     def regularised(x: Tensor) -> Tensor:
         return x + problem.weight * operator.normal(x)
@@ -227,7 +227,7 @@ def from_torchdeq(name: str, options: dict[str, Any]) -> Callable[[SolverCase, M
 
 def authors(problem: SolverCase, model: MOL, operator: LinearOperator) -> None:
     """Iterate `x <- CG_5[(I + alpha lambda A^H A)^-1 ((1 - alpha) x + alpha H(x) + alpha lambda A^H b)]`."""
-    denoise, x = problem.known.denoiser(model.network), problem.start
+    denoise, x = problem.conditioning.denoiser(model.network), problem.start
     weight = AUTHORS_STEP * problem.weight
     while True:
         right_side = (1 - AUTHORS_STEP) * x + AUTHORS_STEP * denoise(x) + weight * problem.start

@@ -113,8 +113,8 @@ def print_scores(models: dict[str, list[GlowProx]], batch: InpaintingBatch) -> N
     """Print the first table."""
     rows = {}
     for name, seeds in (CLASSICAL | methods(models)).items():
-        found = scores(seeds, batch)
-        rows[name] = [cell(found[:, k], (2, 3, 2, 3)[k]) for k in range(4)]
+        results = scores(seeds, batch)
+        rows[name] = [cell(results[:, k], (2, 3, 2, 3)[k]) for k in range(4)]
     print_table(["method", "PSNR, dB", "SSIM", "PSNR of the hole, dB", "SSIM of the hole"], rows)
 
 
@@ -136,10 +136,10 @@ def print_descent(models: dict[str, list[GlowProx]], batch: InpaintingBatch) -> 
 
     rows = {}
     for name, seeds in models.items():
-        found = [check(model, None) for model in seeds]
+        results = [check(model, None) for model in seeds]
         disturbed = [check(model, LAYER_NOISE).samples_descending for model in seeds]
-        shares = np.array([one.samples_descending for one in found])
-        ratios = np.array([one.mean_ratios for one in found])
+        shares = np.array([one.samples_descending for one in results])
+        ratios = np.array([one.mean_ratios for one in results])
         rows[name] = [" ".join(f"{ratio:.2f}" for ratio in ratios.mean(0))]
         rows[name] += [cell(100 * shares, 1), cell(100 * np.array(disturbed), 1)]
     print_table(["ratios", "layers 1 to L", "descents, %", "descents with layer noise, %"], rows)
@@ -147,12 +147,14 @@ def print_descent(models: dict[str, list[GlowProx]], batch: InpaintingBatch) -> 
 
 def draw_images(models: dict[str, list[GlowProx]], batch: InpaintingBatch, path: Path) -> None:
     """Write the picture: an image a row, a method a column."""
-    seen = {"image": batch.images} | {name: seeds[0](batch) for name, seeds in (CLASSICAL | methods(models)).items()}
+    pictures = {"image": batch.images} | {
+        name: seeds[0](batch) for name, seeds in (CLASSICAL | methods(models)).items()
+    }
     count = min(SHOWN, len(batch.images))
-    figure = Figure(figsize=(1.5 * len(seen), 1.5 * count + 0.4), layout="constrained")
+    figure = Figure(figsize=(1.5 * len(pictures), 1.5 * count + 0.4), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(count, len(seen), squeeze=False)
-    for column, (name, images) in enumerate(seen.items()):
+    axes = figure.subplots(count, len(pictures), squeeze=False)
+    for column, (name, images) in enumerate(pictures.items()):
         axes[0, column].set_title(name.replace(" ", "\n", 1), fontsize=8)
         for row in range(count):
             image = images[row].clamp(0, 1).numpy()
@@ -171,8 +173,8 @@ def draw_layers(models: dict[str, list[GlowProx]], batch: InpaintingBatch, path:
     for index, (name, seeds) in enumerate(models.items()):
         for noise, style in ((None, "o-"), (LAYER_NOISE, "x--")):
             outputs = [stages(model, batch, noise) for model in seeds]
-            found = [layer_distances(ys, batch.measurements, batch.images) / size for ys in outputs]
-            means = torch.stack(found).mean(1).numpy()
+            results = [layer_distances(ys, batch.measurements, batch.images) / size for ys in outputs]
+            means = torch.stack(results).mean(1).numpy()
             spread = means.std(0) if len(seeds) > 1 else None
             axes.errorbar(
                 range(means.shape[1]), means.mean(0), spread, fmt=style, color=f"C{index}", capsize=2,

@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # to run from a checkout that is not installed
 
-from examples._kinds import INSTALLED, KINDS, KnownScan
+from examples._kinds import INSTALLED, KINDS, ScanWithTruth
 from molrecon.command.parser import main as molrecon
 from molrecon.reconstructors.defaults import DEFAULT_MODEL
 from molrecon.scans.metrics import psnr
@@ -31,7 +31,7 @@ from molrecon.scans.metrics import psnr
 INCHES = 1.9  # of an image
 
 
-def reconstruct(scan: KnownScan, model: str, out: Path) -> tuple[np.ndarray, float]:
+def reconstruct(scan: ScanWithTruth, model: str, out: Path) -> tuple[np.ndarray, float]:
     """Return the images of the scan's first output (image, rows, cols) at the truth's brightness, and their PSNR."""
     if molrecon(["reconstruct", str(scan.path), "--out", str(out), "--model", model]) != 0:
         raise RuntimeError(f"{scan.path.name}: not reconstructed by {model}")

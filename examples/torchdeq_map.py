@@ -57,7 +57,7 @@ class SmoothedVariation(nn.Module):
         return (1 - self.monotonicity) * torch.view_as_complex(channels.movedim(1, -1).contiguous())
 
 
-class Mine(nn.Module):
+class LearnedMap(nn.Module):
     """The map of one scan's b and A, with lambda and H to learn."""
 
     def __init__(self) -> None:
@@ -90,7 +90,7 @@ def scan() -> tuple[Tensor, Sense, Tensor]:
     return operator(truth) + NOISE * operator.sampling_mask * noise, operator, truth
 
 
-def compare(model: Mine, zero_filled: Tensor, operator: Sense) -> dict[str, tuple[int, float]]:
+def compare(model: LearnedMap, zero_filled: Tensor, operator: Sense) -> dict[str, tuple[int, float]]:
     """Return, for each solver, the evaluations of the map and the residual that was reached, relative to the image."""
     table = {}
     with torch.no_grad():
@@ -111,7 +111,7 @@ def real(image: Tensor) -> Tensor:
     return torch.view_as_real(image).contiguous()
 
 
-def fit(model: Mine, zero_filled: Tensor, operator: Sense, truth: Tensor, steps: int) -> list[float]:
+def fit(model: LearnedMap, zero_filled: Tensor, operator: Sense, truth: Tensor, steps: int) -> list[float]:
     """Train on one scan and return the relative error before every step.
 
     Raises:
@@ -155,7 +155,7 @@ def main(argv: Sequence[str] | None = None) -> tuple[dict[str, tuple[int, float]
     steps = parser.parse_args(argv).steps
     kspace, operator, truth = scan()
     zero_filled = operator.adjoint(kspace)
-    model = Mine()
+    model = LearnedMap()
     table = compare(model, zero_filled, operator)
     for name, (evaluations, residual) in table.items():
         print(f"{name:<20} {evaluations:4d} evaluations, residual {residual:.1e}")

@@ -47,12 +47,12 @@ from molrecon.sensing.training import (
     validation_images,
 )
 from molrecon.training.checkpoints import log_to
-from molrecon.training.fingerprint import argument_facts, array_facts
+from molrecon.training.fingerprint import array_fingerprint, identifying_arguments
 from molrecon.training.log import finish
 from molrecon.training.loop import train
 from molrecon.weights import save
 
-PART = 16  # blocks at a time on a processor: they stay in its cache
+MICRO_BATCH = 16  # blocks at a time on a processor: they stay in its cache
 QUICK_VALIDATION = 10  # images at checkpoints; all forty at the end
 
 
@@ -129,23 +129,27 @@ def run(arguments: argparse.Namespace) -> None:
         checkpoint_every=arguments.checkpoint_every,
         seed=arguments.seed,
     )
-    part = PART if arguments.device == "cpu" else arguments.batch
+    micro_batch = MICRO_BATCH if arguments.device == "cpu" else arguments.batch
     some = images[:QUICK_VALIDATION]
-    facts = {
-        **argument_facts(arguments, "data", "half", "steps", "checkpoint_every"),
-        "training_data": array_facts([blocks]),
-        "validation_data": array_facts(some),
+    fingerprint = {
+        **identifying_arguments(arguments, "data", "half", "steps", "checkpoint_every"),
+        "training_data": array_fingerprint([blocks]),
+        "validation_data": array_fingerprint(some),
     }
     if arguments.random_sensing:
         imagers = {ratio: imager_for(model, arguments, ratio) for ratio in RATIOS}
-        coast = RandomSensingTask(stages, blocks, batch=arguments.batch, part=part, seed=arguments.seed)
+        coast = RandomSensingTask(stages, blocks, batch=arguments.batch, micro_batch=micro_batch, seed=arguments.seed)
         asked = imagers[arguments.ratio]
-        steps = train(coast, settings, arguments.out, lambda _: mean_score(asked, some)[0], facts=facts)
+        steps = train(coast, settings, arguments.out, lambda _: mean_score(asked, some)[0], fingerprint=fingerprint)
     else:
         initialisation = torch.from_numpy(initialisation_matrix(matrix(arguments), second_moment(blocks))).float()
         imagers = {arguments.ratio: imager_for(model, arguments, arguments.ratio, initialisation)}
-        task = ImagingTask(imagers[arguments.ratio], blocks, batch=arguments.batch, part=part, seed=arguments.seed)
-        steps = train(task, settings, arguments.out, lambda imager: mean_score(imager, some)[0], facts=facts)
+        task = ImagingTask(
+            imagers[arguments.ratio], blocks, batch=arguments.batch, micro_batch=micro_batch, seed=arguments.seed
+        )
+        steps = train(
+            task, settings, arguments.out, lambda imager: mean_score(imager, some)[0], fingerprint=fingerprint
+        )
     finish(steps, arguments.steps)
     for ratio, imager in imagers.items():
         store(imager, arguments, ratio, images)

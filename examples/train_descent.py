@@ -32,6 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # to run from a ch
 
 from examples._arms import FourArms, run_arms
 from examples._slices import SIAT_TRAIN, SIAT_VALIDATION, siat_slices, t1_validation_slices
+from molrecon.descent.constraints import Descent
 from molrecon.descent.descent_checks import LayerNoise
 from molrecon.descent.lista import LISTA
 from molrecon.descent.problems import BlockProblem, Codes, CodingProblem, ScanProblem
@@ -44,7 +45,6 @@ from molrecon.descent.sparse_problems import (
     stream,
     texture_images,
 )
-from molrecon.descent.training import Descent
 from molrecon.networks import PlainNetwork
 from molrecon.reconstructors.modl import MoDL
 from molrecon.sensing.assembly import assemble
@@ -58,8 +58,8 @@ from molrecon.sensing.training import (
 )
 from molrecon.simulation.strips import Problem, Scan, magnitude_psnr, simulate_scan, strip_problem
 from molrecon.training.checkpoints import log_to
-from molrecon.training.fingerprint import array_facts
-from molrecon.training.loop import TrainSettings
+from molrecon.training.fingerprint import array_fingerprint
+from molrecon.training.train_settings import TrainSettings
 
 TRAIN, VALIDATION, TEST, TEXTURES, NOISE = range(10, 15)  # streams of draws
 LAYERS = 10  # of LISTA
@@ -107,7 +107,7 @@ def patches(arguments: argparse.Namespace) -> FourArms[Any, Any]:
         arguments,
         build,
         [batch(coded(validation, VALIDATION, count))],
-        {name: [batch(made)] for name, made in conditions.items()},
+        {name: [batch(drawn)] for name, drawn in conditions.items()},
         lambda last, codes: mean_nmse_db(last, codes[0]),
         data=train,
     )
@@ -120,14 +120,14 @@ def batch(problems: Patches) -> Codes:
 
 def blocks(arguments: argparse.Namespace) -> FourArms[Any, Any]:
     """Return the comparison on blocks of photographs."""
-    known = training_blocks(arguments.data)[::EVERY]
+    training = training_blocks(arguments.data)[::EVERY]
     phi = sensing_matrix(arguments.data, RATIO)
-    initialisation = torch.from_numpy(initialisation_matrix(phi, second_moment(known))).float()
+    initialisation = torch.from_numpy(initialisation_matrix(phi, second_moment(training))).float()
     sensing = torch.from_numpy(phi).float()
 
     def build(seed: int) -> BlockProblem:
         model = assemble("ista-net-plus", "gdm", n_stages=STAGES, seed=seed)
-        return BlockProblem(BlockImager(model, sensing, initialisation), known, batch=4)
+        return BlockProblem(BlockImager(model, sensing, initialisation), training, batch=4)
 
     measured = build(0).measured
     held_out = validation_images(arguments.data)
@@ -143,8 +143,8 @@ def blocks(arguments: argparse.Namespace) -> FourArms[Any, Any]:
             "noise 0.1": [(unseen[0], unseen[1] + 0.1 * draws)],
             "textures": [measured(cut(texture_images(), 200, TEXTURES))],
         },
-        lambda last, known: float(-10 * (last.clamp(0, 1) - known[0]).square().mean((1, 2)).log10().mean()),
-        data=[known],
+        lambda last, problem: float(-10 * (last.clamp(0, 1) - problem[0]).square().mean((1, 2)).log10().mean()),
+        data=[training],
     )
 
 
@@ -182,7 +182,7 @@ def scans(arguments: argparse.Namespace) -> FourArms[Any, Any]:
         arguments,
         build,
         strips(scans_of(slices[:15], count, VALIDATION)),
-        {name: strips(made) for name, made in conditions.items()},
+        {name: strips(drawn) for name, drawn in conditions.items()},
         lambda last, problem: magnitude_psnr(last, problem.reference),
         deeper=UNROLLS,
         data=training,
@@ -195,9 +195,9 @@ def scans_of(slices: Sequence[np.ndarray], count: int, which: int) -> list[Scan]
     return [simulate_scan(slices[int(rng.integers(len(slices)))], SIZE, rng) for _ in range(count)]
 
 
-def strips(made: Sequence[Scan]) -> list[Problem]:
+def strips(scans: Sequence[Scan]) -> list[Problem]:
     """Return a problem of each scan, with draws of its own."""
-    return [strip_problem(scan, STRIP, stream(i, NOISE)) for i, scan in enumerate(made)]
+    return [strip_problem(scan, STRIP, stream(i, NOISE)) for i, scan in enumerate(scans)]
 
 
 def comparison(
@@ -217,7 +217,7 @@ def comparison(
     from_ista = arguments.problem == "patches" and arguments.start == "ista"
     epsilon = (ISTA_EPSILON if from_ista else EPSILON) if arguments.epsilon is None else arguments.epsilon
     descent = Descent(epsilon, dual_rate=DUAL_RATE)
-    facts = {"problem": arguments.problem, "start": arguments.start, "count": arguments.count}
+    fingerprint = {"problem": arguments.problem, "start": arguments.start, "count": arguments.count}
     return FourArms(
         build,
         settings,
@@ -228,7 +228,7 @@ def comparison(
         quality,
         (0.05, 0.1, 0.2),
         deeper,
-        {**facts, "training_data": array_facts(data)},
+        {**fingerprint, "training_data": array_fingerprint(data)},
     )
 
 
@@ -268,8 +268,8 @@ def main() -> None:
     arguments = parse()
     torch.set_num_threads(arguments.threads)
     log_to(arguments.out)
-    made = {"patches": patches, "blocks": blocks, "scans": scans}[arguments.problem](arguments)
-    show(run_arms(made, arguments.out, range(arguments.seeds)))
+    arms = {"patches": patches, "blocks": blocks, "scans": scans}[arguments.problem](arguments)
+    show(run_arms(arms, arguments.out, range(arguments.seeds)))
 
 
 if __name__ == "__main__":

@@ -32,10 +32,11 @@ from molrecon.sensing.stage import Unrolled, last_image
 from molrecon.sensing.training import IMAGING_SETTINGS, PENALTY_WEIGHT
 from molrecon.simulation.strips import Problem, Scan, magnitude_psnr, simulate_scan, strip_problem
 from molrecon.training.checkpoints import log_to
-from molrecon.training.fingerprint import argument_facts, array_facts
+from molrecon.training.fingerprint import array_fingerprint, identifying_arguments
 from molrecon.training.log import finish
-from molrecon.training.loop import Task, train
+from molrecon.training.loop import train
 from molrecon.training.losses import log_mse
+from molrecon.training.task import Task
 
 SIZE = 224  # rows and columns of the simulated scans
 STRIP = 48  # readout positions of a training problem
@@ -115,12 +116,12 @@ def run(arguments: argparse.Namespace) -> dict[str, str | int | float]:
     settings = replace(
         IMAGING_SETTINGS, steps=arguments.steps, learning_rate=arguments.learning_rate, seed=arguments.seed
     )
-    facts = {
-        **argument_facts(arguments, "data", "steps"),
-        "training_data": array_facts(slices),
-        "validation_data": array_facts(others),
+    fingerprint = {
+        **identifying_arguments(arguments, "data", "steps"),
+        "training_data": array_fingerprint(slices),
+        "validation_data": array_fingerprint(others),
     }
-    steps = train(GinTask(model, scans), settings, arguments.out, lambda m: score(m, problems), facts=facts)
+    steps = train(GinTask(model, scans), settings, arguments.out, lambda m: score(m, problems), fingerprint=fingerprint)
     finish(steps, arguments.steps)
     cg_sense = CGSense()
     result: dict[str, str | int | float] = {

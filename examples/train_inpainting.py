@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from molrecon.descent.constraints import Descent
 from molrecon.descent.descent_checks import LayerNoise
 from molrecon.descent.glow_prox import GlowProx
 from molrecon.descent.inpainting import inpainting_score
@@ -34,9 +35,9 @@ from molrecon.descent.inpainting_problems import (
     shipped_faces,
 )
 from molrecon.descent.inpainting_training import INPAINTING_SETTINGS, InpaintingProblem
-from molrecon.descent.training import Descent, DescentTask
+from molrecon.descent.training import DescentTask
 from molrecon.training.checkpoints import log_to
-from molrecon.training.fingerprint import argument_facts, array_facts
+from molrecon.training.fingerprint import array_fingerprint, identifying_arguments
 from molrecon.training.log import finish
 from molrecon.training.loop import train
 from molrecon.weights import save
@@ -100,12 +101,12 @@ def run(arguments: argparse.Namespace) -> Path:
         seed=arguments.seed,
         patience=arguments.steps,  # never stops early, and ends with the best all the same
     )
-    facts = {
-        **argument_facts(arguments, "images", "steps"),
-        "training_data": array_facts([images.train]),
-        "validation_data": array_facts([images.validation]),
+    fingerprint = {
+        **identifying_arguments(arguments, "images", "steps"),
+        "training_data": array_fingerprint([images.train]),
+        "validation_data": array_fingerprint([images.validation]),
     }
-    finish(train(task, settings, arguments.out, task.validator(validation), facts=facts), settings.steps)
+    finish(train(task, settings, arguments.out, task.validator(validation), fingerprint=fingerprint), settings.steps)
     path: Path = arguments.out / "glow-prox.safetensors"
     save(model, path, card(arguments, model, validation))
     return path

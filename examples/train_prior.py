@@ -9,9 +9,13 @@ All have about 43,000 parameters, and equal data, steps and schedule. `mol` is t
 and `varnet` are the same plain network unrolled ten times, `de-grad` and `de-prox` its deep equilibria without
 monotonicity; `unet` is a U-Net on the zero-filled image.
 
+Models that take several sets of coil maps see scans with two: --two-sets is the share of those whose field of view is
+smaller than the object, and all have as many sets as `molrecon recon` would take.
+
 DATA is the folder that data_scripts lay out. The rate is constant, then falls as a cosine over the last four tenths of
 the steps. At every checkpoint OUT/NAME.safetensors takes the averaged weights, and OUT/log.csv their PSNR on whole
-slices of subjects that are not trained on. The run resumes from OUT/checkpoint.pt, to the bit.
+slices of subjects that are not trained on, with one set of maps; the card tells that of wrapped ones as well. The run
+resumes from OUT/checkpoint.pt, to the bit.
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ import os
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -39,11 +44,13 @@ from molrecon.solvers.solver_settings import IMAGE_TOL, SolverSettings
 from molrecon.training.checkpoints import log_to
 from molrecon.training.defaults import DESCRIPTIONS
 from molrecon.training.log import finish
-from molrecon.training.loop import TrainSettings, train
+from molrecon.training.loop import train
 from molrecon.training.models import build
 from molrecon.training.reconstruction_task import ReconstructionSettings, ReconstructionTask, mean_psnr
+from molrecon.training.train_settings import TrainSettings
 from molrecon.weights import load, save, weights_hash
 
+TWO_SETS = 0.15
 VALIDATION_TOL = 1e-2  # of an equilibrium's error bound; hundredths of a decibel
 
 
@@ -62,6 +69,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=8000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--learning-rate", type=float, default=2e-3)
+    parser.add_argument(
+        "--two-sets", type=float, help=f"share of scans that wrap; default: {TWO_SETS}, 0 for models of one set of maps"
+    )
+    parser.add_argument("--largest", type=int, default=512, help="pixels of the longer side of an object at most")
     parser.add_argument("--rows", type=int, default=112, help="readout positions of a strip")
     parser.add_argument("--steps-per-scan", type=int, default=6)
     parser.add_argument("--validation-problems", type=int, default=10)
@@ -83,17 +94,27 @@ def main() -> None:
     # With ten bits the rounding of an equilibrium would be larger than what its solver aims at.
     torch.backends.cudnn.allow_tf32 = False
     log_to(arguments.out)
+    model = untrained(arguments).to(arguments.device)
+    two_sets = arguments.two_sets
+    if two_sets is None:
+        two_sets = TWO_SETS if model.takes_sets else 0.0
+    elif two_sets and not model.takes_sets:
+        raise SystemExit(f"--two-sets {two_sets}: {type(model).__name__} takes one set of coil maps, expected 0")
     stream = ProblemStream(
         training_sets(arguments.data),
         rows=arguments.rows,
         steps_per_scan=arguments.steps_per_scan,
         seed=arguments.seed,
         device=arguments.device,
+        two_sets=two_sets,
+        largest=arguments.largest,
     )
-    problems = ProblemStream(validation_sets(arguments.data), seed=0, device=arguments.device).problems(
-        arguments.validation_problems
-    )
-    model = untrained(arguments).to(arguments.device)
+    held_out, count = validation_sets(arguments.data), arguments.validation_problems
+    problems = ProblemStream(held_out, seed=0, device=arguments.device).problems(count)
+    wrapped: list[Problem] = []
+    if two_sets:
+        folded = ProblemStream(held_out, seed=0, device=arguments.device, two_sets=1.0)
+        wrapped = folded.problems(min(len(held_out), count))
     origin = {key: weights_hash(path) for key in ("first", "start") if (path := getattr(arguments, key)) is not None}
     early_share = 0.0 if origin else arguments.early_share
     settings = TrainSettings(
@@ -104,7 +125,7 @@ def main() -> None:
         checkpoint_every=arguments.checkpoint_every,
     )
     name = arguments.name or f"{arguments.model}-brain-2d"
-    card = {
+    card: dict[str, Any] = {
         "name": name,
         "model": DESCRIPTIONS[arguments.model] + ", 2D multi-coil Cartesian MRI",
         "data": f"{stream.describe()}, ESPIRiT maps, noise {NOISE_RANGE[0]}-{NOISE_RANGE[1]}",
@@ -122,17 +143,19 @@ def main() -> None:
     def validate(averaged: LearnedReconstructor) -> float:
         score = _score(averaged, problems)
         card["scores"] = {"validation_psnr_db": round(score, 2)}
+        if wrapped:
+            card["scores"]["validation_wrapped_psnr_db"] = round(_score(averaged, wrapped), 2)
         save(averaged, arguments.out / f"{name}.safetensors", card)
         return score
 
     task = ReconstructionTask(model, stream.draw, ReconstructionSettings(early_share=early_share))
-    facts = {
+    fingerprint = {
         **origin,
         "problems": stream.describe(),
         "rows": arguments.rows,
         "steps_per_scan": arguments.steps_per_scan,
     }
-    finish(train(task, settings, arguments.out, validate, facts=facts), arguments.steps)
+    finish(train(task, settings, arguments.out, validate, fingerprint=fingerprint), arguments.steps)
     save(model, arguments.out / f"{name}.safetensors", card)
 
 

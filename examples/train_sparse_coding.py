@@ -23,7 +23,7 @@ from molrecon.descent.sparse import nmse_by_layer
 from molrecon.descent.sparse_problems import TEST, VALIDATION, BernoulliGaussian, gaussian_dictionary, stream
 from molrecon.descent.sparse_training import CODING_SETTINGS, SparseCodingTask, coding_score
 from molrecon.training.checkpoints import log_to
-from molrecon.training.fingerprint import argument_facts
+from molrecon.training.fingerprint import identifying_arguments
 from molrecon.training.log import finish
 from molrecon.training.loop import train
 from molrecon.weights import save
@@ -77,8 +77,10 @@ def run(arguments: argparse.Namespace) -> None:
     )
     task = SparseCodingTask(network, problem, batch=arguments.batch, growth=GROWTH)
     validate = coding_score(problem, VALIDATION_CODES, stream(0, VALIDATION))
-    facts = argument_facts(arguments, "whole", "steps", "checkpoint_every")  # the codes are drawn at random
-    finish(train(task, settings, arguments.out, validate, facts=facts), settings.steps)
+    fingerprint = identifying_arguments(
+        arguments, "whole", "steps", "checkpoint_every"
+    )  # the codes are drawn at random
+    finish(train(task, settings, arguments.out, validate, fingerprint=fingerprint), settings.steps)
     codes, measurements = problem.draw(TEST_CODES, stream(0, TEST))
     pooled, mean = nmse_by_layer(network.stages(measurements, Dense(dictionary)), codes, arguments.layers)
     card = {

@@ -44,10 +44,11 @@ from molrecon.reconstructors.defaults import DEFAULT_MODEL
 from molrecon.reconstructors.mol import MOL
 from molrecon.simulation.strips import Problem, magnitude_psnr
 from molrecon.training.checkpoints import log_to
-from molrecon.training.fingerprint import argument_facts
+from molrecon.training.fingerprint import identifying_arguments
 from molrecon.training.log import finish
-from molrecon.training.loop import TrainSettings, train
+from molrecon.training.loop import train
 from molrecon.training.reconstruction_task import ReconstructionSettings, ReconstructionTask, mean_psnr
+from molrecon.training.train_settings import TrainSettings
 from molrecon.weights import load, save
 from operators import centred_ifft
 
@@ -93,8 +94,8 @@ def position_by_position(model: MOL, problem: Problem) -> Tensor:
     planes = kspace.movedim(2, 1).flatten(0, 1)
     level = problem.noise_level.repeat_interleave(positions)
     operator = operator.decoupled(0, positions, batch)
-    known = Conditioning(torch.ones_like(level), level, smooth_phase(operator.adjoint(planes)))
-    return model(planes, operator, conditioning=known).value.unflatten(0, (batch, positions))
+    conditioning = Conditioning(torch.ones_like(level), level, smooth_phase(operator.adjoint(planes)))
+    return model(planes, operator, conditioning=conditioning).value.unflatten(0, (batch, positions))
 
 
 @torch.no_grad()
@@ -110,14 +111,14 @@ def scores(model: MOL, training: list[Problem], problems: list[Problem]) -> dict
     weight = max(CG_WEIGHTS, key=lambda w: mean(cg_sense(w), training))
     flat = load(DEFAULT_MODEL, MOL).to(next(model.parameters()).device)
     flat.solver = replace(flat.solver, tol=TOL)
-    found = {
+    scores = {
         "validation_psnr_db": mean_psnr(model, problems),
         "zero_filled_psnr_db": mean(lambda p: ZeroFilled()(p.kspace, p.operator).value, problems),
         "cg_sense_psnr_db": mean(cg_sense(weight), problems),
         "cg_sense_weight": weight,
         "mol_brain_2d_psnr_db": mean(lambda p: position_by_position(flat, p), problems),
     }
-    return {name: round(value, 4 if name.endswith("weight") else 2) for name, value in found.items()}
+    return {name: round(value, 4 if name.endswith("weight") else 2) for name, value in scores.items()}
 
 
 def main() -> None:
@@ -156,8 +157,8 @@ def main() -> None:
     )
     reconstruction = ReconstructionSettings(pool=12, visits=5, early_share=0.5, forward_tol=1e-3, backward_tol=0.1)
     task = ReconstructionTask(model, source.draw, reconstruction)
-    facts = {**argument_facts(arguments, "data"), **source.facts()}
-    steps = train(task, settings, arguments.out, lambda m: mean_psnr(m, problems), facts=facts)
+    fingerprint = {**identifying_arguments(arguments, "data"), **source.fingerprint()}
+    steps = train(task, settings, arguments.out, lambda m: mean_psnr(m, problems), fingerprint=fingerprint)
     finish(steps, arguments.steps)
     name = arguments.name or NAMES[arguments.kind]
     training = [source.draw(np.random.default_rng([arguments.seed, 3 * 10**9, i]), 12 * i) for i in range(6)]

@@ -81,14 +81,14 @@ def _for_pics(kspace: Tensor) -> Tensor:
 
 def best_of(score: Callable[[float], float], grid: Sequence[float]) -> tuple[float, float]:
     """Return the largest score and its weight: up the hill from the middle of the grid, two steps beyond the top."""
-    known: dict[int, float] = {}
+    scores: dict[int, float] = {}
     top = len(grid) // 2
     while True:
         near = [i for i in range(top - 2, top + 3) if 0 <= i < len(grid)]
-        known |= {i: score(grid[i]) for i in near if i not in known}
-        best = max(near, key=lambda i: known[i])
+        scores |= {i: score(grid[i]) for i in near if i not in scores}
+        best = max(near, key=lambda i: scores[i])
         if best == top:
-            return known[top], grid[top]
+            return scores[top], grid[top]
         top = best
 
 

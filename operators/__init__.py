@@ -9,6 +9,7 @@ Masks come as NumPy or torch, bool or 0/1, (cols,) or with more axes, see `Sampl
 
 linear, stacked                     the base class and its algebra
 sense, soft_sense, noncartesian     multi-coil MRI: Cartesian, with several sets of maps, along trajectories
+coil_chunks                         how Cartesian coil images are worked through: in pieces that fit the cache
 fourier, sampled_fourier, nufft, toeplitz, hybrid    Fourier transforms
 sampling, masked                    masks as operators, inpainting, partial Fourier of one coil
 masks, density_masks, poisson_disc, radial_masks     which samples are measured?
@@ -19,7 +20,7 @@ compression, prewhitening, noise, trajectory_noise    coils: fewer, white, and h
 off_resonance                       off-resonance during the readout
 compressive, hadamard, blocks       sensing matrices, and images in blocks
 adapters                            to and from sigpy and deepinv
-checks                              is an adjoint exact?
+checks, shapes                      is an adjoint exact? from which shapes to which does an operator map?
 conversion                          what `.to(dtype)` means for complex tensors
 """
 
@@ -68,6 +69,7 @@ from operators.sampled_fourier import SampledFourier
 from operators.sampling import Sampling
 from operators.sense import Sense
 from operators.sensitivity import Sensitivity
+from operators.shapes import Shapes
 from operators.soft_sense import SoftSense
 from operators.stacked import Identity, VerticalStack
 from operators.toeplitz import Toeplitz
@@ -104,6 +106,7 @@ __all__ = [
     "Scaled",
     "Sense",
     "Sensitivity",
+    "Shapes",
     "SoftSense",
     "Sum",
     "Toeplitz",

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from operators.linear import LinearOperator
+from operators.shapes import Shapes
 
 if TYPE_CHECKING:
     from deepinv.physics import LinearPhysics
@@ -171,6 +172,11 @@ class _Normal(LinearOperator):
     def adjoint(self, y: Tensor) -> Tensor:
         return self.operator.normal(y)
 
+    @property
+    def shapes(self) -> Shapes | None:
+        inner = self.operator.shapes
+        return inner and Shapes(inner.domain, inner.domain)
+
 
 @final
 class _FromSigpy(LinearOperator):
@@ -186,6 +192,13 @@ class _FromSigpy(LinearOperator):
 
     def normal(self, x: Tensor) -> Tensor:
         return _apply(x, self.linop.N)
+
+    @property
+    def shapes(self) -> Shapes:
+        return Shapes(("batch", *self.linop.ishape), ("batch", *self.linop.oshape))
+
+    def extra_repr(self) -> str:
+        return str(self.linop)
 
 
 class _ApplyLinop(torch.autograd.Function):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import final
 
 import torch
 from torch import Tensor
 
 from operators.linear import LinearOperator
+from operators.shapes import Shapes
 
 
 @final
@@ -35,10 +37,7 @@ class Flatten(LinearOperator):
 
     def adjoint(self, y: Tensor) -> Tensor:
         """Return the images `V^H y`."""
-        pixels = 1
-        for size in self.spatial:
-            pixels *= size
-        _check("Flatten", "vectors", y, (pixels,), "pixels")
+        _check("Flatten", "vectors", y, (prod(self.spatial),), "pixels")
         return y.reshape(len(y), *self.spatial)
 
     def normal(self, x: Tensor) -> Tensor:
@@ -46,9 +45,10 @@ class Flatten(LinearOperator):
         _check("Flatten", "image", x, self.spatial, "*spatial")
         return x
 
-    def extra_repr(self) -> str:
-        """Return the shape of an image."""
-        return f"{self.spatial}"
+    @property
+    def shapes(self) -> Shapes:
+        """Image (batch, *spatial) to vectors (batch, N)."""
+        return Shapes(("batch", *self.spatial), ("batch", prod(self.spatial)))
 
 
 @final
@@ -111,9 +111,14 @@ class Blocks(LinearOperator):
         _check("Blocks", "image", x, self.spatial, "rows, cols")
         return x
 
+    @property
+    def shapes(self) -> Shapes:
+        """Image (batch, rows, cols) to blocks (batch, G_r G_c, N)."""
+        return Shapes(("batch", *self.spatial), ("batch", prod(self.grid), prod(self.block_size)))
+
     def extra_repr(self) -> str:
-        """Return the shapes of an image and of a block, and the number of blocks."""
-        return f"{self.spatial}, block_size {self.block_size}, grid {self.grid}"
+        """Return the shape of a block."""
+        return f"block_size {self.block_size}"
 
 
 def _sizes(who: str, sizes: Sequence[int]) -> tuple[int, ...]:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from operators.linear import LinearOperator
+from operators.shapes import MORE, Shapes, dtype_name
 
 
 def gaussian_matrix(measurements: int, pixels: int, seed: int | torch.Generator) -> Tensor:
@@ -92,6 +93,15 @@ class Dense(LinearOperator):
         """Return `Phi^H Phi x`."""
         return self.adjoint(self(x))
 
+    @property
+    def shapes(self) -> Shapes:
+        """Vectors (batch, ..., N) to measurements (batch, ..., M)."""
+        return matrix_shapes(*self.phi.shape)
+
+    def extra_repr(self) -> str:
+        """Return the dtype of Phi."""
+        return dtype_name(self.phi)
+
 
 @final
 class BinaryDense(LinearOperator):
@@ -99,7 +109,7 @@ class BinaryDense(LinearOperator):
 
     The entries are +1 and -1 over sqrt(N), so that every row has norm 1; a device that can only let light pass or not
     measures twice, or once more for the mean. The gradient passes the sign straight through where the latent is
-    within [-1, 1], `d Phi / d latent = 1 / sqrt(N)`, and is zero outside: a latent that has made up its mind stays.
+    within [-1, 1], `d Phi / d latent = 1 / sqrt(N)`, and is zero outside, where a latent stays as it is.
 
     Args:
         measurements, pixels: M and N, both at least 1.
@@ -143,6 +153,20 @@ class BinaryDense(LinearOperator):
         """Return `Phi^T Phi x`, with Phi built once."""
         phi = self.phi
         return _multiply("BinaryDense", "measurements", phi.mH, _multiply("BinaryDense", "vectors", phi, x))
+
+    @property
+    def shapes(self) -> Shapes:
+        """Vectors (batch, ..., N) to measurements (batch, ..., M)."""
+        return matrix_shapes(*self.latent.shape)
+
+    def extra_repr(self) -> str:
+        """Return the dtype of Phi."""
+        return dtype_name(self.latent)
+
+
+def matrix_shapes(measurements: int, pixels: int) -> Shapes:
+    """Return the shapes of a sensing matrix (M, N) that acts on the last axis."""
+    return Shapes(("batch", MORE, pixels), ("batch", MORE, measurements))
 
 
 def on_parts(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:

@@ -29,11 +29,11 @@ def keeping_kind(convert: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tens
         probes = [convert(torch.empty(0, dtype=dtype, device=tensor.device)) for dtype in _PROBES]
         if all(probe.dtype == dtype for probe, dtype in zip(probes, _PROBES, strict=True)):
             return convert(tensor)
-        asked, device = probes[0].dtype, probes[0].device
-        if not (asked.is_floating_point or asked.is_complex):
-            raise TypeError(f"LinearOperator: got {asked} to convert to, expected a floating or complex dtype")
+        requested, device = probes[0].dtype, probes[0].device
+        if not (requested.is_floating_point or requested.is_complex):
+            raise TypeError(f"LinearOperator: got {requested} to convert to, expected a floating or complex dtype")
         if tensor.is_complex():
-            return tensor.to(device=device, dtype=asked.to_real().to_complex())
-        return tensor.to(device=device, dtype=asked.to_real() if tensor.is_floating_point() else tensor.dtype)
+            return tensor.to(device=device, dtype=requested.to_real().to_complex())
+        return tensor.to(device=device, dtype=requested.to_real() if tensor.is_floating_point() else tensor.dtype)
 
     return converted

@@ -10,6 +10,7 @@ from torch import Tensor
 from operators.linear import LinearOperator
 from operators.noncartesian import NonCartesianSense, convolved, kernel_for
 from operators.nufft import NUFFT
+from operators.shapes import Shapes, batch_of
 from operators.toeplitz import Toeplitz, check_weights
 
 
@@ -138,6 +139,13 @@ class WeightedSense(LinearOperator):
             return super().normal(x)
         return convolved(self.operator.sensitivity, self.toeplitz, x)
 
+    @property
+    def shapes(self) -> Shapes:
+        """Image to weighted k-space (batch, coil, *samples)."""
+        (batch, *image), (_, *kspace) = self.operator.shapes.domain, self.operator.shapes.range
+        batch = batch if isinstance(batch, int) else batch_of(self.root_weights)
+        return Shapes((batch, *image), (batch, *kspace))
+
     def extra_repr(self) -> str:
-        """Return the acquisition and the shape of the weights."""
-        return f"{self.operator}, weights {tuple(self.root_weights.shape)}"
+        """Return the dtype of the maps."""
+        return self.operator.extra_repr()

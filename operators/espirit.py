@@ -171,15 +171,15 @@ def _dominant_maps(
     eigenvalues = torch.empty(rows, cols, n_maps, dtype=lags.real.dtype, device=lags.device)
     step = max(1, _CHUNK_ELEMENTS // (cols * coil**2))
     for first in range(0, rows, step):
-        part = slice(first, first + step)
-        matrices = (col_waves @ per_row[part]).reshape(-1, coil, coil)
-        first_guess = start[part].reshape(-1, n_maps, coil)
+        block = slice(first, first + step)
+        matrices = (col_waves @ per_row[block]).reshape(-1, coil, coil)
+        first_guess = start[block].reshape(-1, n_maps, coil)
         if n_maps == 1:
             vector, value = power_method(matrices, first_guess[:, 0], crop, max_iterations, tol)
         else:
             vector, value = _orthogonal_iteration(matrices, first_guess, crop, max_iterations, tol)
-        vectors[part] = vector.reshape(-1, cols, n_maps, coil)
-        eigenvalues[part] = value.reshape(-1, cols, n_maps)
+        vectors[block] = vector.reshape(-1, cols, n_maps, coil)
+        eigenvalues[block] = value.reshape(-1, cols, n_maps)
     return vectors, eigenvalues
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from operators.linear import LinearOperator, require_complex
+from operators.shapes import MORE, Shapes
 
 
 def centred_fft(x: Tensor, dim: Sequence[int]) -> Tensor:
@@ -37,6 +38,11 @@ def uncentre(x: Tensor, dim: Sequence[int]) -> Tensor:
     a phase in k-space, which commutes with the mask.
     """
     return torch.fft.ifftshift(x, dim=tuple(dim))
+
+
+def centre(x: Tensor, dim: Sequence[int]) -> Tensor:
+    """Return `x` with the zero frequency moved from index 0 to the middle of the axes `dim`; `uncentre` undoes it."""
+    return torch.fft.fftshift(x, dim=tuple(dim))
 
 
 @final
@@ -68,9 +74,11 @@ class Fourier(LinearOperator):
         self._check(x)
         return x
 
-    def extra_repr(self) -> str:
-        """Return the number of axes."""
-        return f"{len(self.dim)}"
+    @property
+    def shapes(self) -> Shapes:
+        """(batch, ..., *spatial) to the same."""
+        tensor = ("batch", MORE, *(f"n{axis}" for axis in range(1, len(self.dim) + 1)))
+        return Shapes(tensor, tensor)
 
     def _check(self, x: Tensor) -> None:
         require_complex("Fourier", "input", x)

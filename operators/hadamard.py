@@ -8,8 +8,9 @@ from typing import final
 import torch
 from torch import Tensor
 
-from operators.compressive import on_parts, require_vectors
+from operators.compressive import matrix_shapes, on_parts, require_vectors
 from operators.linear import LinearOperator
+from operators.shapes import Shapes
 
 # Butterflies of five bits at once: a matrix product of this size costs no more than one pass through memory.
 LARGEST_FACTOR = 32
@@ -122,6 +123,11 @@ class Hadamard(LinearOperator):
             return x
         zero = torch.zeros((), dtype=x.dtype, device=x.device)
         return walsh_hadamard(torch.where(self.measured, walsh_hadamard(x), zero))
+
+    @property
+    def shapes(self) -> Shapes:
+        """Vectors (batch, ..., N) to measurements (batch, ..., M)."""
+        return matrix_shapes(len(self.rows), self.pixels)
 
 
 def _transform(x: Tensor) -> Tensor:

@@ -8,9 +8,10 @@ from typing import final
 import torch
 from torch import Tensor
 
+from operators.coil_chunks import narrowed
 from operators.fourier import centred_fft, centred_ifft
 from operators.linear import require_complex
-from operators.sense import Sense, check_kspace, part
+from operators.sense import Sense, check_kspace
 from operators.soft_sense import SoftSense
 
 
@@ -72,7 +73,7 @@ def hybrid(kspace: Tensor, operator: Sense | SoftSense, rows: int) -> Hybrid:
     check_kspace("hybrid", kspace, maps, layout)
     full = kspace.shape[axis]
     cropped = crop_readout(kspace, rows, axis)
-    maps = part(maps, axis, first_row(full, rows), rows)
+    maps = narrowed(maps, axis, first_row(full, rows), rows)
     mask = operator.sampling_mask.narrow(axis, 0, 1)
     return Hybrid(cropped, type(operator)(maps, mask, encoding.fourier_ndim), full, axis)
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from operators.conversion import keeping_kind
+from operators.shapes import Shapes
 
 Operator = TypeVar("Operator", bound="LinearOperator")
 
@@ -25,6 +26,8 @@ class LinearOperator(nn.Module, ABC):
 
     Operators make operators: `A @ B`, `A + B`, `A - B`, `2 * A`, `A / 2`, `-A`, `A.H`, and `VerticalStack`.
 
+    `repr(A)` says from which shape to which A maps, for subclasses that define `shapes` and what is made of them.
+
     `.to(...)`, `.double()`, `.float()` and the like change the operator in place, as they do any torch module; complex
     tensors stay complex and masks stay masks (`keeping_kind`). `on` returns a changed copy instead.
     """
@@ -32,6 +35,11 @@ class LinearOperator(nn.Module, ABC):
     @property
     def sets(self) -> int | None:
         """The number of images that make one sample, an axis after the batch; None without such an axis."""
+        return None
+
+    @property
+    def shapes(self) -> Shapes | None:
+        """Domain and range, which `repr` shows; None for an operator that does not state them."""
         return None
 
     @abstractmethod
@@ -69,15 +77,15 @@ class LinearOperator(nn.Module, ABC):
     def to(self: Operator, *args: Any, **kwargs: Any) -> Operator:
         """Move or convert this operator in place and return it, as `nn.Module.to` does, but see `keeping_kind`."""
         # torch warns that complex modules are a new feature of its own; of a dtype only the precision is needed here.
-        wanted: list[Any] = []
+        arguments: list[Any] = []
         for value in args:
-            wanted += [value.device, value.dtype] if isinstance(value, Tensor) else [value]
+            arguments += [value.device, value.dtype] if isinstance(value, Tensor) else [value]
         like = kwargs.pop("tensor", None)
         if isinstance(like, Tensor):
             kwargs |= {"device": like.device, "dtype": like.dtype}
         if isinstance(kwargs.get("dtype"), torch.dtype):
             kwargs["dtype"] = kwargs["dtype"].to_real()
-        plain: list[Any] = [value.to_real() if isinstance(value, torch.dtype) else value for value in wanted]
+        plain: list[Any] = [value.to_real() if isinstance(value, torch.dtype) else value for value in arguments]
         super().to(*plain, **kwargs)
         return self
 
@@ -114,12 +122,18 @@ class LinearOperator(nn.Module, ABC):
         return Scaled(-1, self)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.extra_repr()})"
+        name, formula = type(self).__name__, self.formula()
+        words = (str(self.shapes or ""), "" if formula == name else formula, self.extra_repr())
+        return f"{name}({', '.join(filter(None, words))})"
 
     def extra_repr(self) -> str:
-        """Return what goes between the parentheses: names and shapes of the tensors that the operator holds."""
-        held = (*self.named_parameters(), *self.named_buffers())
-        return ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in held)
+        """Return what follows the shapes in `repr`; without shapes, the names and shapes of the tensors held."""
+        tensors = () if self.shapes else (*self.named_parameters(), *self.named_buffers())
+        return ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in tensors)
+
+    def formula(self) -> str:
+        """Return the operator as it is written in sums and products of operators: its kind."""
+        return type(self).__name__
 
 
 @final
@@ -143,7 +157,14 @@ class Adjoint(LinearOperator):
         """The operator A itself."""
         return self.operator
 
-    def __repr__(self) -> str:
+    @property
+    def shapes(self) -> Shapes | None:
+        """Those of A, exchanged."""
+        inner = self.operator.shapes
+        return inner and Shapes(inner.range, inner.domain)
+
+    def formula(self) -> str:
+        """Return `A.H`."""
         return f"{_bracketed(self.operator)}.H"
 
 
@@ -173,7 +194,14 @@ class Composition(LinearOperator):
         """Those of the inner operator, which takes the images."""
         return self.inner.sets
 
-    def __repr__(self) -> str:
+    @property
+    def shapes(self) -> Shapes | None:
+        """Domain of the inner, range of the outer operator."""
+        inner, outer = self.inner.shapes, self.outer.shapes
+        return inner.before(outer) if inner and outer else None
+
+    def formula(self) -> str:
+        """Return `A @ B`."""
         return f"{_bracketed(self.outer)} @ {_bracketed(self.inner)}"
 
 
@@ -209,8 +237,15 @@ class Sum(LinearOperator):
             raise ValueError(f"Sum: results {tuple(a.shape)} and {tuple(b.shape)} of {self}, expected the same shape")
         return a + b
 
-    def __repr__(self) -> str:
-        return f"{self.first} + {self.second}"
+    @property
+    def shapes(self) -> Shapes | None:
+        """Those that the operators have in common."""
+        first, second = self.first.shapes, self.second.shapes
+        return first.merged(second) if first and second else None
+
+    def formula(self) -> str:
+        """Return `A + B`."""
+        return f"{self.first.formula()} + {self.second.formula()}"
 
 
 @final
@@ -250,12 +285,19 @@ class Scaled(LinearOperator):
         """Those of A."""
         return self.operator.sets
 
-    def __repr__(self) -> str:
+    @property
+    def shapes(self) -> Shapes | None:
+        """Those of A."""
+        return self.operator.shapes
+
+    def formula(self) -> str:
+        """Return `factor * A`."""
         return f"{self.factor:g} * {_bracketed(self.operator)}"
 
 
 def _bracketed(operator: LinearOperator) -> str:
-    return f"({operator})" if isinstance(operator, Composition | Sum | Scaled) else str(operator)
+    formula = operator.formula()
+    return f"({formula})" if isinstance(operator, Composition | Sum | Scaled) else formula
 
 
 def require_complex(who: str, name: str, tensor: Tensor) -> None:

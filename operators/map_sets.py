@@ -82,6 +82,6 @@ def map_sets_needed(
     inside = (brightness >= OBJECT_LEVEL**2 * bright[:, None, None])[:, None]
     present = (maps.abs().amax(2) > 0) & inside
     pixels = present.sum((-2, -1)) / inside.sum((-2, -1))
-    asked = (energy >= energy_share) | (pixels >= pixel_share)
-    beyond_first = asked[:, 1:].long().cumprod(1).sum(1)
+    needed = (energy >= energy_share) | (pixels >= pixel_share)
+    beyond_first = needed[:, 1:].long().cumprod(1).sum(1)
     return MapSets(1 + beyond_first, energy, pixels)

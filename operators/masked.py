@@ -10,7 +10,8 @@ from torch import Tensor
 
 from operators.linear import LinearOperator, require_complex
 from operators.sampled_fourier import SampledFourier
-from operators.sampling import as_mask, mask_repr
+from operators.sampling import as_mask, sampled_share
+from operators.shapes import Shapes, Sizes, batch_of, spatial_of
 
 
 @final
@@ -46,9 +47,14 @@ class Inpainting(LinearOperator):
         """Return `M x`: M is a projection."""
         return self(x)
 
+    @property
+    def shapes(self) -> Shapes:
+        """(batch, *spatial) to the same."""
+        return Shapes(_sizes(self.known), _sizes(self.known))
+
     def extra_repr(self) -> str:
-        """Return the shape of the mask."""
-        return f"known {tuple(self.known.shape)}"
+        """Return the share of known pixels."""
+        return sampled_share(self.known)
 
 
 @final
@@ -115,9 +121,15 @@ class PartialFourier(LinearOperator):
             return x * weights
         return torch.fft.irfftn(torch.fft.rfftn(x, dim=dim) * weights, s=[x.shape[axis] for axis in dim], dim=dim)
 
+    @property
+    def shapes(self) -> Shapes:
+        """Image (batch, *spatial) to k-space (batch, *spatial)."""
+        return Shapes(_sizes(self.sampling_mask), _sizes(self.sampling_mask))
+
     def extra_repr(self) -> str:
-        """Return the shape of the mask, the share of samples that it keeps, and the kind of the images."""
-        return f"{mask_repr(self.sampling_mask)}, {'real' if self.real else 'complex'} images"
+        """Return the kind of the images and the share of samples that the mask keeps."""
+        kind = f"{'real' if self.real else 'complex'} images"
+        return ", ".join(filter(None, [kind, sampled_share(self.sampling_mask)]))
 
     def _check_image(self, x: Tensor) -> None:
         if self.real and not x.is_floating_point():
@@ -125,6 +137,10 @@ class PartialFourier(LinearOperator):
         if not self.real:
             require_complex("PartialFourier", "image", x)
         _check("PartialFourier", "image", x, self.sampling_mask)
+
+
+def _sizes(mask: Tensor) -> Sizes:
+    return (batch_of(mask), *spatial_of(mask.shape[1:]))
 
 
 def _check(who: str, name: str, x: Tensor, mask: Tensor) -> None:

@@ -13,6 +13,7 @@ from operators.linear import LinearOperator, require_complex
 from operators.nufft import NUFFT
 from operators.off_resonance import OffResonance
 from operators.sensitivity import Sensitivity, SoftSensitivity
+from operators.shapes import Shapes, batch_of, dtype_name
 from operators.toeplitz import Toeplitz
 
 
@@ -99,6 +100,10 @@ class NonCartesianSense(LinearOperator):
         return tuple(self.sensitivity_maps.shape[2 if self.sets is None else 3 :])
 
     @property
+    def _coils(self) -> int:
+        return self.sensitivity_maps.shape[1 if self.sets is None else 2]
+
+    @property
     def trajectory(self) -> Tensor:
         """The sampled points of k-space, (batch or 1, *samples, ndim), in cycles per field of view."""
         return self.encoding.trajectory
@@ -123,15 +128,23 @@ class NonCartesianSense(LinearOperator):
     def check_kspace(self, kspace: Tensor) -> None:
         """Raise unless `kspace` is complex and of shape (batch, coil, *samples)."""
         require_complex("NonCartesianSense", "k-space", kspace)
-        expected = (self.sensitivity_maps.shape[1 if self.sets is None else 2], *self.encoding.samples)
+        expected = (self._coils, *self.encoding.samples)
         if tuple(kspace.shape[1:]) != expected:
             raise ValueError(
                 f"NonCartesianSense: k-space {tuple(kspace.shape)}, expected (batch, {', '.join(map(str, expected))})"
             )
 
+    @property
+    def shapes(self) -> Shapes:
+        """Image (batch, *spatial), or (batch, set, *spatial), to k-space (batch, coil, *samples)."""
+        field = [self.encoding.field_map] if isinstance(self.encoding, OffResonance) else []
+        batch = batch_of(self.sensitivity_maps, self.trajectory, *field)
+        sets = () if self.sets is None else (self.sets,)
+        return Shapes((batch, *sets, *self.spatial), (batch, self._coils, *self.encoding.samples))
+
     def extra_repr(self) -> str:
-        """Return the shapes of maps and trajectory."""
-        return f"sensitivity_maps {tuple(self.sensitivity_maps.shape)}, trajectory {tuple(self.trajectory.shape)}"
+        """Return the dtype of the maps."""
+        return dtype_name(self.sensitivity_maps)
 
 
 def kernel_for(
@@ -151,8 +164,8 @@ def convolved(sensitivity: Sensitivity | SoftSensitivity, convolution: Toeplitz,
     step = max(1, toeplitz_module.CHUNK_BYTES // padded)
     if step >= coils:
         return sensitivity.adjoint(convolution(sensitivity(x)))
-    parts = []
+    images = []
     for start in range(0, coils, step):
-        some = type(sensitivity)(maps.narrow(axis, start, min(step, coils - start)))
-        parts.append(some.adjoint(convolution(some(x))))
-    return torch.stack(parts).sum(0)
+        few = type(sensitivity)(maps.narrow(axis, start, min(step, coils - start)))
+        images.append(few.adjoint(convolution(few(x))))
+    return torch.stack(images).sum(0)

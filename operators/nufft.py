@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from operators.linear import LinearOperator, require_complex
+from operators.shapes import MORE, Shapes, batch_of
 
 SINGLE_ACCURACY = 1e-6  # about what single precision can hold; asking FINUFFT for less only costs time
 
@@ -70,9 +71,11 @@ class NUFFT(LinearOperator):
         self.check("samples", y, self.samples)
         return self._apply_transform(y, 1, self.samples, self.spatial)
 
-    def extra_repr(self) -> str:
-        """Return the shapes of image and trajectory."""
-        return f"{self.spatial}, trajectory {tuple(self.trajectory.shape)}"
+    @property
+    def shapes(self) -> Shapes:
+        """(batch, ..., *spatial) to (batch, ..., *samples)."""
+        batch = batch_of(self.trajectory)
+        return Shapes((batch, MORE, *self.spatial), (batch, MORE, *self.samples))
 
     def _apply_transform(self, x: Tensor, kind: int, before: tuple[int, ...], after: tuple[int, ...]) -> Tensor:
         points = self.trajectory.flatten(1, -2)

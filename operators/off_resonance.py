@@ -10,6 +10,7 @@ from torch import Tensor
 
 from operators.linear import LinearOperator
 from operators.nufft import NUFFT, check_trajectory
+from operators.shapes import MORE, Shapes, batch_of
 
 N_BINS = 256  # of the field map's histogram: finer than any phase that so few segments can follow
 MAX_SEGMENTS = 64
@@ -115,9 +116,15 @@ class OffResonance(LinearOperator):
             x = x + self._phase(segment, y, outer).conj() * self.nufft.adjoint(weighted)
         return x
 
+    @property
+    def shapes(self) -> Shapes:
+        """(batch, ..., *spatial) to (batch, ..., *samples)."""
+        batch = batch_of(self.trajectory, self.field_map)
+        return Shapes((batch, MORE, *self.spatial), (batch, MORE, *self.samples))
+
     def extra_repr(self) -> str:
-        """Return the shapes of image and trajectory and the number of segments."""
-        return f"{self.spatial}, trajectory {tuple(self.trajectory.shape)}, {self.n_segments} segments"
+        """Return the number of segments."""
+        return f"{self.n_segments} segments"
 
     def _phase(self, segment: int, like: Tensor, outer: int) -> Tensor:
         """Return p_l in the dtype of `like`, with axes of size 1 after the batch up to `outer` leading axes."""
@@ -161,8 +168,8 @@ def _interpolators(frequencies: Tensor, fractions: Tensor, centres: Tensor, time
     kept = sizes > 1e-11 * sizes[0]
     u, sizes, vh = u[:, kept], sizes[kept, None], vh[kept]
     unique, index = torch.unique(times, return_inverse=True)  # every spoke has the same times
-    parts = [vh.mH @ (u.mH @ (root * _turn(frequencies, part)) / sizes) for part in unique.split(4096)]
-    return torch.cat(parts, dim=1)[:, index]
+    chunks = [vh.mH @ (u.mH @ (root * _turn(frequencies, chunk)) / sizes) for chunk in unique.split(4096)]
+    return torch.cat(chunks, dim=1)[:, index]
 
 
 def _enough_segments(histograms: list[tuple[Tensor, Tensor]], times: Tensor, goal: float) -> tuple[int, float]:

@@ -58,8 +58,8 @@ def poisson_disc_mask(
     start = [(n - c + 1) // 2 for n, c in zip(shape, calibration, strict=True)]
     mask[start[0] : start[0] + calibration[0], start[1] : start[1] + calibration[1]] = True
     candidates = ~mask & (distance <= 1) if crop_corners else ~mask
-    wanted = target - int(mask.sum())
-    if not 0 <= wanted <= candidates.sum():
+    n_outside = target - int(mask.sum())
+    if not 0 <= n_outside <= candidates.sum():
         raise ValueError(
             f"poisson_disc_mask: {target} samples at acceleration {acceleration:g}, of which {mask.sum()} in the"
             f" calibration region and {candidates.sum()} possible elsewhere, expected another acceleration"
@@ -68,30 +68,30 @@ def poisson_disc_mask(
     order = generator.permutation(np.flatnonzero(candidates))
     rounding = generator.random(shape)
     growth = 1 + (edge_to_center - 1) * np.minimum(distance, 1)
-    chosen = _search(order, growth, rounding, wanted)
-    mask.flat[generator.permutation(chosen)[:wanted]] = True
+    chosen = _search(order, growth, rounding, n_outside)
+    mask.flat[generator.permutation(chosen)[:n_outside]] = True
     return mask
 
 
-def _search(order: np.ndarray, growth: np.ndarray, rounding: np.ndarray, wanted: int) -> np.ndarray:
-    """Return at least `wanted` points, as flat indices, from the largest radius scale found to yield so many."""
+def _search(order: np.ndarray, growth: np.ndarray, rounding: np.ndarray, n_samples: int) -> np.ndarray:
+    """Return at least `n_samples` points, as flat indices, from the largest radius scale found to yield so many."""
     best = order
-    if wanted == 0 or len(best) <= wanted * (1 + EXCESS):
+    if n_samples == 0 or len(best) <= n_samples * (1 + EXCESS):
         return best
     # The number of points falls like s^-2: a guess from the last trial, kept inside the bracket.
     low, high = 0.0, float(np.hypot(*growth.shape))
-    scale = float(np.sqrt(len(order) / wanted / np.mean(growth**2)))
+    scale = float(np.sqrt(len(order) / n_samples / np.mean(growth**2)))
     for _ in range(MAX_TRIALS):
         if not low < scale < high:
             scale = (low + high) / 2
         points = _take(order, np.floor((scale * growth) ** 2 + rounding).astype(np.int64))
-        if len(points) < wanted:
+        if len(points) < n_samples:
             high = scale
         else:
             low, best = scale, points if len(points) < len(best) else best
-            if len(points) <= wanted * (1 + EXCESS):
+            if len(points) <= n_samples * (1 + EXCESS):
                 break
-        scale *= float(np.sqrt(len(points) / (wanted * (1 + EXCESS / 2))))
+        scale *= float(np.sqrt(len(points) / (n_samples * (1 + EXCESS / 2))))
     return best
 
 
@@ -104,11 +104,11 @@ def _take(order: np.ndarray, squared_radii: np.ndarray) -> np.ndarray:
     width = cols + 2 * margin
     discs: dict[int, tuple[np.ndarray, int]] = {}
     forbidden = np.zeros((rows + 2 * margin, width), dtype=bool)
-    seen = forbidden.reshape(-1).data
+    flat_forbidden = forbidden.reshape(-1).data
     taken = []
     squared_of, row_of, col_of = squared_radii.flat[order].tolist(), (order // cols).tolist(), (order % cols).tolist()
     for index, squared, row, col in zip(order.tolist(), squared_of, row_of, col_of, strict=True):
-        if seen[(row + margin) * width + col + margin]:
+        if flat_forbidden[(row + margin) * width + col + margin]:
             continue
         taken.append(index)
         if squared > 1:

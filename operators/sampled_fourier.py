@@ -11,8 +11,9 @@ from torch import Tensor
 
 from operators.fourier import Fourier, uncentre
 from operators.linear import LinearOperator, require_complex
-from operators.sampling import Sampling, mask_repr
+from operators.sampling import Sampling, sampled_share
 from operators.sensitivity import broadcasts
+from operators.shapes import Shapes
 
 
 @final
@@ -82,9 +83,15 @@ class SampledFourier(LinearOperator):
             )
         return self.project(x, self.weights)
 
+    @property
+    def shapes(self) -> Shapes:
+        """(batch, coil, *spatial) to the same."""
+        return self.sampling.shapes
+
     def extra_repr(self) -> str:
-        """Return the shape of the mask, the share of samples that it keeps, and the axes that are transformed."""
-        return f"{mask_repr(self.sampling.sampling_mask)}, fourier_ndim {self.fourier_ndim}"
+        """Return the share of samples that the mask keeps, and the number of axes transformed unless it is all."""
+        axes = "" if self.fourier_ndim == self.ndim else f"fourier_ndim {self.fourier_ndim}"
+        return ", ".join(filter(None, [sampled_share(self.sampling.sampling_mask), axes]))
 
     def project(self, coil_images: Tensor, weights: Tensor) -> Tensor:
         """Return `F_u^-1 W F_u x` for weights of these positions: the part of `normal` that works on any chunk."""

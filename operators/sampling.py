@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from operators.linear import LinearOperator, require_complex
+from operators.shapes import Shapes, batch_of, spatial_of
 
 
 @final
@@ -53,9 +54,15 @@ class Sampling(LinearOperator):
         """Return `M x`: M is a projection."""
         return self(x)
 
+    @property
+    def shapes(self) -> Shapes:
+        """(batch, coil, *spatial) to the same."""
+        kspace = (batch_of(self.sampling_mask), "coil", *spatial_of(self.sampling_mask.shape[1:]))
+        return Shapes(kspace, kspace)
+
     def extra_repr(self) -> str:
-        """Return the shape of the mask and the share of samples that it keeps."""
-        return mask_repr(self.sampling_mask)
+        """Return the share of samples that the mask keeps."""
+        return sampled_share(self.sampling_mask)
 
 
 def as_mask(sampling_mask: Tensor | np.ndarray, ndim: int | None = None, device: torch.device | None = None) -> Tensor:
@@ -92,7 +99,6 @@ def as_mask(sampling_mask: Tensor | np.ndarray, ndim: int | None = None, device:
     return mask.reshape(*[1] * (axes + 1 - mask.ndim), *mask.shape).to(device)
 
 
-def mask_repr(mask: Tensor) -> str:
-    """Return the words for a mask in the name of an operator: its shape and the share of samples that it keeps."""
-    share = "" if mask.is_meta else f", {100 * float(mask.double().mean()):.0f} % sampled"
-    return f"sampling_mask {tuple(mask.shape)}{share}"
+def sampled_share(mask: Tensor) -> str:
+    """Return the share of samples that a mask keeps, in words; none for a mask without values (device meta)."""
+    return "" if mask.is_meta else f"{100 * float(mask.double().mean()):.0f} % sampled"

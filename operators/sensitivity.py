@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from operators.linear import LinearOperator, require_complex
+from operators.shapes import Shapes, batch_of, dtype_name, spatial_of
 
 
 @final
@@ -61,6 +62,17 @@ class Sensitivity(LinearOperator):
                 f"Sensitivity: coil images {tuple(y.shape)} do not fit sensitivity maps {tuple(maps.shape)}"
                 " (batch, coil, *spatial)"
             )
+
+    @property
+    def shapes(self) -> Shapes:
+        """Image (batch, *spatial) to coil images (batch, coil, *spatial)."""
+        maps = self.sensitivity_maps
+        batch, spatial = batch_of(maps), spatial_of(maps.shape[2:])
+        return Shapes((batch, *spatial), (batch, maps.shape[1], *spatial))
+
+    def extra_repr(self) -> str:
+        """Return the dtype of the maps."""
+        return dtype_name(self.sensitivity_maps)
 
 
 @final
@@ -119,6 +131,17 @@ class SoftSensitivity(LinearOperator):
                 f"SoftSensitivity: image {tuple(x.shape)} does not fit sensitivity maps {tuple(maps.shape)} (batch,"
                 " set, coil, *spatial), expected (batch, set, *spatial)"
             )
+
+    @property
+    def shapes(self) -> Shapes:
+        """Images (batch, set, *spatial) to coil images (batch, coil, *spatial)."""
+        maps = self.sensitivity_maps
+        batch, spatial = batch_of(maps), spatial_of(maps.shape[3:])
+        return Shapes((batch, maps.shape[1], *spatial), (batch, maps.shape[2], *spatial))
+
+    def extra_repr(self) -> str:
+        """Return the dtype of the maps."""
+        return dtype_name(self.sensitivity_maps)
 
 
 def weight(maps: Tensor, x: Tensor) -> Tensor:

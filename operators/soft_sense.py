@@ -8,11 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from operators.coil_chunks import chunked_normal, decoded, encoded, positions_apart
 from operators.linear import LinearOperator, require_complex
 from operators.sampled_fourier import SampledFourier
 from operators.sampling import Sampling, as_mask
-from operators.sense import check_kspace, check_mask, chunked_normal, decoded, encoded, positions_apart, sense_repr
+from operators.sense import check_kspace, check_mask
 from operators.sensitivity import broadcasts, combine_conjugate, combine_sets, weight_sets
+from operators.shapes import Shapes, batch_of, dtype_name, spatial_of
 
 _LAYOUT = "(batch, set, coil, *spatial)"
 
@@ -92,9 +94,16 @@ class SoftSense(LinearOperator):
             raise ValueError("SoftSense: the first spatial axis is undersampled, expected it fully sampled to decouple")
         return SoftSense(*positions_apart(self.encoding, self.sensitivity_maps, slice(start, stop), batch))
 
+    @property
+    def shapes(self) -> Shapes:
+        """Images (batch, set, *spatial) to k-space (batch, coil, *spatial)."""
+        maps, mask = self.sensitivity_maps, self.sampling_mask
+        batch, spatial = batch_of(maps, mask), spatial_of(maps.shape[3:], mask.shape[1:])
+        return Shapes((batch, self.sets, *spatial), (batch, maps.shape[2], *spatial))
+
     def extra_repr(self) -> str:
-        """Return the shapes of maps and mask."""
-        return sense_repr(self.sensitivity_maps, self.encoding)
+        """Return the dtype of the maps and the share of samples that the mask keeps."""
+        return ", ".join(filter(None, (dtype_name(self.sensitivity_maps), self.encoding.extra_repr())))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return `M F sum_k S_k x_k`: images (batch, set, *spatial) to k-space (batch, coil, *spatial)."""

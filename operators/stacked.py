@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from operators.linear import LinearOperator
+from operators.shapes import MORE, Shapes
 
 
 @final
@@ -33,6 +34,11 @@ class Identity(LinearOperator):
     def normal(self, x: Tensor) -> Tensor:
         """Return x."""
         return self(x)
+
+    @property
+    def shapes(self) -> Shapes:
+        """(batch, ...) to the same."""
+        return Shapes(("batch", MORE), ("batch", MORE))
 
 
 @final
@@ -68,37 +74,50 @@ class VerticalStack(LinearOperator):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return `(A_1 x, ..., A_n x)`."""
-        parts = [operator(x) for operator in self._parts()]
-        for part, size in zip(parts, self.sizes, strict=True):
-            if part.shape[1] != size or part.shape[2:] != parts[0].shape[2:]:
+        results = [operator(x) for operator in self._stacked()]
+        for result, size in zip(results, self.sizes, strict=True):
+            if result.shape[1] != size or result.shape[2:] != results[0].shape[2:]:
                 raise ValueError(
-                    f"VerticalStack: results {', '.join(str(tuple(p.shape)) for p in parts)}, expected sizes"
+                    f"VerticalStack: results {', '.join(str(tuple(y.shape)) for y in results)}, expected sizes"
                     f" {self.sizes} on axis 1 and equal ones on the others"
                 )
-        return torch.cat(parts, dim=1)
+        return torch.cat(results, dim=1)
 
     def adjoint(self, y: Tensor) -> Tensor:
         """Return `sum_k A_k^H y_k`."""
         if y.ndim < 2 or y.shape[1] != sum(self.sizes):
             raise ValueError(f"VerticalStack: measurements {tuple(y.shape)}, expected (batch, {sum(self.sizes)}, ...)")
-        pairs = zip(self._parts(), y.split(self.sizes, dim=1), strict=True)
-        return _added(operator.adjoint(part) for operator, part in pairs)
+        pairs = zip(self._stacked(), y.split(self.sizes, dim=1), strict=True)
+        return _added(operator.adjoint(rows) for operator, rows in pairs)
 
     def normal(self, x: Tensor) -> Tensor:
         """Return `sum_k A_k^H A_k x`."""
-        return _added(operator.normal(x) for operator in self._parts())
+        return _added(operator.normal(x) for operator in self._stacked())
 
     @property
     def sets(self) -> int | None:
         """Those of the first operator."""
-        return self._parts()[0].sets
+        return self._stacked()[0].sets
+
+    @property
+    def shapes(self) -> Shapes | None:
+        """The domain that the operators share, and all their ranges along axis 1."""
+        stacked: Shapes | None = None
+        for operator, size in zip(self._stacked(), self.sizes, strict=True):
+            shapes = operator.shapes
+            if shapes is None:
+                return None
+            shapes = shapes.before(Shapes(("batch", size, MORE), ("batch", sum(self.sizes), MORE)))
+            stacked = shapes if stacked is None else stacked.merged(shapes)
+        return stacked
 
     def extra_repr(self) -> str:
-        """Return the parts with their sizes."""
-        return ", ".join(f"{size}: {operator}" for operator, size in zip(self._parts(), self.sizes, strict=True))
+        """Return the operators, each with its size along axis 1."""
+        pairs = zip(self._stacked(), self.sizes, strict=True)
+        return ", ".join(f"{size}: {operator.formula()}" for operator, size in pairs)
 
-    def _parts(self) -> list[LinearOperator]:
-        return [part for part in self.operators if isinstance(part, LinearOperator)]
+    def _stacked(self) -> list[LinearOperator]:
+        return [operator for operator in self.operators if isinstance(operator, LinearOperator)]
 
 
 def _added(images: Iterable[Tensor]) -> Tensor:

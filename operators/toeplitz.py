@@ -12,6 +12,7 @@ from torch import Tensor
 from operators.fourier import uncentre
 from operators.linear import LinearOperator, require_complex
 from operators.nufft import NUFFT, check_trajectory
+from operators.shapes import MORE, Shapes, batch_of
 
 CHUNK_BYTES = 2**22  # padded channels worked through at a time: bounds the memory, and stays near the cache
 
@@ -92,7 +93,7 @@ class Toeplitz(LinearOperator):
         spectrum = self.spectrum.to(x.real.dtype)[:, None]
         flat = x.reshape(len(x), -1, *self.spatial)
         step = max(1, CHUNK_BYTES // (len(x) * prod(spectrum.shape[1:]) * x.element_size()))
-        return torch.cat([self._convolve(part, spectrum) for part in flat.split(step, dim=1)], dim=1).reshape(x.shape)
+        return torch.cat([self._convolve(chunk, spectrum) for chunk in flat.split(step, dim=1)], dim=1).reshape(x.shape)
 
     def _convolve(self, x: Tensor, spectrum: Tensor) -> Tensor:
         for axis, size in zip(range(-1, -len(self.spatial) - 1, -1), reversed(self.spatial), strict=True):
@@ -105,6 +106,12 @@ class Toeplitz(LinearOperator):
     def adjoint(self, y: Tensor) -> Tensor:
         """Return `F^H W F y`: T is self-adjoint."""
         return self(y)
+
+    @property
+    def shapes(self) -> Shapes:
+        """(batch, ..., *spatial) to the same."""
+        image = (batch_of(self.spectrum), MORE, *self.spatial)
+        return Shapes(image, image)
 
 
 def check_weights(who: str, weights: Tensor, trajectory: Tensor) -> None:

@@ -22,8 +22,8 @@ def make_problem() -> tuple[Tensor, Sense, Conditioning]:
     operator = Sense(maps, torch.from_numpy(random_mask(10, 2, 0.2, 1))[None, None])
     kspace = operator(torch.randn(1, 8, 10, dtype=torch.complex128, generator=generator))
     phase = torch.polar(torch.ones(1, 8, 10).double(), torch.rand(1, 8, 10, generator=generator).double())
-    known = Conditioning(torch.tensor([2.0]).double(), torch.tensor([0.02]).double(), phase)
-    return kspace, operator, known
+    conditioning = Conditioning(torch.tensor([2.0]).double(), torch.tensor([0.02]).double(), phase)
+    return kspace, operator, conditioning
 
 
 def small_network() -> PlainNetwork:

@@ -1,4 +1,4 @@
-"""What the arguments of `molrecon train` ask for: the data, the model, and the run. Imports torch."""
+"""The training that the arguments of `molrecon train` describe: data, model and run. Imports torch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from molrecon.training.defaults import DEFAULT_LOSS, DESCRIPTIONS
 from molrecon.training.fastmri_folder import FastMRIFolder
 from molrecon.training.image_stacks import Scans, hold_out, read_stack
 from molrecon.training.log import finish, read_log, require_tensorboard
-from molrecon.training.loop import TrainSettings, train
+from molrecon.training.loop import train
 from molrecon.training.losses import LOSSES
 from molrecon.training.models import build
 from molrecon.training.processes import process_count, rank
@@ -28,6 +28,7 @@ from molrecon.training.reconstruction_task import (
     mean_psnr,
     withheld_score,
 )
+from molrecon.training.train_settings import TrainSettings
 from molrecon.weights import save
 
 VALIDATION_PROBLEMS = 12
@@ -63,8 +64,10 @@ class TrainingPlan:
 
     def start(self) -> Iterator[int]:
         """Return the steps of the training, see `training.loop.train`."""
-        facts = {**self.data.facts(), "validation_problems": len(self.problems)}
-        return train(self.task, self.settings, self.folder, self.score, facts=facts, tensorboard=self.tensorboard)
+        fingerprint = {**self.data.fingerprint(), "validation_problems": len(self.problems)}
+        return train(
+            self.task, self.settings, self.folder, self.score, fingerprint=fingerprint, tensorboard=self.tensorboard
+        )
 
     def finish(self, steps: Iterator[int]) -> str:
         """Take all steps, write weights and card, and return what to tell the user; process 0 alone writes."""
@@ -72,18 +75,18 @@ class TrainingPlan:
         if rank() > 0:
             return ""
         score = round(self.score(self.task.model), 3)
-        what, number = ("withheld_loss", -score) if self._blind() else ("validation_psnr_db", score)
+        name, number = ("withheld_loss", -score) if self._blind() else ("validation_psnr_db", score)
         path = self.folder / f"{self.name}.safetensors"
         rows = read_log(self.folder)
-        done = int(rows[-1]["step"]) if rows else self.settings.steps
-        facts = {"steps": done, "data": self.data.describe(), "scores": {what: number}}
-        save(self.task.model, path, {**self.card, **facts})
-        return f"{done} steps, {what.replace('_', ' ')} {number:.2f}: {path}"
+        steps_done = int(rows[-1]["step"]) if rows else self.settings.steps
+        outcome = {"steps": steps_done, "data": self.data.describe(), "scores": {name: number}}
+        save(self.task.model, path, {**self.card, **outcome})
+        return f"{steps_done} steps, {name.replace('_', ' ')} {number:.2f}: {path}"
 
     def unusable(self) -> list[str]:
         """Return the files that were left out, each with the reason."""
         rejected = self.data.rejected if isinstance(self.data, FastMRIFolder) else []
-        return [f"{path}: {why}" for path, why in rejected]
+        return [f"{path}: {reason}" for path, reason in rejected]
 
     def _blind(self) -> bool:
         return any(bool(torch.isnan(problem.reference).any()) for problem in self.problems)
@@ -118,7 +121,7 @@ def plan_training(args: argparse.Namespace, device: torch.device) -> TrainingPla
         checkpoint_every=args.checkpoint_every,
         patience=args.patience,
     )
-    own = ReconstructionSettings(self_supervised=args.self_supervised, precision=args.precision)
+    task_settings = ReconstructionSettings(self_supervised=args.self_supervised, precision=args.precision)
     model = build(args.model, seed=args.seed).to(device)
     data = _data(args, device)
     loss = LOSSES[args.loss or DEFAULT_LOSS]
@@ -134,7 +137,7 @@ def plan_training(args: argparse.Namespace, device: torch.device) -> TrainingPla
         "licence": "that of the data",
         "intended_use": "research use",
     }
-    task = ReconstructionTask(model, data.draw, own, loss)
+    task = ReconstructionTask(model, data.draw, task_settings, loss)
     problems = data.problems(VALIDATION_PROBLEMS)
     return TrainingPlan(task, settings, data, problems, card, args.out, name, args.tensorboard)
 
@@ -151,8 +154,8 @@ def _data(args: argparse.Namespace, device: torch.device) -> FastMRIFolder | Sca
     if args.validation:
         validation = [read_stack(path) for path in args.validation]
     else:
-        parts = [hold_out(stack) for stack in training]
-        training, validation = [part[0] for part in parts], [part[1] for part in parts]
+        splits = [hold_out(stack) for stack in training]
+        training, validation = [split[0] for split in splits], [split[1] for split in splits]
     return Scans(
         training,
         validation,

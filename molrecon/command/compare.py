@@ -21,7 +21,7 @@ from molrecon.reconstructors.defaults import L1_REGULARISATION
 
 if TYPE_CHECKING:
     from molrecon.reconstructors.base import Reconstructor
-    from molrecon.scans.comparison import Comparison, Outcome
+    from molrecon.scans.comparison import Comparison, ScoredMethod
 
 HELP = "methods side by side on a fully sampled scan"
 DESCRIPTION = (
@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
         protect,
         read_chosen_maps,
         undersample_chosen,
-        undersampling_facts,
+        undersampling_settings,
         weights_files,
     )
     from molrecon.io import read_volume
@@ -93,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
     outcomes = {name: _outcome(name, model, comparison, args) for name, (model, _) in methods.items()}
     sources = {name: source for name, (_, source) in methods.items()}
     content = {"input": str(args.input), **describe_comparison(prepared, sources, outcomes)}
-    content["sampling"] |= undersampling_facts(args)
+    content["sampling"] |= undersampling_settings(args)
     content["noise"] |= {"added_relative_to_maximum": args.noise}
     sampling = content["sampling"]
     measured = (
@@ -107,7 +107,7 @@ def run(args: argparse.Namespace) -> int:
     return EXIT_NOT_CONVERGED if missed else EXIT_OK
 
 
-def _outcome(name: str, model: Reconstructor, comparison: Comparison, args: argparse.Namespace) -> Outcome:
+def _outcome(name: str, model: Reconstructor, comparison: Comparison, args: argparse.Namespace) -> ScoredMethod:
     """Score a method: classical ones at their weight of the arguments, or at their best; others at the goal given."""
     from molrecon.command.shared.inputs import chosen_solver
     from molrecon.reconstructors.classical import CGSense, L1Wavelet

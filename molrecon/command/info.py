@@ -30,6 +30,6 @@ def run(args: argparse.Namespace) -> int:
     from molrecon.scans.scan import Reading
 
     protect([args.json], [args.input])
-    described = describe_scan(args.input, Reading(conjugation(args)))
-    tell(args, described, scan_text(described))
+    description = describe_scan(args.input, Reading(conjugation(args)))
+    tell(args, description, scan_text(description))
     return EXIT_OK

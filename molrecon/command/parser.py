@@ -68,7 +68,7 @@ class Command(Protocol):
     def run(args: argparse.Namespace) -> int:
         """Carry the command out, and return its exit code.
 
-        First thing, it makes sure that nothing it writes replaces what it reads: `files.protect`, or `check_outputs`.
+        First thing, it makes sure that nothing it writes replaces what it reads: `inputs.protect`, or `check_outputs`.
         """
 
 
@@ -90,9 +90,9 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", dest="command", required=True, metavar="COMMAND")
     for name in COMMANDS:
         command = find_command(name)
-        own = commands.add_parser(name, help=command.HELP, description=command.DESCRIPTION)
-        command.add_arguments(own)
-        add_verbose(own)
+        subparser = commands.add_parser(name, help=command.HELP, description=command.DESCRIPTION)
+        command.add_arguments(subparser)
+        add_verbose(subparser)
     return parser
 
 
@@ -137,5 +137,5 @@ def _torch_version() -> str:
     if spec is None or spec.origin is None:
         return "(not installed)"
     text = Path(spec.origin).with_name("version.py").read_text("utf-8")
-    found = re.search(r"^__version__ = ['\"](.+)['\"]$", text, re.M)
-    return "(unknown)" if found is None else found[1]
+    match = re.search(r"^__version__ = ['\"](.+)['\"]$", text, re.M)
+    return "(unknown)" if match is None else match[1]

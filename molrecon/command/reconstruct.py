@@ -105,8 +105,8 @@ def run(args: argparse.Namespace) -> int:
         names = check_outputs(inputs, out, others, folders=not args.no_paths)
         exports = chosen_exports(args, dict(zip(inputs, names, strict=True)), table)
         check_replacement((path for name in names for path in exports.paths(out, name)), [*inputs, *others])
-        parts = (out / f"{name}{suffix}" for name in names for suffix in settings.parts.files())
-        check_replacement(parts, [*inputs, *others])
+        part_paths = (out / f"{name}{suffix}" for name in names for suffix in settings.parts.files())
+        check_replacement(part_paths, [*inputs, *others])
         out.mkdir(parents=True, exist_ok=True)
     entries = reconstruct_cohort(
         inputs,

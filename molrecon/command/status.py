@@ -42,13 +42,13 @@ def run(args: argparse.Namespace) -> int:
     ]
     for kind in content["counts"]:
         if kind != OK:
-            lines += _listed(kind, [_said(one) for one in volumes if one.get("status") == kind])
+            lines += _listed(kind, [_line(one) for one in volumes if one.get("status") == kind])
     lines += _listed("missing", missing)
     tell(args, content, "\n".join(lines))
     return EXIT_FAILED if missing else exit_code([str(volume.get("status")) for volume in volumes])
 
 
-def _said(volume: dict[str, Any]) -> str:
+def _line(volume: dict[str, Any]) -> str:
     return f"{volume.get('name', volume.get('input'))}: {volume.get('message')}"
 
 

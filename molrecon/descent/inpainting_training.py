@@ -8,12 +8,12 @@ from typing import final
 import numpy as np
 from torch import Tensor
 
+from molrecon.descent.constraints import DescentProblem
 from molrecon.descent.glow_prox import GlowProx
 from molrecon.descent.inpainting_problems import InpaintingBatch, Masks, crop, draw_masks, inpainting_batch
-from molrecon.descent.training import DescentProblem
 from molrecon.reconstructors.unrolled import Disturb
 from molrecon.solvers.batched import norm
-from molrecon.training.loop import TrainSettings
+from molrecon.training.train_settings import TrainSettings
 
 CALIBRATION = 64  # images that ActNorm is set from
 INPAINTING_SETTINGS = TrainSettings(

@@ -20,7 +20,7 @@ except ImportError as error:
 
 @final
 class Layerwise(cooper.ConstrainedMinimizationProblem):
-    """One inequality and one multiplier a layer: what Cooper is told.
+    """One inequality and one multiplier a layer: the problem in Cooper's form.
 
     Args:
         n_layers: L.

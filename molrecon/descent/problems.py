@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from molrecon.descent.constraints import DescentProblem
 from molrecon.descent.lista import CodeNetwork
 from molrecon.descent.sparse_problems import SparseProblem
 from molrecon.descent.sparse_training import SCALAR_FACTOR
-from molrecon.descent.training import DescentProblem
 from molrecon.reconstructors.admm_net import ADMMNet
 from molrecon.reconstructors.conditioning import Conditioning
 from molrecon.reconstructors.modl import MoDL

@@ -149,16 +149,16 @@ def draw_patches(images: Sequence[np.ndarray], count: int, rng: np.random.Genera
         count: of patches.
         rng: source of randomness.
     """
-    found: list[np.ndarray] = []
-    while len(found) < count:
+    patches: list[np.ndarray] = []
+    while len(patches) < count:
         image = images[int(rng.integers(len(images)))]
         row, col = (int(rng.integers(size - WINDOW + 1)) for size in image.shape)
         window = image[row : row + WINDOW, col : col + WINDOW] / 255
         patch = window.reshape(WINDOW // REDUCTION, REDUCTION, WINDOW // REDUCTION, REDUCTION).mean((1, 3)).ravel()
         patch -= patch.mean()
         if patch.std() >= FLAT:
-            found.append(patch / np.linalg.norm(patch))
-    return torch.from_numpy(np.stack(found)).float()
+            patches.append(patch / np.linalg.norm(patch))
+    return torch.from_numpy(np.stack(patches)).float()
 
 
 def training_images(folder: Path) -> list[np.ndarray]:

@@ -12,7 +12,8 @@ from torch import Tensor
 from molrecon.descent.lista import CodeNetwork
 from molrecon.descent.sparse import pooled_nmse_db
 from molrecon.descent.sparse_problems import SparseProblem
-from molrecon.training.loop import Task, TrainSettings
+from molrecon.training.task import Task
+from molrecon.training.train_settings import TrainSettings
 from operators import Dense
 
 SCALAR_FACTOR = 20.0  # rate of logarithms of steps and thresholds over that of matrices

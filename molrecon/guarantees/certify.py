@@ -152,11 +152,11 @@ def _certify(model: MOL, problem: CertifiedScan, seed: int) -> Findings:
 @contextmanager
 def _fixed_weights(model: MOL) -> Iterator[None]:
     """Ask for no gradients of the weights: what follows from them alone is then computed once, not at every step."""
-    wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    for parameter in wanted:
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in trainable:
         parameter.requires_grad_(False)
     try:
         yield
     finally:
-        for parameter in wanted:
+        for parameter in trainable:
             parameter.requires_grad_(True)

@@ -51,26 +51,26 @@ class Findings:
     def violations(self) -> tuple[str, ...]:
         """Sentences, one for each promise that was seen to be broken; empty when none was."""
         promised = self.certificate
-        found = []
+        sentences = []
         if not promised.monotonicity > 0:
-            found.append(f"monotonicity {promised.monotonicity:.4g} is promised: nothing follows from that")
+            sentences.append(f"monotonicity {promised.monotonicity:.4g} is promised: nothing follows from that")
         if (largest := float(self.stretch.value.max())) > promised.lipschitz * (1 + MARGIN):
-            found.append(f"local Lipschitz constant {largest:.4f}, promised at most {promised.lipschitz:.4f}")
+            sentences.append(f"local Lipschitz constant {largest:.4f}, promised at most {promised.lipschitz:.4f}")
         if (smallest := float(self.monotone.value.min())) < promised.monotonicity - MARGIN:
-            found.append(f"local monotonicity {smallest:.4f}, promised at least {promised.monotonicity:.4f}")
+            sentences.append(f"local monotonicity {smallest:.4f}, promised at least {promised.monotonicity:.4f}")
         if self.decrease.violated:
-            found.append(
+            sentences.append(
                 f"a plain step left {self.decrease.worst:.4f} of the residual, promised {promised.contraction:.4f}"
             )
         if self.equilibrium.violated:
-            found.append(f"two equilibria {self.equilibrium.distance:.1e} apart, beyond their error bounds")
+            sentences.append(f"two equilibria {self.equilibrium.distance:.1e} apart, beyond their error bounds")
         for check in self.perturbations:
             if check.violated:
-                found.append(
+                sentences.append(
                     f"{check.kind} change of the {check.perturbed} by {check.size:.0%} moved the image"
                     f" {check.tightness:.3g} times as far as promised"
                 )
-        return tuple(found)
+        return tuple(sentences)
 
 
 def as_dict(findings: Findings) -> dict[str, Any]:

@@ -71,7 +71,7 @@ def check_data_perturbations(
     rough = coarser(model.solver, ATTACK_TOL, ATTACK_TOL)
 
     base, ratio = _solved(model, kspace, operator, conditioning), model.weight_ratio(conditioning)
-    found = []
+    checks = []
     for size in sizes:
         radius = size * norm(kspace)
         noise = torch.randn(kspace.shape, dtype=kspace.dtype, device=kspace.device, generator=generator)
@@ -93,8 +93,8 @@ def check_data_perturbations(
             with torch.no_grad():
                 moved = model(kspace + change, operator, conditioning=conditioning, start=base.value)
             bound = data_robustness_bound(ratio, operator, change)
-            found.append(_perturbation("k-space", kind, size, base, moved, bound))
-    return found
+            checks.append(_perturbation("k-space", kind, size, base, moved, bound))
+    return checks
 
 
 def check_map_perturbations(
@@ -134,14 +134,14 @@ def check_map_perturbations(
         generator=generator,
         reference=base.value,
     )
-    found = []
+    checks = []
     for kind, change in (("Gaussian", noise), ("worst case", attack.perturbation)):
         changed = rebuild(maps + change)
         with torch.no_grad():
             moved = model(kspace, changed, conditioning=conditioning, start=base.value)
             bound = operator_robustness_bound(ratio, operator, changed, kspace, base.value)
-        found.append(_perturbation("maps", kind, size, base, moved, bound))
-    return found
+        checks.append(_perturbation("maps", kind, size, base, moved, bound))
+    return checks
 
 
 def _perturbation(
@@ -172,7 +172,7 @@ def warm_started(solve: Callable[[Tensor, Tensor], Tensor], start: Tensor) -> Ca
 
 
 def coarser(settings: SolverSettings, tol: float, backward_tol: float) -> SolverSettings:
-    """Return the same settings with goals of at least these; what a backward solve misses is of no interest."""
+    """Return the same settings with goals of at least these; backward solves that miss theirs are not logged."""
     return replace(
         settings,
         tol=max(tol, settings.tol),

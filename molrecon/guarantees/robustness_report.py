@@ -55,11 +55,11 @@ def robustness_table(result: Robustness) -> str:
     for name, curve in result.curves.items():
         for level, worst in zip(result.levels, curve.worst_case, strict=True):
             draws = _at(curve, level)
-            fixed, anew = [d.psnr for d in draws], [d.psnr_reestimated for d in draws]
+            fixed, reestimated = [d.psnr for d in draws], [d.psnr_reestimated for d in draws]
             bound = "-" if worst.bound is None else f"{worst.bound:8.3g}"
             share = "-" if worst.tightness is None else f"{worst.tightness:6.1%}"
             lines.append(
-                f"{name:<20} {level:7.1%}  {np.mean(fixed):6.2f} ± {np.std(fixed):4.2f} {np.mean(anew):9.2f}  "
+                f"{name:<20} {level:7.1%}  {np.mean(fixed):6.2f} ± {np.std(fixed):4.2f} {np.mean(reestimated):9.2f}  "
                 f" {worst.psnr:10.2f} {worst.psnr_reestimated:8.2f}   {worst.moved:8.3g} {bound:>8} {share:>6}"
             )
     for name, curve in result.curves.items():

@@ -15,7 +15,7 @@ class Trial:
 
     Attributes:
         level: `|d| / |b|`, in every slice.
-        psnr: dB, of x(b + d) with all held fixed that the method was told about b: maps, noise level, scale, phase.
+        psnr: dB, of x(b + d) with maps, noise level, scale and phase held fixed as they were found for b.
         psnr_reestimated: the same with all this found anew from b + d: what a user gets.
         moved: `|x(b + d) - x(b)| / |x(b)|`, held fixed; of the slice with the largest.
         bound: the upper bound of that, likewise; None where none is known.

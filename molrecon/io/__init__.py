@@ -75,7 +75,7 @@ class Reader:
         suffixes: of such files, by which a folder is searched.
         recognises: whether a path is of this kind; asked in the order of READERS, the first to say yes reads it.
         read: path -> RawVolume, the first image volume.
-        read_all: path -> [Frame], every image volume; None where there is but one.
+        read_all: path -> [Frame], every image volume; None where files hold a single one.
         conjugates: whether `read` and `read_all` take a keyword `conjugate`, True, False or None, as `read_mrd` does.
     """
 
@@ -129,8 +129,10 @@ def read_frames(path: str | Path, *, conjugate: bool | None = None) -> list[Fram
     """
     path = Path(path)
     reader = _reader(path)
-    known = _conjugation(reader, path, conjugate)
-    return [Frame(reader.read(path, **known))] if reader.read_all is None else reader.read_all(path, **known)
+    keywords = _conjugation(reader, path, conjugate)
+    if reader.read_all is None:
+        return [Frame(reader.read(path, **keywords))]
+    return reader.read_all(path, **keywords)
 
 
 def _conjugation(reader: Reader, path: Path, conjugate: bool | None) -> dict[str, bool | None]:
@@ -162,8 +164,8 @@ def expand_inputs(paths: Iterable[str | Path]) -> list[Path]:
     """The volumes that `paths` stand for, in order and without repetition; a BART pair counts once, as its .cfl.
 
     A folder gives the files directly inside it (not in its sub-folders, not hidden) with a suffix of READERS, sorted by
-    name. A path that is no folder is kept, whether it exists or not: `read_volume` says what is
-    wrong with it, and the other volumes go on. Raises UnreadableInput for a folder without any volume.
+    name. A path that is no folder is kept, whether it exists or not: `read_volume` says what is wrong with it,
+    and the other volumes go on. Raises UnreadableInput for a folder without any volume.
     """
     volumes: dict[Path, None] = {}
     suffixes = sorted({suffix for reader in READERS for suffix in reader.suffixes})

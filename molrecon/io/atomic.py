@@ -38,7 +38,7 @@ def atomic_path(path: str | Path, *, durable: bool = True) -> Iterator[Path]:
 def write_atomically(path: str | Path, content: bytes | memoryview, *, durable: bool = True) -> None:
     """Replace `path` by a file of these bytes, as `atomic_path` does, and check that all of them arrived.
 
-    The way to write for libraries that do not tell of a full disk, or crash on it: they write to memory.
+    For libraries that do not report a full disk, or crash on it: let them write to memory, and this write the bytes.
 
     Raises:
         OSError: the file cannot be written; `path` is as it was.

@@ -60,9 +60,9 @@ class BidsName:
     entities: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
-        """Check the parts."""
-        parts = self._parts()
-        for entity, label in parts.items():
+        """Check the labels."""
+        labels = self._labels()
+        for entity, label in labels.items():
             if entity not in ORDER:
                 raise ValueError(f"BidsName: entity {entity!r}, expected one of {', '.join(ORDER)}")
             if not re.fullmatch("[A-Za-z0-9]+", label):
@@ -70,7 +70,7 @@ class BidsName:
         if self.suffix not in SUFFIXES:
             raise ValueError(f"BidsName: suffix {self.suffix!r}, expected one of {', '.join(SUFFIXES)}")
 
-    def _parts(self) -> dict[str, str]:
+    def _labels(self) -> dict[str, str]:
         session = {"ses": self.session} if self.session else {}
         run = {} if self.run is None else {"run": str(self.run)}
         return {"sub": self.subject, **session, "rec": "molrecon", **run, **dict(self.entities)}
@@ -78,8 +78,8 @@ class BidsName:
     @property
     def stem(self) -> str:
         """The path in the data set without suffix: sub-01/anat/sub-01_rec-molrecon_T1w."""
-        parts = self._parts()
-        name = "_".join([*(f"{entity}-{parts[entity]}" for entity in ORDER if entity in parts), self.suffix])
+        labels = self._labels()
+        name = "_".join([*(f"{entity}-{labels[entity]}" for entity in ORDER if entity in labels), self.suffix])
         folder = f"sub-{self.subject}/" + (f"ses-{self.session}/" if self.session else "")
         return f"{folder}anat/{name}"
 
@@ -97,15 +97,15 @@ def check_dataset(dataset: str | Path) -> dict[str, Any]:
     """
     path = Path(dataset) / DESCRIPTION_FILE
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        description = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except ValueError as error:
         raise UnreadableInput(path, f"no JSON ({error})", "the description of a BIDS derivative") from error
-    if not isinstance(found, dict) or found.get("DatasetType") != "derivative":
-        kind = found.get("DatasetType", "raw") if isinstance(found, dict) else "none"
+    if not isinstance(description, dict) or description.get("DatasetType") != "derivative":
+        kind = description.get("DatasetType", "raw") if isinstance(description, dict) else "none"
         raise UnreadableInput(path, f"a data set of type {kind}", 'the description of a BIDS derivative ("derivative")')
-    return found
+    return description
 
 
 def write_bids(
@@ -154,25 +154,25 @@ def read_bids_sidecar(dataset: str | Path, name: BidsName) -> dict[str, Any]:
     """Return the sidecar of an image that is there as a whole, empty where there is none."""
     image, sidecar = name.paths(dataset)
     try:
-        found = json.loads(sidecar.read_text(encoding="utf-8"))
+        content = json.loads(sidecar.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) and image.is_file() else {}
+    return content if isinstance(content, dict) and image.is_file() else {}
 
 
 def _describe(dataset: Path, version: str) -> None:
-    found = check_dataset(dataset)
+    description = check_dataset(dataset)
     program = {"Name": "molrecon", "Version": version, "Description": "reconstruction of raw k-space"}
-    programs = [one for one in found.get("GeneratedBy", []) if isinstance(one, dict)]
+    programs = [one for one in description.get("GeneratedBy", []) if isinstance(one, dict)]
     if not any((one.get("Name"), one.get("Version")) == ("molrecon", version) for one in programs):
-        description = {
+        updated = {
             "Name": "molrecon derivatives",
             "BIDSVersion": BIDS_VERSION,
             "DatasetType": "derivative",
-            **found,
+            **description,
             "GeneratedBy": [*programs, program],
         }
-        write_atomically(dataset / DESCRIPTION_FILE, _json(description))
+        write_atomically(dataset / DESCRIPTION_FILE, _json(updated))
     if not any(dataset.glob("README*")):
         write_atomically(dataset / "README.md", README.encode())
 

@@ -118,15 +118,15 @@ def _kspace(path: Path, dataset: h5py.Dataset) -> np.ndarray:
 
 
 def _attributes(file: h5py.File) -> dict[str, str | float | int]:
-    plain: dict[str, str | float | int] = {}
+    scalars: dict[str, str | float | int] = {}
     for name, value in file.attrs.items():
         if isinstance(value, (np.ndarray, np.generic)) and value.size == 1:
             value = value.item()
         if isinstance(value, bytes):
             value = value.decode("utf-8", "replace")
         if isinstance(value, (str, float, int)):
-            plain[str(name)] = value
-    return plain
+            scalars[str(name)] = value
+    return scalars
 
 
 def _sampling_mask(path: Path, kspace: np.ndarray, stored: np.ndarray | None) -> tuple[np.ndarray, int]:

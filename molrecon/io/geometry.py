@@ -10,6 +10,12 @@ import numpy as np
 Vector = tuple[float, float, float]
 
 
+def vector(values: np.ndarray) -> Vector:
+    """Return an array (3,) as a vector."""
+    x, y, z = map(float, values)
+    return x, y, z
+
+
 @final
 @dataclass(frozen=True)
 class Geometry:

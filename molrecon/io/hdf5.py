@@ -45,7 +45,7 @@ def hdf5_file(path: str | Path) -> Iterator[h5py.File]:
 
 
 def check_heaps(path: Path) -> None:
-    """Walk through the global heap collections of an HDF5 file as the library does; UnreadableInput if it got stuck.
+    """Walk through the global heap collections of an HDF5 file; UnreadableInput where the library would never end.
 
     A collection (HDF5 file format specification 3.0, III.E) is a list of entries: index (2 bytes), reference count (2),
     reserved (4), size (8), data padded to 8 bytes; the size of index 0, free space, includes the entry's own 16. The
@@ -87,13 +87,13 @@ def read_text(path: Path, dataset: h5py.Dataset) -> str:
         text = np.asarray(dataset[()]).item()
         return text.decode("utf-8") if isinstance(text, bytes) else str(text)
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        length, address, wanted = struct.unpack_from("<IQI", content, offset)
+        length, address, entry = struct.unpack_from("<IQI", content, offset)
         start = address + dataset.file.userblock_size
         if content[start : start + len(COLLECTION)] == COLLECTION:
             for index, position, size in _walk(path, content, start):
-                if index == wanted and length <= size:
+                if index == entry and length <= size:
                     return content[position : position + length].decode("utf-8")
-    raise UnreadableInput(path, f"no heap entry {wanted} of {length} bytes for {dataset.name}", "a text")
+    raise UnreadableInput(path, f"no heap entry {entry} of {length} bytes for {dataset.name}", "a text")
 
 
 def _walk(path: Path, content: mmap.mmap, start: int) -> Iterator[tuple[int, int, int]]:

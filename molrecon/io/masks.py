@@ -1,4 +1,4 @@
-"""Which samples of a scan were measured: the one shape of a mask, and masks that are read off the zeros of k-space."""
+"""Which samples of a scan were measured: the shape of masks, and masks inferred from the zeros of k-space."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def describe_zero_padding(sampling_mask: np.ndarray, rows: int) -> list[str]:
     """Return a sentence for each axis along which an inferred mask looks like that of zero-padded k-space, or none.
 
     Rows: some at both ends were measured in no column, and between them whole columns. Columns: at both ends more are
-    missing side by side than anywhere between. Both can only be supposed, since zeros are all there is to go by.
+    missing side by side than anywhere between. Neither can be proved: zeros are the only sign.
 
     Args:
         sampling_mask: (slices or 1, rows or 1, cols) bool, from `infer_sampling_mask`.
@@ -89,9 +89,9 @@ def describe_zero_padding(sampling_mask: np.ndarray, rows: int) -> list[str]:
     acquired = sampling_mask[:, top:bottom]
     if not acquired.any() or not all(_whole_columns(mask) for mask in acquired):
         return []
-    found = []
+    remarks = []
     if top > 0 and bottom < rows:
-        found.append(
+        remarks.append(
             f"rows 0 to {top - 1} and {bottom} to {rows - 1} of {rows} are zero in every column, as if the readout had"
             " been zero-padded: the mask counts them as not measured, so that it is one of rows and columns, the"
             " readout is not cropped, and those rows are filled in; cut to what was acquired,"
@@ -103,13 +103,13 @@ def describe_zero_padding(sampling_mask: np.ndarray, rows: int) -> list[str]:
     gap = max(np.diff(np.flatnonzero(columns)), default=1) - 1
     if min(left, cols - right) > gap:
         count = int(columns.sum())
-        found.append(
+        remarks.append(
             f"columns 0 to {left - 1} and {right} to {cols - 1} of {cols} are zero, as if k-space had been zero-padded:"
             f" the mask counts them as not measured, {count} of {cols} columns (acceleration {cols / count:.3g}) where"
             f" {count} of {right - left} between them were ({(right - left) / count:.3g}), and they are filled in; cut"
             f" to what was acquired it is kspace[..., {left}:{right}]"
         )
-    return found
+    return remarks
 
 
 def _whole_columns(mask: np.ndarray) -> bool:

@@ -36,7 +36,7 @@ def write_nifti(
     the voxel size; slices that are shifted within their plane have no qform, which holds no shear (code 0). Without,
     voxel_size is (row, column, slice) in mm, thus pixdim = (column, row, slice); None leaves pixdim 1 with unknown
     units; sform and qform code are 0 ("unknown") and the description field says so. Readers then centre the volume and
-    call i left-right by default; that is their guess, not a fact.
+    call i left-right by default; that is their guess.
 
     Args:
         path: ends in .nii or .nii.gz.

@@ -88,9 +88,9 @@ def read_sequence(path: Path, header: str | None, contrast: int = 0) -> Sequence
 
 def _number(root: ElementTree.Element, tag: str, position: int = 0) -> float | None:
     """Return a positive number; converters write 0, or words, where a value is unknown."""
-    found = root.findall(tag)
+    elements = root.findall(tag)
     try:
-        value = float(found[position].text or "")
+        value = float(elements[position].text or "")
     except (IndexError, ValueError):
         return None
     return value if math.isfinite(value) and value > 0 else None

@@ -1,4 +1,4 @@
-"""XML from files and scanners that nobody vouches for."""
+"""XML from files and scanners that are not trusted."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ haar                 the pyramid of averages
 initial              which filters does training start from?
 guide                what guides a network besides its image?
 tiling               how is a large image denoised in tiles, with the same result?
-remembered           what is computed once for the same parameters?
+cached_function      what is computed once for the same parameters?
 full_precision       how do convolutions keep all bits of float32?
 """
 

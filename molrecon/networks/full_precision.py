@@ -79,7 +79,7 @@ def _operations() -> list[Any]:
 def _allow_tf32() -> bool | None:
     try:
         return torch.backends.cudnn.allow_tf32
-    except RuntimeError:  # the caller has set the new flags in a way that the old one has no word for
+    except RuntimeError:  # the caller has set the new flags to what the old flag cannot express
         return None
 
 

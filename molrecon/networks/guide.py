@@ -115,13 +115,13 @@ class Guide(nn.Module):
         for level, layer in enumerate(self.down):
             x = self._layer(AVERAGE[len(self.factors)](x, self.factors) if level else x, layer)
             skipped.append(x)
-        found: list[Tensor] = []
+        features: list[Tensor] = []
         for level, layer in reversed(list(enumerate(self.up))):
             y = skipped[level]
-            if found:
-                y = y + nnf.interpolate(found[-1], scale_factor=[float(f) for f in self.factors], mode="nearest")
-            found.append(self._layer(y, layer))
-        return found[::-1]
+            if features:
+                y = y + nnf.interpolate(features[-1], scale_factor=[float(f) for f in self.factors], mode="nearest")
+            features.append(self._layer(y, layer))
+        return features[::-1]
 
     def _layer(self, x: Tensor, layer: nn.Module) -> Tensor:
         return nnf.leaky_relu(convolve(x, layer.weight, layer.bias, self.padding), SLOPE)  # type: ignore[arg-type]

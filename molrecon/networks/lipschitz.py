@@ -58,7 +58,7 @@ def convolution_norm_bound(
     grid = tuple(max(1, (n - 1) * oversampling) for n in spatial)
     between = math.cos(math.pi / (2 * oversampling)) ** sum(n > 1 for n in spatial)
     flat = kernels.reshape(-1, *kernels.shape[-ndim - 2 :])
-    # Somebody's autocast would round the products.
+    # Under a caller's autocast the products would be rounded.
     with torch.autocast(flat.device.type, enabled=False):
         # The powers below leave the range of single precision for kernels far from 1 in size.
         size = flat.detach().flatten(1).abs().amax(1).clamp_min(torch.finfo(flat.dtype).tiny)
@@ -151,7 +151,7 @@ def _largest_frequency(correlations: Tensor, waves: Tensor, iterations: int) -> 
         above = log_scale + columns.sum(-1).clamp_min(tiny).log() / 2
         below = log_scale + columns.amax(-1).clamp_min(tiny).log() / 2
         # In float32 neither logarithm is exact; a frequency too many costs little.
-        chosen = ~(above < below.amax() - 1e-3)  # not a number stays to be seen
+        chosen = ~(above < below.amax() - 1e-3)  # NaN compares false, so that it stays and is reported
         power, log_scale = _squared(power[chosen], log_scale[chosen])
         kept = kept[chosen]
     bound = log_scale + _eigenvalue_bound(power).log()

@@ -9,9 +9,9 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
+from molrecon.networks.cached_function import CachedFunction
 from molrecon.networks.convolution import Convolution, Padding
 from molrecon.networks.denoiser import Denoiser, ReceptiveField
-from molrecon.networks.remembered import Remembered
 
 CONVOLUTION = {2: nn.Conv2d, 3: nn.Conv3d}
 
@@ -81,7 +81,7 @@ class PlainNetwork(Denoiser):
             if skip:
                 for parameter in self.convolutions[-1].parameters():
                     parameter.zero_()
-        self._tempered = Remembered(_tempered)
+        self._tempered = CachedFunction(_tempered)
 
     def settings(self) -> dict[str, Any]:
         """Return the arguments that build a network of this shape."""

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
+from molrecon.networks.cached_function import CachedFunction
 from molrecon.networks.convex_potential import ConvexPotential, convex_potential_lipschitz
 from molrecon.networks.convolution import Convolution, Padding, SeparableConvolution, composed_kernel
 from molrecon.networks.denoiser import REFERENCE_NOISE, Denoiser, ReceptiveField, largest_below
@@ -17,7 +18,6 @@ from molrecon.networks.guide import Guide
 from molrecon.networks.haar import shifted_v_cycle
 from molrecon.networks.initial import residual_filters, temporal_filters
 from molrecon.networks.lipschitz import certified_norm_bound, normalised_kernels
-from molrecon.networks.remembered import Remembered
 from molrecon.networks.sll import SLL, sll_step
 
 
@@ -40,7 +40,7 @@ class ResidualNetwork(Denoiser):
 
     The filters of "potential" are applied divided by their certified norm where that exceeds 1, in training as in
     evaluation, and differentiably: no value of the parameters leaves the 1-Lipschitz layers. "sll" needs none of it.
-    Without gradients that is computed once for each value of the parameters (see `Remembered`).
+    Without gradients that is computed once for each value of the parameters (see `CachedFunction`).
 
     Args:
         monotonicity: m, in (0, 1).
@@ -145,9 +145,9 @@ class ResidualNetwork(Denoiser):
                 padding=padding,
                 seed=seed,
             )
-        self._normalised = Remembered(_normalised)
-        self._steps = Remembered(_steps)
-        self._bound = Remembered(_norm_bounds)
+        self._normalised = CachedFunction(_normalised)
+        self._steps = CachedFunction(_steps)
+        self._bound = CachedFunction(_norm_bounds)
 
     def settings(self) -> dict[str, Any]:
         """Return the arguments that build a network of this shape."""
@@ -251,8 +251,8 @@ class ResidualNetwork(Denoiser):
             return None
         if self.guide is None or images is None or images.shape[1] != self.guide_channels:
             given = "no guide" if images is None else f"a guide {tuple(images.shape)}"
-            wanted = f"(batch, {self.guide_channels}, *spatial)" if self.guide_channels else "none"
-            raise ValueError(f"ResidualNetwork: got {given}, expected {wanted}")
+            expected = f"(batch, {self.guide_channels}, *spatial)" if self.guide_channels else "none"
+            raise ValueError(f"ResidualNetwork: got {given}, expected {expected}")
         factors: list[Tensor] = self.guide(images)
         return factors
 

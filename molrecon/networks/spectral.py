@@ -10,11 +10,11 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
+from molrecon.networks.cached_function import CachedFunction
 from molrecon.networks.convolution import Padding, convolve
 from molrecon.networks.denoiser import REFERENCE_NOISE, Denoiser, ReceptiveField, largest_below
 from molrecon.networks.initial import cosine_filters
 from molrecon.networks.lipschitz import certified_norm_bound, normalised_kernels
-from molrecon.networks.remembered import Remembered
 
 
 @final
@@ -26,7 +26,7 @@ class SpectralNetwork(Denoiser):
     convolution start as a tight frame of cosines and its transpose, those between as the identity.
 
     Each convolution is applied divided by its certified norm where that exceeds 1, in training as in evaluation, and
-    differentiably. Without gradients that is computed once for each value of the parameters (see `Remembered`).
+    differentiably. Without gradients that is computed once for each value of the parameters (see `CachedFunction`).
 
     Args:
         monotonicity: m, in (0, 1).
@@ -81,8 +81,8 @@ class SpectralNetwork(Denoiser):
         noise = REFERENCE_NOISE / math.sqrt(kernel_size**ndim)  # of a frame coefficient
         self.log_threshold = nn.Parameter(torch.full((layers - 1, features), math.log(noise / (layers - 1))))
         self.noise_power = nn.Parameter(torch.ones(layers - 1, features))
-        self._normalised = Remembered(self._normalise)
-        self._bounds = Remembered(_norm_bounds)
+        self._normalised = CachedFunction(self._normalise)
+        self._bounds = CachedFunction(_norm_bounds)
 
     def settings(self) -> dict[str, Any]:
         """Return the arguments that build a network of this shape."""

@@ -84,9 +84,9 @@ class Tiled(Denoiser):
 
         def denoise_tile(image: Tensor, ends: Sequence[tuple[int, int]]) -> Tensor:
             if denoise is not None:
-                return denoise(_part(image, ends))
-            seen = None if guide is None else _part(guide, ends)
-            return self.network.denoiser(noise_level, seen)(_part(image, ends))
+                return denoise(_cropped(image, ends))
+            tile_guide = None if guide is None else _cropped(guide, ends)
+            return self.network.denoiser(noise_level, tile_guide)(_cropped(image, ends))
 
         def denoise_tiles(image: Tensor) -> Tensor:
             if image.ndim != self.ndim + 2:
@@ -99,14 +99,14 @@ class Tiled(Denoiser):
             out = torch.empty_like(image)
             for tile in product(*cuts):
                 denoised = denoise_tile(image, [(cut.begin, cut.end) for cut in tile])
-                valid = _part(denoised, [(cut.start - cut.begin, cut.stop - cut.begin) for cut in tile])
-                _part(out, [(cut.start, cut.stop) for cut in tile]).copy_(valid)
+                valid = _cropped(denoised, [(cut.start - cut.begin, cut.stop - cut.begin) for cut in tile])
+                _cropped(out, [(cut.start, cut.stop) for cut in tile]).copy_(valid)
             return out
 
         return denoise_tiles
 
 
-def _part(image: Tensor, ends: Sequence[tuple[int, int]]) -> Tensor:
+def _cropped(image: Tensor, ends: Sequence[tuple[int, int]]) -> Tensor:
     """Return the part of (batch, channel, *spatial) between the ends along each spatial axis."""
     for axis, (first, last) in enumerate(ends, start=2):
         image = image.narrow(axis, first, last - first)

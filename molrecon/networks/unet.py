@@ -66,7 +66,8 @@ class UNet(Denoiser):
                     fan_in = parameter[0].numel()
                     parameter.copy_(torch.randn(parameter.shape, generator=generator) * (2 / fan_in) ** 0.5)
             for up in self.up:
-                weight = up.get_parameter("weight")  # (in, out, 2, 2): each output pixel hears one tap of each input
+                # (in, out, 2, 2): each output pixel depends on one tap of each input
+                weight = up.get_parameter("weight")
                 weight.mul_((weight[0].numel() / (2 * weight.shape[0])) ** 0.5)
             self.last.get_parameter("weight").zero_()
 

@@ -3,6 +3,7 @@
 base                 what does the call check, and what does a method of one's own define?
 learned              what do all methods around a denoiser have?
 mol                  the equilibrium reconstructor, with its error bound
+splitting            how is its equilibrium found, and differentiated?
 deep_equilibrium     DE-GRAD and DE-PROX, equilibria without monotonicity
 unrolled             what do unrolled methods share?
 modl, admm_net, varnet   the unrolled methods

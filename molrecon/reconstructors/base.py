@@ -184,9 +184,9 @@ def _checked_kspace(who: str, kspace: Tensor, parameter: Tensor | None, buffer: 
         raise TypeError(f"{who}: kspace has dtype {kspace.dtype}, expected a complex dtype")
     if kspace.ndim < 2 or kspace.numel() == 0:
         raise ValueError(f"{who}: kspace {tuple(kspace.shape)}, expected (batch, coil, *spatial), none of them empty")
-    for what, tensor in (("weights", parameter), ("operator", buffer)):
+    for holder, tensor in (("weights", parameter), ("operator", buffer)):
         if tensor is not None and tensor.device != kspace.device:
-            raise ValueError(f"{who}: kspace on {kspace.device} and {what} on {tensor.device}, expected one device")
+            raise ValueError(f"{who}: kspace on {kspace.device} and {holder} on {tensor.device}, expected one device")
     kspace = kspace.resolve_conj().resolve_neg()
     if not all_finite(kspace.detach()):
         raise ValueError(f"{who}: kspace holds NaN or infinite values, expected finite numbers")

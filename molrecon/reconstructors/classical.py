@@ -21,7 +21,7 @@ from molrecon.solvers.conjugate_gradient import solve_hermitian
 from molrecon.solvers.solution import Solution, unbounded_solution
 from molrecon.solvers.solver_settings import SolverSettings
 from operators import LinearOperator, Sense
-from operators.sense import CHUNK_BYTES
+from operators.coil_chunks import CHUNK_BYTES
 
 CG_SETTINGS = SolverSettings(tol=1e-3, max_steps=200, backward_tol=1e-3)
 CONVERGED_CHANGE = 1e-3  # relative change of the last FISTA step at which L1-wavelet counts as converged
@@ -132,15 +132,15 @@ class CGSense(Reconstructor):
         # the iterations, and each has its own step sizes.
         rows = right_side.shape[1]
         count = max(1, CHUNK_BYTES // (right_side[0, 0].numel() * kspace.shape[1] * kspace.element_size()))
-        parts = []
+        chunks = []
         for row in range(0, rows, count):
             stop = min(row + count, rows)
-            parts.append(
+            chunks.append(
                 self._minimiser(
                     operator.decoupled(row, stop, len(right_side)), right_side[:, row:stop].flatten(0, 1), settings
                 )
             )
-        return self._joined(parts, right_side)
+        return self._joined(chunks, right_side)
 
     def _minimiser(self, operator: LinearOperator, right_side: Tensor, settings: SolverSettings) -> Solution:
         solution = solve_hermitian(
@@ -154,22 +154,22 @@ class CGSense(Reconstructor):
         )
         return solution.with_kind("certified")
 
-    def _joined(self, parts: list[Solution], like: Tensor) -> Solution:
+    def _joined(self, chunks: list[Solution], like: Tensor) -> Solution:
         """Return one Solution of whole images from those of their rows: residuals add up in squares."""
         batch = len(like)
-        value = torch.cat([p.value.unflatten(0, (batch, -1)) for p in parts], dim=1)
-        steps = max(len(p.residuals) for p in parts)
+        value = torch.cat([p.value.unflatten(0, (batch, -1)) for p in chunks], dim=1)
+        steps = max(len(p.residuals) for p in chunks)
         squares = torch.zeros(steps, batch, dtype=like.real.dtype, device=like.device)
-        for part in parts:
-            sizes = (part.residuals * norm(part.value.detach())).square().unflatten(1, (batch, -1)).sum(-1)
+        for chunk in chunks:
+            sizes = (chunk.residuals * norm(chunk.value.detach())).square().unflatten(1, (batch, -1)).sum(-1)
             squares += torch.cat([sizes, sizes[-1:].expand(steps - len(sizes), -1)])
         residuals = squares.sqrt() / norm(value.detach()).clamp_min(torch.finfo(like.real.dtype).tiny)
         return Solution(
             value=value,
             error_bound=residuals[-1],
             residuals=residuals,
-            converged=torch.stack([p.converged.unflatten(0, (batch, -1)).all(1) for p in parts]).all(0),
-            n_steps=torch.stack([p.n_steps.unflatten(0, (batch, -1)).amax(1) for p in parts]).amax(0),
+            converged=torch.stack([p.converged.unflatten(0, (batch, -1)).all(1) for p in chunks]).all(0),
+            n_steps=torch.stack([p.n_steps.unflatten(0, (batch, -1)).amax(1) for p in chunks]).amax(0),
             kind="certified",
         )
 

@@ -87,7 +87,7 @@ class Conditioning:
         """Return the network's H on complex images of this scan, shaped as `phase` and divided by `scale`."""
         in_sets = self.phase.ndim > network.ndim + 1
         level = self.noise_level.repeat_interleave(self.phase.shape[1]) if in_sets else self.noise_level
-        # A network without a guide need not know of one.
+        # Networks without a guide need no second argument.
         guide = () if self.guide is None else (self.guide.flatten(0, 1) if in_sets else self.guide,)
         channels_denoiser = network.denoiser(level, *guide)
         without_phase = self.phase.conj().resolve_conj()
@@ -145,9 +145,7 @@ def condition(
         noise_level = estimate_noise_level(kspace, operator.sampling_mask)
     level = torch.as_tensor(noise_level, dtype=scale.dtype, device=scale.device).expand(len(scale))
     level = with_model_error(level, kspace, operator)
-    phase = torch.ones_like(image)
-    if phase_reference:
-        phase = smooth_phase(image if sets is None else image.flatten(0, 1)).reshape(image.shape)
+    phase = smooth_phase(image, sets) if phase_reference else torch.ones_like(image)
     return Conditioning(scale, (level / scale).clamp(*NOISE_LIMITS), phase)
 
 
@@ -166,8 +164,8 @@ def _first_image(kspace: Tensor, operator: LinearOperator) -> Tensor:
 def data_weight(log_data_weight: Tensor, noise_level: Tensor, largest: float) -> Tensor:
     """Return `lambda(sigma) = exp(c0 + c1 log(sigma / sigma0) + c2 log(sigma / sigma0)^2)`, shape (batch,).
 
-    It is at most `largest`: scans with less noise than nearly all that are trained on would else get one that nothing
-    has taught.
+    It is at most `largest`: hardly any scan of the training has less noise than where it reaches that, and the
+    polynomial means nothing beyond.
 
     Args:
         log_data_weight: the coefficients (3,) c0, c1, c2; c0 is log lambda at the reference noise level, 0.01.
@@ -179,8 +177,13 @@ def data_weight(log_data_weight: Tensor, noise_level: Tensor, largest: float) ->
     return torch.exp(c0 + c1 * level + c2 * level.square()).clamp(max=largest)
 
 
-def smooth_phase(image: Tensor) -> Tensor:
-    """Return `p / |p|` (1 where p = 0) for the image p low-passed by a Hann window, (batch, *spatial) complex."""
+def smooth_phase(image: Tensor, sets: int | None = None) -> Tensor:
+    """Return `p / |p|` (1 where p = 0) for the image p low-passed by a Hann window, (batch, *spatial) complex.
+
+    With several `sets` of maps the images are (batch, set, *spatial), and each has its own phase.
+    """
+    if sets is not None:
+        return smooth_phase(image.flatten(0, 1)).reshape(image.shape)
     axes = tuple(range(1, image.ndim))
     spectrum = torch.fft.fftn(image, dim=axes)
     for axis in axes:

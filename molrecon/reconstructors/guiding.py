@@ -45,11 +45,11 @@ def guide_images(kspace: Tensor, operator: LinearOperator, conditioning: Conditi
         level = per_sample((conditioning.noise_level / REFERENCE_NOISE).log() / 2, energy).expand_as(energy)
     images = [first / scale * without_phase, sense * without_phase]
     axis = 1 if operator.sets is None else 2
-    parts = [torch.view_as_real(image).movedim(-1, axis) for image in images] + [
+    channels = [torch.view_as_real(image).movedim(-1, axis) for image in images] + [
         energy.unsqueeze(axis),
         level.unsqueeze(axis),
     ]
-    return torch.cat([part.to(conditioning.noise_level.dtype) for part in parts], axis)
+    return torch.cat([channel.to(conditioning.noise_level.dtype) for channel in channels], axis)
 
 
 def guide_change(kspace_change: Tensor, operator: LinearOperator, conditioning: Conditioning, first: Tensor) -> Tensor:

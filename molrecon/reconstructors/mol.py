@@ -4,26 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 from typing import Any, final
 
 import torch
 from torch import Tensor, nn
 
 from molrecon.networks import Denoiser
-from molrecon.networks.full_precision import full_precision
 from molrecon.reconstructors.certificate import Certificate, certificate
 from molrecon.reconstructors.conditioning import Conditioning
 from molrecon.reconstructors.forward_mode import derivative
 from molrecon.reconstructors.guiding import GUIDE_CHANNELS, first_of_guide, guide_change, guide_images
 from molrecon.reconstructors.learned import LearnedReconstructor
 from molrecon.reconstructors.robustness_bounds import data_robustness_bound
-from molrecon.solvers.batched import norm, per_sample
-from molrecon.solvers.conjugate_gradient import conjugate_gradient
-from molrecon.solvers.fixed_point import solve_fixed_point
-from molrecon.solvers.implicit import implicit_gradient, report_backward
-from molrecon.solvers.refinement import RefinedResidual
+from molrecon.reconstructors.splitting import ForwardBackward, residual_rounding, with_implicit_gradient
+from molrecon.solvers.batched import per_sample
 from molrecon.solvers.solution import Iterate, Solution, in_units
 from molrecon.solvers.solver_settings import SolverSettings
 from operators import LinearOperator, Sense, SoftSense
@@ -32,7 +27,6 @@ FIRST_TOL = 1e-2  # error bound of the first equilibrium, which a second one is 
 # Of the first equilibrium's trial steps. It is left at a rough tolerance, where longer steps than
 # `SolverSettings.relaxation` still pay: on strips 16 to 21 iterations instead of 24 to 27 with alpha = 1.
 FIRST_RELAXATION = 3.0
-INNER_TOL = 0.1  # of the inner CG, relative to the outer residual
 
 
 @final
@@ -50,18 +44,17 @@ class MOL(LearnedReconstructor):
     careful step, while trial steps use `eta = 0.1`. Trial steps are also longer, with a relaxation alpha above 1
     (`SolverSettings.relaxation`): `x <- x + (I / alpha + lambda A^H A)^-1 r(x)`. The I of the plain step takes the
     score's slope for 1, and over most of an image it is less. Such steps need not contract by themselves, for which the
-    safeguard is there; with those of the first equilibrium they save a twentieth to a seventh of the iterations. The
-    iteration stops on the a-posteriori bound `|x - x*| <= |r(x)| / m`, which holds for every x by strong monotonicity.
+    safeguard is there. The iteration stops on the a-posteriori bound `|x - x*| <= |r(x)| / m`, which holds for every x
+    by strong monotonicity.
 
     The network and the conjugate gradients work in the precision of the network. Image and data term are held in
     double precision (iterative refinement, `SolverSettings.refine`): in single precision alone the rounding of
     `lambda A^H A x` over m would stop the bound at about `1e-7 lambda / m`, with it only the network's does, at
-    about `4e-7 / m`. It is on by default because it costs next to nothing: a normal operator in double precision is
-    computed once in ten to twenty iterations, and for what is reported (`RefinedResidual`). The rounding is part of the
-    bound (`Denoiser.rounding`), and convolutions use all bits of float32 whatever torch's flags for TF32 say
-    (`full_precision`). A sample that cannot reach `tol` for it stops early and is marked `stalled`; its error bound is
-    then the attainable accuracy, and
-    `model.double()` goes further.
+    about `4e-7 / m`. It costs little: a normal operator in double precision is computed once in ten to twenty
+    iterations, and for what is reported (`RefinedResidual`). The rounding is part of the bound (`Denoiser.rounding`),
+    and convolutions use all bits of float32 whatever torch's flags for TF32 say (`full_precision`). A sample whose
+    rounding keeps it from `tol` stops early and is marked `stalled`; its error bound is then the attainable accuracy,
+    and `model.double()` goes further.
 
     The gradient is that of the equilibrium itself (implicit function theorem), independent of how it was found; its
     linear system is solved by the same routine, preconditioner and tolerance rule, to an error bound of its own,
@@ -195,14 +188,14 @@ class MOL(LearnedReconstructor):
         """
         solver, narrow = self.solver, self.precision
         wide = torch.complex128 if solver.refine else narrow
-        known = self._ready(kspace, operator, conditioning)
-        scale = per_sample(known.scale, known.phase)
-        weight = per_sample(self.data_weight(known.noise_level), known.phase)
+        conditioning = self._completed(kspace, operator, conditioning)
+        scale = per_sample(conditioning.scale, conditioning.phase)
+        weight = per_sample(self.data_weight(conditioning.noise_level), conditioning.phase)
         root = (image / scale).to(narrow)
-        rounding = _rounding(self.network, operator, weight, root.to(wide), narrow, solver)
-        splitting = _Splitting(operator, weight, self.network.monotonicity, rounding, narrow, solver.window)
-        denoise = known.denoiser(self.network)
-        of_guide = None if self.first is None else self._guide_response(operator, known, root, kspace)
+        rounding = residual_rounding(self.network, operator, weight, root.to(wide), narrow, solver)
+        splitting = ForwardBackward(operator, weight, self.network.monotonicity, rounding, narrow, solver.window)
+        denoise = conditioning.denoiser(self.network)
+        of_guide = None if self.first is None else self._guide_response(operator, conditioning, root, kspace)
 
         def respond(change: Tensor) -> Solution:
             right_side = splitting.weight * _adjoint(operator, change, wide) / scale
@@ -247,14 +240,16 @@ class MOL(LearnedReconstructor):
     ) -> Solution:
         solver, narrow = solver or self.solver, self.precision
         wide = torch.complex128 if solver.refine else narrow
-        conditioning = self._ready(kspace, operator, conditioning)
+        conditioning = self._completed(kspace, operator, conditioning)
 
         scale = per_sample(conditioning.scale, conditioning.phase)
         weight = per_sample(self.data_weight(conditioning.noise_level), conditioning.phase)  # lambda
         denoise = conditioning.denoiser(self.network)  # H
         zero_filled = _adjoint(operator, kspace.detach(), wide) / scale  # A^H b
-        rounding = _rounding(self.network, operator, weight.detach(), zero_filled, narrow, solver)
-        splitting = _Splitting(operator, weight.detach(), self.network.monotonicity, rounding, narrow, solver.window)
+        rounding = residual_rounding(self.network, operator, weight.detach(), zero_filled, narrow, solver)
+        splitting = ForwardBackward(
+            operator, weight.detach(), self.network.monotonicity, rounding, narrow, solver.window
+        )
         relaxed = replace(splitting, relaxation=solver.relaxation)
         right_side = splitting.weight * zero_filled  # lambda A^H b
         first = self._first_iterate(conditioning, zero_filled) if start is None else start.detach().to(wide) / scale
@@ -273,13 +268,13 @@ class MOL(LearnedReconstructor):
         def data_term(x: Tensor) -> Tensor:
             return weight * (operator.adjoint(kspace) / scale - operator.normal(x))
 
-        return solution.with_value(_with_gradient(value, denoise, data_term, splitting, wide, solver) * scale)
+        return solution.with_value(with_implicit_gradient(value, denoise, data_term, splitting, wide, solver) * scale)
 
-    def _ready(self, kspace: Tensor, operator: LinearOperator, conditioning: Conditioning | None) -> Conditioning:
+    def _completed(self, kspace: Tensor, operator: LinearOperator, conditioning: Conditioning | None) -> Conditioning:
         """Return the conditioning in the network's precision, with the guide of the scan; what is missing is found."""
-        known = (conditioning or self.condition(kspace, operator)).in_precision(self.precision)
-        self._check_axes(known, operator)
-        return known if known.guide is not None else self._guided(kspace, operator, known)
+        conditioning = (conditioning or self.condition(kspace, operator)).in_precision(self.precision)
+        self._check_axes(conditioning, operator)
+        return conditioning if conditioning.guide is not None else self._guided(kspace, operator, conditioning)
 
     def _check_axes(self, conditioning: Conditioning, operator: LinearOperator) -> None:
         shape, sets = tuple(conditioning.phase.shape), operator.sets
@@ -309,119 +304,6 @@ class MOL(LearnedReconstructor):
             return zero_filled
         image = first_of_guide(conditioning.guide.detach(), self.network.ndim)
         return (image * conditioning.phase).to(zero_filled.dtype)
-
-
-@final
-@dataclass(frozen=True)
-class _Splitting:
-    """Forward-backward splitting for `(I + lambda A^H A) x = s(x)`, with a map s that contracts by `1 - m`.
-
-    One step is `x <- x + (I + lambda A^H A)^-1 r(x)` with `r(x) = s(x) - (I + lambda A^H A) x`. The equilibrium has
-    `s(x) = H(x) + lambda A^H b`, its gradient `s(w) = dl/dx + J_H^H w`.
-    """
-
-    operator: LinearOperator
-    weight: Tensor  # lambda (batch, 1, ...)
-    monotonicity: float  # m
-    rounding: Tensor  # (batch,) of a computed residual, relative to |x|
-    narrow: torch.dtype  # of the inner solves
-    window: int
-    relaxation: float = 1.0  # alpha of the trial steps
-
-    def solve(
-        self,
-        source: Callable[[Tensor], Tensor],
-        first: Tensor,
-        tol: float,
-        max_steps: int,
-        on_step: Callable[[Iterate], None] | None = None,
-        keep_residual: bool = False,
-    ) -> Solution:
-        """Return the solution x, iterated in the precision of `first`."""
-        m = self.monotonicity
-        careful_tol = m / 4
-
-        def plain(x: Tensor) -> Tensor:
-            return source(x) - self.regularised(x)
-
-        residual: Callable[[Tensor], Tensor] = plain
-        if first.dtype != self.narrow:
-            residual = RefinedResidual(source, self.regularised, self.weight, self.narrow)
-        with full_precision(first.device):
-            return solve_fixed_point(
-                residual,
-                partial(self.inverse, tol=INNER_TOL, identity=1 / self.relaxation),
-                first,
-                tol=tol,
-                max_steps=max_steps,
-                monotonicity=m,
-                contraction=(1 - m) * (1 + careful_tol) + careful_tol,
-                window=self.window,
-                careful=partial(self.inverse, tol=careful_tol),
-                rounding=self.rounding,
-                exactly=residual.exactly if isinstance(residual, RefinedResidual) else None,
-                on_step=on_step,
-                keep_residual=keep_residual,
-            )
-
-    def regularised(self, x: Tensor) -> Tensor:
-        """Return `(I + lambda A^H A) x` in the precision of x, or of the operator's maps if that is higher."""
-        return x + self.weight * self.operator.normal(x)
-
-    def inverse(self, r: Tensor, tol: float, identity: float = 1.0) -> Tensor:
-        """Return `(c I + lambda A^H A)^-1 r`, c = `identity`, up to a residual of `tol |r|`."""
-
-        def matrix(x: Tensor) -> Tensor:
-            return (identity * x + self.weight * self.operator.normal(x)).to(self.narrow)
-
-        return conjugate_gradient(matrix, r.to(self.narrow), tol=tol, verify=False).value
-
-
-def _with_gradient(
-    value: Tensor,
-    denoise: Callable[[Tensor], Tensor],
-    data_term: Callable[[Tensor], Tensor],
-    splitting: _Splitting,
-    wide: torch.dtype,
-    solver: SolverSettings,
-) -> Tensor:
-    """Return the equilibrium x of `H(x) + data_term(x) = x` with the gradient of the implicit function theorem."""
-    root = value.requires_grad_()
-    with full_precision(root.device):
-        denoised = denoise(root)
-    fixed = root.detach()
-    residual = denoised + data_term(fixed).to(splitting.narrow) - fixed
-
-    def solve_adjoint(grad: Tensor) -> Tensor:
-        def source(w: Tensor) -> Tensor:
-            (pulled,) = torch.autograd.grad(denoised, root, w.to(splitting.narrow), retain_graph=True)
-            return grad + pulled
-
-        zero = torch.zeros_like(grad, dtype=wide)
-        answer = splitting.solve(source, zero, solver.backward_tol, solver.backward_max_steps)
-        report_backward(answer, solver.on_backward, "MOL")
-        return answer.value.to(splitting.narrow)
-
-    return implicit_gradient(fixed, residual, solve_adjoint)
-
-
-def _rounding(
-    network: Denoiser,
-    operator: LinearOperator,
-    weight: Tensor,
-    image: Tensor,
-    narrow: torch.dtype,
-    solver: SolverSettings,
-) -> Tensor:
-    """Return what a computed residual may be off by, relative to |x|, (batch,): the rounding of the network.
-
-    Without refinement that of `lambda A^H A x` counts too; it is that of an image like the one given.
-    """
-    rounding = weight.new_full((len(weight),), network.rounding(narrow.to_real()))
-    if solver.refine:
-        return rounding
-    size = norm(image).clamp_min(torch.finfo(narrow).tiny)
-    return rounding * (1 + 2 * norm(weight * operator.normal(image)) / size)
 
 
 def _adjoint(operator: LinearOperator, kspace: Tensor, dtype: torch.dtype) -> Tensor:

@@ -55,7 +55,7 @@ class Score:
 
 @final
 @dataclass(frozen=True, eq=False)
-class Outcome:
+class ScoredMethod:
     """A method's score, its image (slices, rows, cols) float32, and its regularisation weight (None: it has none)."""
 
     score: Score
@@ -91,10 +91,10 @@ def undersample(volume: RawVolume, sampling_mask: np.ndarray, noise_level: float
     for one, out in zip(volume.kspace, kspace, strict=True):
         out[...] = one
         if noise_level > 0 and one.any():
-            parts = generator.standard_normal((2, *one.shape), dtype=np.float32) * np.float32(
+            real_and_imaginary = generator.standard_normal((2, *one.shape), dtype=np.float32) * np.float32(
                 noise_level / math.sqrt(2)
             )
-            out += parts[0] + 1j * parts[1]
+            out += real_and_imaginary[0] + 1j * real_and_imaginary[1]
     mask_kspace(kspace, mask)
     return replace(volume, kspace=kspace, sampling_mask=mask)
 
@@ -159,7 +159,7 @@ class Comparison:
         self.zero_filled = self.score("zero-filled", ZeroFilled())
         self.zero_filled_psnr = self.zero_filled.score.psnr
 
-    def score(self, name: str, model: Reconstructor, *, solver: SolverSettings | None = None) -> Outcome:
+    def score(self, name: str, model: Reconstructor, *, solver: SolverSettings | None = None) -> ScoredMethod:
         """Score a method with the noise level of the prepared scan.
 
         Args:
@@ -192,12 +192,12 @@ class Comparison:
             slices.kind,
         )
 
-    def tuned(self, name: str, build: Callable[[float], Reconstructor], grid: Sequence[float]) -> Outcome:
+    def tuned(self, name: str, build: Callable[[float], Reconstructor], grid: Sequence[float]) -> ScoredMethod:
         """Score the weight of a grid with the best PSNR against the reference, which no user could choose."""
         outcomes = [replace(self.score(name, build(weight)), regularisation=weight) for weight in grid]
         return max(outcomes, key=lambda outcome: outcome.score.psnr)
 
-    def reconstruction(self, result: Reconstruction) -> Outcome:
+    def reconstruction(self, result: Reconstruction) -> ScoredMethod:
         """Score what `reconstruct_prepared` made of the same prepared scan."""
         seconds = result.seconds - self.prepared.seconds
         bound = None if result.kind == "none" else result.error_bound
@@ -211,7 +211,7 @@ class Comparison:
         error_bound: np.ndarray | None,
         converged: np.ndarray | None,
         kind: Kind,
-    ) -> Outcome:
+    ) -> ScoredMethod:
         combined = self.root_sum_of_squares
         quality = psnr(self.reference, image)
         score = Score(
@@ -227,4 +227,4 @@ class Comparison:
             converged=None if converged is None else bool(converged.all()),
             worse_than_zero_filled=quality < self.zero_filled_psnr,
         )
-        return Outcome(score, image, None)
+        return ScoredMethod(score, image, None)

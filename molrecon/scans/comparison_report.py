@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from molrecon.scans.comparison import Outcome
+from molrecon.scans.comparison import ScoredMethod
 from molrecon.scans.preparation import PreparedVolume
 from molrecon.scans.sidecar import ModelSource, describe_sampling
 
 
-def comparison_table(outcomes: Mapping[str, Outcome]) -> str:
+def comparison_table(outcomes: Mapping[str, ScoredMethod]) -> str:
     """Return the scores as text, one line a method."""
     width = max(12, *(len(name) for name in outcomes))
     lines = [
@@ -37,7 +37,7 @@ def comparison_table(outcomes: Mapping[str, Outcome]) -> str:
 
 
 def describe_comparison(
-    prepared: PreparedVolume, sources: Mapping[str, ModelSource], outcomes: Mapping[str, Outcome]
+    prepared: PreparedVolume, sources: Mapping[str, ModelSource], outcomes: Mapping[str, ScoredMethod]
 ) -> dict[str, Any]:
     """Return the scan, its sampling, noise and coil maps, the kind of reference, and each method's scores and weights.
 

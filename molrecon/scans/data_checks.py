@@ -76,8 +76,8 @@ class SliceChecks:
     zero_filled_brightness: float = math.nan
 
 
-class _Calibration(TypedDict, total=False):
-    """The part of `SliceChecks` that the calibration region tells."""
+class _CalibrationChecks(TypedDict, total=False):
+    """The fields of `SliceChecks` that come from the calibration region."""
 
     calibration_sigmas: float
     calibration_share: float
@@ -126,8 +126,8 @@ def check_slice(kspace: Tensor, operator: Sense | SoftSense, noise_level: float,
     )
 
 
-def _calibration(kspace: Tensor, maps: Tensor, mask: Tensor, noise_level: float) -> _Calibration:
-    """Return what the calibration region says about the maps in use, and which maps it asks for itself."""
+def _calibration(kspace: Tensor, maps: Tensor, mask: Tensor, noise_level: float) -> _CalibrationChecks:
+    """Return how well the maps in use explain the calibration region, and how well its own maps would."""
     coils, shape = kspace.shape[1], kspace.shape[-2:]
     if coils < 2:
         return {}
@@ -140,7 +140,7 @@ def _calibration(kspace: Tensor, maps: Tensor, mask: Tensor, noise_level: float)
     unexplained, covered = _unexplained(images, maps)
     # Where there are maps the projection takes as many of the coils' dimensions away; the window takes noise as well.
     noise = noise_level**2 * window * (coils - covered)
-    found: _Calibration = {
+    checks: _CalibrationChecks = {
         "calibration_sigmas": root_of(unexplained, noise),
         "calibration_share": share_of(unexplained, noise, energy_of(images)),
         "calibration_shape": sizes,
@@ -149,14 +149,14 @@ def _calibration(kspace: Tensor, maps: Tensor, mask: Tensor, noise_level: float)
     sets = espirit_maps(region, grid, noise_level=noise_level, n_maps=2, max_iterations=10, tol=1e-2)
     coarse, coarse_window = low_resolution(region, grid)
     own, own_covered = _unexplained(coarse, sets[:, :1])
-    found["own_share"] = share_of(own, noise_level**2 * coarse_window * (coils - own_covered), energy_of(coarse))
+    checks["own_share"] = share_of(own, noise_level**2 * coarse_window * (coils - own_covered), energy_of(coarse))
     if min(sizes) >= MIN_SETS_WIDTH:
         brightness = coarse.abs().square().sum(1).flatten()
         level = OBJECT_LEVEL**2 * brightness.kthvalue(max(1, round(SCALE_QUANTILE * len(brightness)))).values
         inside, second = brightness >= level, sets[:, 1].abs().amax(1).flatten() > 0
-        found["second_set_energy"] = energy_of((sets[:, 1].conj() * coarse).sum(1)) / energy_of(coarse)
-        found["second_set_pixels"] = float((second & inside).sum() / inside.sum())
-    return found
+        checks["second_set_energy"] = energy_of((sets[:, 1].conj() * coarse).sum(1)) / energy_of(coarse)
+        checks["second_set_pixels"] = float((second & inside).sum() / inside.sum())
+    return checks
 
 
 def _unexplained(images: Tensor, maps: Tensor) -> tuple[float, float]:

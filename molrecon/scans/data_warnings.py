@@ -44,7 +44,7 @@ class DataWarning:
     Attributes:
         slice: its index; None for the whole volume.
         check: its name, a few words.
-        value, threshold: what was found, and the most that is not warned of; None for remarks of a reader.
+        value, threshold: the number measured, and the largest that is not warned of; None for remarks of a reader.
         advice: a sentence or two on what it means and what to do.
     """
 
@@ -57,8 +57,8 @@ class DataWarning:
     def __str__(self) -> str:
         """Return the warning as one line."""
         where = "" if self.slice is None else f"slice {self.slice}: "
-        found = "" if self.value is None else f" {self.value:.3g} (at most {self.threshold:.3g})"
-        return f"{where}{self.check}{found}: {self.advice}"
+        measured = "" if self.value is None else f" {self.value:.3g} (at most {self.threshold:.3g})"
+        return f"{where}{self.check}{measured}: {self.advice}"
 
 
 def slice_warnings(index: int, checks: SliceChecks, maps_given: bool) -> list[DataWarning]:
@@ -69,13 +69,13 @@ def slice_warnings(index: int, checks: SliceChecks, maps_given: bool) -> list[Da
         checks: from `check_slice`.
         maps_given: the maps come from elsewhere, not from this slice's calibration region.
     """
-    found: list[DataWarning] = []
+    warnings: list[DataWarning] = []
 
     def warn(check: str, value: float, threshold: float, advice: str) -> None:
-        found.append(DataWarning(index, check, value, threshold, advice))
+        warnings.append(DataWarning(index, check, value, threshold, advice))
 
     c = checks
-    # Maps from elsewhere have to fit about as well as those that the data themselves ask for.
+    # Maps from elsewhere have to fit about as well as those estimated from the data themselves.
     rows, cols = c.calibration_shape
     allowed = CALIBRATION_LEAK * (1 / rows**2 + 1 / cols**2) if rows and cols else math.nan
     if maps_given and math.isfinite(c.own_share):
@@ -139,7 +139,7 @@ def slice_warnings(index: int, checks: SliceChecks, maps_given: bool) -> list[Da
             "some pixels are far brighter than the object: errors of the coil maps or noise have gathered there; look"
             " at the image before using it",
         )
-    return found
+    return warnings
 
 
 def noise_warnings(
@@ -154,23 +154,23 @@ def noise_warnings(
         rounding: of the data; levels below it are not told apart.
     """
     noise_level = max(noise_level, rounding)
-    known = {name: max(level, rounding) for name, level in estimates.items() if math.isfinite(level)}
-    if not known:
+    levels = {name: max(level, rounding) for name, level in estimates.items() if math.isfinite(level)}
+    if not levels:
         return []
-    listed = ", ".join(f"{name} {level:.3g}" for name, level in known.items())
-    low, high = min(known.values()), max(known.values())
-    if estimated and (scan := known.pop("noise scan", None)) is not None and known:
-        data = known.get("outer readout", min(known.values()))
-        if (apart := _apart(scan, data)) > NOISE_SCAN_RATIO:
+    listed = ", ".join(f"{name} {level:.3g}" for name, level in levels.items())
+    low, high = min(levels.values()), max(levels.values())
+    if estimated and (scan := levels.pop("noise scan", None)) is not None and levels:
+        data = levels.get("outer readout", min(levels.values()))
+        if (ratio := _ratio(scan, data)) > NOISE_SCAN_RATIO:
             advice = (
                 f"the noise scan says {scan:.3g} and the data {data:.3g}, which is used: the converter may have written"
                 " a wrong bandwidth or dwell time"
             )
-            return [DataWarning(None, "noise scan", apart, NOISE_SCAN_RATIO, advice)]
+            return [DataWarning(None, "noise scan", ratio, NOISE_SCAN_RATIO, advice)]
     if estimated:
-        centre, edge = known.get("null space", math.nan), known.get("periphery", math.nan)
-        readout = known.get("outer readout", math.nan)
-        ratios = [centre / edge if edge > 0 else math.nan, _apart(readout, min(centre, edge))]
+        centre, edge = levels.get("null space", math.nan), levels.get("periphery", math.nan)
+        readout = levels.get("outer readout", math.nan)
+        ratios = [centre / edge if edge > 0 else math.nan, _ratio(readout, min(centre, edge))]
         ratio = max((value for value in ratios if math.isfinite(value)), default=math.nan)
         if ratio > NOISE_RATIO:
             advice = (
@@ -205,7 +205,7 @@ def training_warnings(
         phase: the phase of the image is used.
         planes: the model sees planes; one of volumes was trained on scans undersampled along both axes.
     """
-    mask, found = volume.sampling_mask, []
+    mask, warnings = volume.sampling_mask, []
     left = int(volume.attributes.get("padding_left") or 0)
     right = int(volume.attributes.get("padding_right") or mask.shape[-1])
     fewest = min(int(one[..., left:right].sum()) or one.size for one in mask)  # a slice without data has no rate
@@ -213,7 +213,7 @@ def training_warnings(
 
     def warn(check: str, value: float | None, threshold: float | None, kind: str) -> None:
         advice = f"the packaged models were {kind}: compare the image with cg-sense and l1-wavelet before using it"
-        found.append(DataWarning(None, check, value, threshold, advice))
+        warnings.append(DataWarning(None, check, value, threshold, advice))
 
     if relative_noise > TRAINED_NOISE:
         warn("more noise than trained for", relative_noise, TRAINED_NOISE, "trained with less noise")
@@ -230,7 +230,7 @@ def training_warnings(
         warn("several sets of coil maps", None, None, "trained with one set")
     if phase:
         warn("phase of the image", None, None, "chosen and judged by magnitudes, not by the phase of their images")
-    return found
+    return warnings
 
 
 def remark_warnings(volume: RawVolume) -> list[DataWarning]:
@@ -238,7 +238,8 @@ def remark_warnings(volume: RawVolume) -> list[DataWarning]:
     return [DataWarning(None, "remark", None, None, remark) for remark in volume.remarks]
 
 
-def _apart(one: float, other: float) -> float:
+def _ratio(one: float, other: float) -> float:
+    """Return the larger over the smaller of two levels; NaN where one is unknown."""
     if not (math.isfinite(one) and math.isfinite(other)):
         return math.nan
     return max(one, other) / min(one, other) if min(one, other) > 0 else math.inf

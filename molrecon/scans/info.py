@@ -11,7 +11,7 @@ import torch
 from molrecon.io import RawVolume
 from molrecon.io.volume import left_out_text
 from molrecon.reconstructors.defaults import DEFAULT_MODEL, SERIES_MODEL, VOLUME_MODEL
-from molrecon.scans.kinds.choice import SEEN, automatic_unit
+from molrecon.scans.kinds.choice import UNIT_PHRASES, automatic_unit
 from molrecon.scans.scan import Reading, Scan, Series, read_scan
 from molrecon.scans.sidecar import describe_sampling, plain
 from molrecon.scans.trajectories.calibration import calibration_on_grid
@@ -56,33 +56,35 @@ def describe_scan(path: str | Path, reading: Reading | None = None) -> dict[str,
                 "left_out": dict(scan.left_out),
                 "outputs": outputs,
                 "model": outputs[0]["model"],
-                "odd": _odd(scan),
+                "odd": _remarks(scan),
             }
         )
     )
 
 
-def scan_text(described: dict[str, Any]) -> str:
+def scan_text(description: dict[str, Any]) -> str:
     """Return `describe_scan` as one screen of text."""
-    kspace, sampling, noise = described["kspace"], described["sampling"], described["noise"]
-    images = ", ".join(f"{count} {name.replace('_', ' ')}s" for name, count in described["images"].items() if count > 1)
-    voxel = described["voxel_size_mm"]
-    calibration = described["calibration"]
+    kspace, sampling, noise = description["kspace"], description["sampling"], description["noise"]
+    images = ", ".join(
+        f"{count} {name.replace('_', ' ')}s" for name, count in description["images"].items() if count > 1
+    )
+    voxel = description["voxel_size_mm"]
+    calibration = description["calibration"]
     lines = [
-        ("file", described["file"]),
+        ("file", description["file"]),
         ("images", images or "one volume"),
         ("k-space", "{slices} slices, {coils} coils, {rows} x {cols}".format(**kspace)),
-        ("image", " x ".join(map(str, described["image_shape"])) + " (slices, rows, cols)"),
+        ("image", " x ".join(map(str, description["image_shape"])) + " (slices, rows, cols)"),
         ("voxels", "size unknown" if voxel is None else " x ".join(f"{mm:.4g}" for mm in voxel) + " mm"),
-        ("place", described["geometry"]["place"]),
+        ("place", description["geometry"]["place"]),
         ("sampling", _sampling_text(sampling)),
         ("calibration", f"{calibration['source']}, {calibration['size']}"),
         ("noise", noise["source"] + ("" if noise["level"] is None else f", {noise['level']:.3g} a sample")),
-        ("conjugated", "yes" if described["conjugated"] else "no"),
-        ("left out", left_out_text(described["left_out"]) or "nothing"),
+        ("conjugated", "yes" if description["conjugated"] else "no"),
+        ("left out", left_out_text(description["left_out"]) or "nothing"),
     ]
-    lines += [("becomes", _becomes(output)) for output in described["outputs"]]
-    lines += [("odd", sentence) for sentence in described["odd"]]
+    lines += [("becomes", _becomes(output)) for output in description["outputs"]]
+    lines += [("odd", sentence) for sentence in description["odd"]]
     return "\n".join(f"{name:<12} {text}" for name, text in lines)
 
 
@@ -96,7 +98,8 @@ def _becomes(output: dict[str, Any]) -> str:
     frames, step = output["frames"], output["time_step_seconds"]
     entities = f"_{output['entities']}" if output["entities"] else ""
     time = "" if frames == 1 else f", {frames} frames" + (f" of {step:.4g} s" if step else ", time step unknown")
-    return f"NAME{entities}.nii.gz{time}, {SEEN[output['seen_at_a_time']]}, by {output['model']}: {output['reason']}"
+    unit = UNIT_PHRASES[output["seen_at_a_time"]]
+    return f"NAME{entities}.nii.gz{time}, {unit}, by {output['model']}: {output['reason']}"
 
 
 def _output(series: Series) -> dict[str, Any]:
@@ -137,8 +140,9 @@ def _calibration(scan: Scan) -> dict[str, Any]:
     if first.n_coils == 1:
         return {"source": "one coil, no maps", "size": "none needed"}
     shared = scan.calibrated().frames[0].volume.calibration
-    apart = first.calibration is not None
-    source = "measured apart" if apart else "the mean of all frames" if shared is not None else "the scan's own centre"
+    source = "the scan's own centre" if shared is None else "the mean of all frames"
+    if first.calibration is not None:
+        source = "measured apart"
     if first.trajectory is not None and shared is None:
         try:
             shared = calibration_on_grid([first])
@@ -164,20 +168,20 @@ def _noise(volume: RawVolume) -> dict[str, Any]:
     return {"source": "noise readouts, coils are whitened", "level": level, "prewhitened": True}
 
 
-def _odd(scan: Scan) -> list[str]:
+def _remarks(scan: Scan) -> list[str]:
     """Return what a user should know before reconstructing, once each."""
-    found = dict.fromkeys(remark for one in scan.frames for remark in one.volume.remarks)
+    sentences = dict.fromkeys(remark for one in scan.frames for remark in one.volume.remarks)
     first = scan.frames[0].volume
     empty = sum(not one.any() for one in first.kspace)
     if empty:
-        found[f"{empty} of {len(first.kspace)} slices hold no data and are delivered as zeros"] = None
+        sentences[f"{empty} of {len(first.kspace)} slices hold no data and are delivered as zeros"] = None
     rows = np.asarray(first.kspace.any(axis=(0, 1, 3)))
     if first.trajectory is not None:
-        found["no packaged model was trained on trajectories; certificate and bound hold all the same"] = None
+        sentences["no packaged model was trained on trajectories; certificate and bound hold all the same"] = None
     if first.trajectory is None and not rows.all():
-        found[f"{int((~rows).sum())} of {len(rows)} samples of each readout are zero (partial echo)"] = None
+        sentences[f"{int((~rows).sum())} of {len(rows)} samples of each readout are zero (partial echo)"] = None
     if _calibration(scan)["size"] == "none":
-        found["no fully sampled centre that coil maps could be estimated from: give maps (--maps)"] = None
+        sentences["no fully sampled centre that coil maps could be estimated from: give maps (--maps)"] = None
     if first.incomplete:
-        found[f"image data are left out: {left_out_text(first.left_out)}"] = None
-    return list(found)
+        sentences[f"image data are left out: {left_out_text(first.left_out)}"] = None
+    return list(sentences)

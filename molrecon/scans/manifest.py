@@ -6,9 +6,9 @@ a run. Records and entries of other runs stay. Before a run starts, it leaves a 
 called by its own hash: what is listed and has no record is missing.
 
 A record does not wait for the disk, which would take longer than all else that a volume costs beside its
-reconstruction. It is whole whoever is killed, and the manifest, which does wait, makes the records of a run durable in
-one go. A power failure before that may leave an empty record, which counts as none: the outputs are safe, and a resumed
-run finds them and writes the record again.
+reconstruction. It is whole whichever process is killed, and the manifest, which does wait, makes the records of a run
+durable in one go. A power failure before that may leave an empty record, which counts as none: the outputs are safe,
+and a resumed run finds them and writes the record again.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Entry:
         skipped: True when complete outputs of an earlier run were kept.
         left_out: what the input holds and the outputs do not, as in `RawVolume`.
         warnings: as in `Reconstruction`.
-        model_choice: what reconstructed each series of the scan and why, as `Choice.describe` says.
+        model_choice: the model of each series of the scan and the reason for it, as `Choice.describe` says.
         figures: of the reconstruction, for comparison with the other volumes, see `page.figures`.
     """
 
@@ -132,9 +132,9 @@ def write_manifest(folder: Path, unwritten: Sequence[dict[str, Any]] = ()) -> di
     """
     content: dict[str, Any] = {}
     for _ in range(PASSES):
-        seen = _state(folder)
-        volumes = _older(folder)
-        records = {path.stem: _read(path) for path in sorted(seen)}
+        state = _state(folder)
+        volumes = _manifest_entries(folder)
+        records = {path.stem: _read(path) for path in sorted(state)}
         volumes = {name: entry for name, entry in volumes.items() if records.get(name, entry) is not None}
         volumes |= {name: record for name, record in records.items() if record is not None}
         volumes |= {record["name"]: record for record in unwritten}
@@ -148,7 +148,7 @@ def write_manifest(folder: Path, unwritten: Sequence[dict[str, Any]] = ()) -> di
             "written": now(),
         }
         write_json(folder / MANIFEST, content)
-        if _state(folder) == seen:
+        if _state(folder) == state:
             return content
     log.info("%s: records keep coming; `molrecon status` lists all of them once they are done", folder / MANIFEST)
     return content
@@ -164,7 +164,7 @@ def _visible(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("*.json") if not path.name.startswith("."))
 
 
-def _older(folder: Path) -> dict[str, dict[str, Any]]:
+def _manifest_entries(folder: Path) -> dict[str, dict[str, Any]]:
     """Return the entries of the manifest that is there, by the name of their outputs, or of their input."""
     content = _read(folder / MANIFEST) or {}
     entries = [entry for entry in content.get("volumes", []) if isinstance(entry, dict)]

@@ -23,7 +23,7 @@ from molrecon.scans.preparation import PreparedVolume
 from molrecon.scans.quality_page import make_preview, quality_page, write_png
 from molrecon.scans.reconstruction import Reconstruction
 from molrecon.scans.series import frame_of
-from molrecon.scans.sidecar import ModelSource, describe, write_json
+from molrecon.scans.sidecar import ModelSource, make_sidecar, write_json
 
 SUFFIXES = (".nii.gz", ".h5", ".png", ".html", ".json")
 
@@ -35,7 +35,7 @@ def write_outputs(
     result: Reconstruction,
     source: ModelSource,
     settings_sha256: str,
-    facts: Mapping[str, Any] | None = None,
+    sidecar_entries: Mapping[str, Any] | None = None,
     parts: Parts = PLAIN,
 ) -> list[Path]:
     """Write NAME.nii.gz, NAME.h5 (fastMRI submission), NAME.png, NAME.html (pages to look at), NAME.json (sidecar).
@@ -49,15 +49,15 @@ def write_outputs(
         folder: is there.
         name: of the files.
         prepared, result, source: what is described; of a series `prepared` is its first frame, which the pages show.
-        settings_sha256: of everything else that shapes the image, see `cohort.Settings`; goes into the sidecar.
-        facts: more for the sidecar.
+        settings_sha256: of everything else that shapes the image, see `Settings.sha256`; goes into the sidecar.
+        sidecar_entries: more entries of the sidecar, by their keys.
         parts: what is written beside these.
 
     Raises:
         OSError: a file cannot be written.
     """
     paths = output_paths(folder, name)
-    more = [Path(folder) / f"{name}{suffix}" for suffix in parts.files()]
+    part_paths = [Path(folder) / f"{name}{suffix}" for suffix in parts.files()]
     older = {path for path in written_paths(folder, name) if path.name.removeprefix(name) in PART_SUFFIXES}
     prefix = temporary_prefix(socket.gethostname(), os.getpid())
     with tempfile.TemporaryDirectory(prefix=prefix, dir=folder) as temporary:
@@ -68,12 +68,18 @@ def write_outputs(
         first = result if result.image.ndim == 3 else frame_of(result, 0)
         write_png(preview, quality_page(make_preview(prepared, first), prepared, first, name))
         write_parts(temporary, name, parts, prepared, result)
-        described = {**describe(prepared, result, source), **(facts or {}), "settings_sha256": settings_sha256}
-        described |= {**parts.facts(), "outputs": [path.name for path in (*paths[:-1], *more)]} if more else {}
-        write_atomically(page, volume_page(name, prepared, first, described).encode())
-        write_json(sidecar, described)
+        content = {
+            **make_sidecar(prepared, result, source),
+            **(sidecar_entries or {}),
+            "settings_sha256": settings_sha256,
+        }
+        content |= (
+            {**parts.facts(), "outputs": [path.name for path in (*paths[:-1], *part_paths)]} if part_paths else {}
+        )
+        write_atomically(page, volume_page(name, prepared, first, content).encode())
+        write_json(sidecar, content)
         paths[-1].unlink(missing_ok=True)
-        paths[-1:-1], new[-1:-1] = more, [Path(temporary) / path.name for path in more]
+        paths[-1:-1], new[-1:-1] = part_paths, [Path(temporary) / path.name for path in part_paths]
         for path, complete in zip(paths, new, strict=True):
             os.replace(complete, path)
     for path in older - set(paths):
@@ -82,7 +88,7 @@ def write_outputs(
 
 
 def temporary_prefix(host: str, process: int) -> str:
-    """Return how the hidden folders of a process begin: what one that was killed left behind can be told."""
+    """Return how the hidden folders of a process begin: so those of one that was killed can be found."""
     return f".{host}-{process}-"
 
 
@@ -104,13 +110,13 @@ def written_paths(folder: str | Path, name: str) -> list[Path]:
 
 def check_replacement(outputs: Iterable[str | Path], inputs: Iterable[str | Path]) -> None:
     """Raise ValueError if an output would replace an input, also under another name of it: a link, or another case."""
-    known: dict[Path | tuple[int, int], Path] = {_identity(Path(path)): Path(path) for path in inputs}
-    absent = any(isinstance(key, Path) for key in known)
+    by_identity: dict[Path | tuple[int, int], Path] = {_identity(Path(path)): Path(path) for path in inputs}
+    absent = any(isinstance(key, Path) for key in by_identity)
     for output in map(Path, outputs):
         if not absent and not output.exists():  # saves looking up its folder, which takes most of the time
             continue
-        if (found := known.get(_identity(output))) is not None:
-            also = "" if found == output else f", which is {found}"
+        if (replaced := by_identity.get(_identity(output))) is not None:
+            also = "" if replaced == output else f", which is {replaced}"
             raise ValueError(f"{output}: would replace an input{also}, expected another name or folder")
 
 
@@ -147,14 +153,14 @@ def output_names(inputs: Sequence[Path], *, folders: bool = True) -> list[str]:
     absolute = [Path(os.path.abspath(path)) for path in inputs]
     parents = [path.parts[1:-1] if folders else (_path_hash(path),) for path in absolute]
     short = [(*above, path.stem) for path, above in zip(absolute, parents, strict=True)]
-    folded = [tuple(map(_folded, parts)) for parts in short]
+    folded = [tuple(map(_folded, steps)) for steps in short]
     alike = Counter(folded)
     paths = [
-        (*above, path.name.replace(".", "_")) if alike[key] > 1 else parts
-        for path, above, parts, key in zip(absolute, parents, short, folded, strict=True)
+        (*above, path.name.replace(".", "_")) if alike[key] > 1 else steps
+        for path, above, steps, key in zip(absolute, parents, short, folded, strict=True)
     ]
     depth = [1] * len(paths)
-    names = [parts[-1] for parts in paths]
+    names = [steps[-1] for steps in paths]
     while longer := [k for k in _shared(names) if depth[k] < len(paths[k])]:
         for k in longer:
             depth[k] += 1
@@ -179,14 +185,14 @@ def _shared(names: Sequence[str]) -> list[int]:
 
 def _numbered(names: Sequence[str]) -> list[str]:
     """Return the names, those that occur more than once with a number that makes them unique."""
-    found, shared = list(names), _shared(names)
-    taken = {_folded(name) for name in names}
+    numbered, shared = list(names), _shared(names)
+    used = {_folded(name) for name in names}
     last: Counter[str] = Counter()
     for k in shared:
         base = _folded(names[k])
-        while _folded(name := f"{names[k]}-{last[base] + 1}") in taken:
+        while _folded(name := f"{names[k]}-{last[base] + 1}") in used:
             last[base] += 1
         last[base] += 1
-        taken.add(_folded(name))
-        found[k] = name
-    return found
+        used.add(_folded(name))
+        numbered[k] = name
+    return numbered

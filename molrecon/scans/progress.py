@@ -1,4 +1,4 @@
-"""The one progress bar: silent on short work, and never in the way of a log file."""
+"""The one progress bar: it does not appear for short work, and rarely writes where stderr is a file."""
 
 from __future__ import annotations
 

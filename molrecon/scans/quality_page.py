@@ -95,14 +95,14 @@ def quality_page(preview: Preview, prepared: PreparedVolume, result: Reconstruct
         kind = prepared.volume.reference_kind or "given"
         _show(figure.add_subplot(grid[0, 9:]), reference, f"reference ({kind})", white, "gray")
     _convergence(figure.add_subplot(grid[rows - 1, :6]), result)
-    facts = figure.add_subplot(grid[rows - 1, 6:])
-    facts.axis("off")
-    facts.text(0, 1, summary(prepared, result), va="top", family="monospace", fontsize=9, transform=facts.transAxes)
+    text = figure.add_subplot(grid[rows - 1, 6:])
+    text.axis("off")
+    text.text(0, 1, summary(prepared, result), va="top", family="monospace", fontsize=9, transform=text.transAxes)
     return figure
 
 
 def summary(prepared: PreparedVolume, result: Reconstruction) -> str:
-    """Return the facts printed on the page: data, noise, certificate, convergence."""
+    """Return the text of the page: data, noise, certificate, convergence."""
     slices, coils, rows, cols = prepared.volume.kspace.shape
     volume = prepared.volume
     noise = "estimated" if prepared.noise_estimated else "given"
@@ -127,8 +127,8 @@ def _measured(volume: RawVolume) -> str:
         readouts, samples = volume.kspace.shape[-2:]
         return f"{readouts} readouts of {samples} samples, {volume.attributes.get('trajectory', 'other')}"
     mask = volume.sampling_mask
-    what = "columns" if mask.shape[1] == 1 else "samples"
-    return f"{int(mask.sum())} of {mask.size} {what}" + (" of all slices, which differ" if len(mask) > 1 else "")
+    counted = "columns" if mask.shape[1] == 1 else "samples"
+    return f"{int(mask.sum())} of {mask.size} {counted}" + (" of all slices, which differ" if len(mask) > 1 else "")
 
 
 def _warned(result: Reconstruction) -> list[str]:

@@ -124,11 +124,11 @@ class Scan:
     @property
     def left_out(self) -> Mapping[str, int]:
         """What the file holds and no frame does, with its number, in plain words."""
-        found: dict[str, int] = {}
+        counts: dict[str, int] = {}
         for frame in self.frames:
             for words, count in frame.volume.left_out.items():
-                found[words] = max(found.get(words, 0), count)
-        return found
+                counts[words] = max(counts.get(words, 0), count)
+        return counts
 
     def renamed(self, path: Path) -> Scan:
         """Return the scan under another name of its file, which outputs show."""
@@ -214,8 +214,8 @@ class Reading:
     geometry: PlacedImage | None = None
     axes: Axes = "found"
 
-    def facts(self) -> dict[str, Any]:
-        """Return what of this shapes the outputs, as plain JSON values; nothing where all is as it is by default."""
+    def output_settings(self) -> dict[str, Any]:
+        """Return the settings that change the outputs, as plain JSON values; empty where all are the defaults."""
         conjugate = {} if self.conjugate is None else {"conjugate": self.conjugate}
         geometry = {} if self.geometry is None else {"geometry": self.geometry.sha256, "axes": self.axes}
         return {**conjugate, **geometry}

@@ -22,7 +22,7 @@ from molrecon.scans.reconstruction import Reconstruction, Unit, reconstruct_prep
 from molrecon.scans.scan import Scan, Series
 from molrecon.scans.series import joined
 from molrecon.scans.settings import Settings
-from molrecon.scans.sidecar import ModelSource, describe, describe_sampling, write_json
+from molrecon.scans.sidecar import ModelSource, describe_sampling, make_sidecar, write_json
 from molrecon.scans.trajectories.preparation import prepare_volume
 from molrecon.solvers.solver_settings import SolverSettings
 
@@ -38,7 +38,7 @@ class SeriesReconstruction:
         series: what was reconstructed.
         first: its first frame as it was prepared; the others have its maps.
         result: of all frames, see `Reconstruction`.
-        choice: what reconstructed them, and why.
+        choice: the model that reconstructed them, and why.
         plan: how it stayed inside the budget, if there is one.
     """
 
@@ -69,34 +69,34 @@ def reconstruct_scan(
     """
     settings = settings or Settings()
     shared: dict[tuple[int, int], PreparedVolume] = {}
-    found = []
+    reconstructions = []
     for series in scan.calibrated().series():
         choice = choose(series, model)
-        log.info("reconstructed by %s, %s", type(choice.model).__name__, choice.words)
+        log.info("reconstructed by %s, %s", type(choice.model).__name__, choice.summary)
         first = _prepare(series.frames[0], settings, shared)
         plan = None
         if settings.memory is not None:
             frames, limit = len(series.frames), settings.batch_size
             plan = plan_series(first, frames, choice.model, choice.unit, settings.memory, limit)
             log.info("memory: %s", plan.describe())
-        how = _call(choice, model, settings, plan)
+        call = _call(choice, model, settings, plan)
         if choice.unit == "series":
-            results = _solve([first, *(_prepare(frame, settings, shared) for frame in series.frames[1:])], how)
+            results = _solve([first, *(_prepare(frame, settings, shared) for frame in series.frames[1:])], call)
         else:
-            results = _solve([first], how, keep_residual)
+            results = _solve([first], call, keep_residual)
             for frame in series.frames[1:]:
-                results += _solve([_prepare(frame, settings, shared)], how)
+                results += _solve([_prepare(frame, settings, shared)], call)
         cautions = [DataWarning(None, "model", None, None, caution) for caution in choice.cautions]
         result = joined(results, series.time_step)
         result = replace(result, warnings=[*cautions, *result.warnings])
-        found.append(SeriesReconstruction(series, first, result, choice, plan))
-    return found
+        reconstructions.append(SeriesReconstruction(series, first, result, choice, plan))
+    return reconstructions
 
 
 def write_scan(
     folder: str | Path,
     name: str,
-    found: Sequence[SeriesReconstruction],
+    reconstructions: Sequence[SeriesReconstruction],
     source: ModelSource,
     settings_sha256: str,
     parts: Parts = PLAIN,
@@ -112,23 +112,24 @@ def write_scan(
         ValueError: a file of such a name that is not of an earlier reconstruction of this input.
         OSError: a file cannot be written.
     """
-    if len(found) == 1:
-        only = found[0]
-        return _write(folder, name, only, source, settings_sha256, parts)
-    names = [f"{name}_{one.series.entities}" for one in found]
+    if len(reconstructions) == 1:
+        return _write(folder, name, reconstructions[0], source, settings_sha256, parts)
+    names = [f"{name}_{one.series.entities}" for one in reconstructions]
     sidecar = output_paths(folder, name)[-1]
-    for own in names:
-        _refuse_others(folder, own, found[0].first.volume.sha256)
+    for series_name in names:
+        _refuse_others(folder, series_name, reconstructions[0].first.volume.sha256)
     sidecar.unlink(missing_ok=True)
     written: list[Path] = []
-    for own, one in zip(names, found, strict=True):
-        written += _write(folder, own, one, source, settings_sha256, parts)
-    whole = joined([one.result for one in found])
-    described = describe(found[0].first, whole, found[0].choice.source or source)
-    described["model_choice"] = [one.choice.describe(source) for one in found]
-    described["image"] = [{"entities": one.series.entities, "shape": list(one.result.image.shape)} for one in found]
+    for series_name, one in zip(names, reconstructions, strict=True):
+        written += _write(folder, series_name, one, source, settings_sha256, parts)
+    whole = joined([one.result for one in reconstructions])
+    content = make_sidecar(reconstructions[0].first, whole, reconstructions[0].choice.source or source)
+    content["model_choice"] = [one.choice.describe(source) for one in reconstructions]
+    content["image"] = [
+        {"entities": one.series.entities, "shape": list(one.result.image.shape)} for one in reconstructions
+    ]
     listed = {"outputs": [path.name for path in written], "settings_sha256": settings_sha256}
-    write_json(sidecar, {**described, **listed})
+    write_json(sidecar, {**content, **listed})
     return [*written, sidecar]
 
 
@@ -140,29 +141,29 @@ def _write(
     settings_sha256: str,
     parts: Parts,
 ) -> list[Path]:
-    facts = {"model_choice": [one.choice.describe(source)], **_facts(one.series)}
+    entries = {"model_choice": [one.choice.describe(source)], **_frame_entries(one.series)}
     if one.plan is not None:
-        facts["memory"] = {"budget_bytes": one.plan.budget, "plan": one.plan.describe()}
+        entries["memory"] = {"budget_bytes": one.plan.budget, "plan": one.plan.describe()}
     used = one.choice.source or source
-    return write_outputs(folder, name, one.first, one.result, used, settings_sha256, facts, parts)
+    return write_outputs(folder, name, one.first, one.result, used, settings_sha256, entries, parts)
 
 
 def _refuse_others(folder: str | Path, name: str, sha256: str) -> None:
     """Raise ValueError for files of this name that no earlier reconstruction of the input wrote: they may be inputs."""
     *images, sidecar = output_paths(folder, name)
-    there = [path for path in images if path.exists()]
+    existing = [path for path in images if path.exists()]
     try:
         same = json.loads(sidecar.read_text(encoding="utf-8"))["input"]["sha256"] == sha256
     except (OSError, ValueError, KeyError, TypeError):
         same = False
-    if there and not same:
-        raise ValueError(f"{there[0]}: is there, of another input than {name}, expected another folder or none")
+    if existing and not same:
+        raise ValueError(f"{existing[0]}: is there, of another input than {name}, expected another folder or none")
 
 
 def _prepare(frame: Frame, settings: Settings, shared: dict[tuple[int, int], PreparedVolume]) -> PreparedVolume:
-    like = shared.get((frame.encoding_space, frame.slab))
-    if like is not None and _images(like.volume) != _images(frame.volume):
-        like = None
+    donor = shared.get((frame.encoding_space, frame.slab))
+    if donor is not None and _shape_of_maps(donor.volume) != _shape_of_maps(frame.volume):
+        donor = None
     prepared = prepare_volume(
         frame.volume,
         settings.maps,
@@ -171,13 +172,13 @@ def _prepare(frame: Frame, settings: Settings, shared: dict[tuple[int, int], Pre
         settings.progress,
         map_sets=settings.map_sets,
         compress=settings.compress,
-        shared=like,
+        shared=donor,
     )
     shared.setdefault((frame.encoding_space, frame.slab), prepared)
     return prepared
 
 
-def _images(volume: RawVolume) -> tuple[bool, tuple[int, int] | None, tuple[int, ...]]:
+def _shape_of_maps(volume: RawVolume) -> tuple[bool, tuple[int, int] | None, tuple[int, ...]]:
     """Return what coil images that share their maps have in common."""
     return volume.trajectory is None, volume.grid, volume.kspace.shape[:2]
 
@@ -193,31 +194,31 @@ class _Call:
     settings: Settings
 
 
-def _call(choice: Choice, asked: Reconstructor, settings: Settings, plan: ScanPlan | None) -> _Call:
-    """Return how to solve: what the settings change of the solver of the model that was named holds for the chosen."""
-    given, own = settings.solver, choice.model.solver
-    if choice.model is not asked and given is not None and own is not None and asked.solver is not None:
+def _call(choice: Choice, named: Reconstructor, settings: Settings, plan: ScanPlan | None) -> _Call:
+    """Return how to solve: what the settings change in the solver of the named model is changed in the chosen one's."""
+    solver, own = settings.solver, choice.model.solver
+    if choice.model is not named and solver is not None and own is not None and named.solver is not None:
         changed = {
-            one.name: getattr(given, one.name)
+            one.name: getattr(solver, one.name)
             for one in fields(SolverSettings)
-            if getattr(given, one.name) != getattr(asked.solver, one.name)
+            if getattr(solver, one.name) != getattr(named.solver, one.name)
         }
-        given = replace(own, **changed)
+        solver = replace(own, **changed)
     if plan is None:
-        return _Call(choice.model, given, choice.unit, settings)
+        return _Call(choice.model, solver, choice.unit, settings)
     fitted = plan.model.solver
-    if given is not None and fitted is not None:
-        given = replace(given, window=min(given.window, fitted.window), refine=given.refine and fitted.refine)
-    return _Call(plan.model, given, choice.unit, replace(settings, batch_size=plan.batch_size))
+    if solver is not None and fitted is not None:
+        solver = replace(solver, window=min(solver.window, fitted.window), refine=solver.refine and fitted.refine)
+    return _Call(plan.model, solver, choice.unit, replace(settings, batch_size=plan.batch_size))
 
 
-def _solve(frames: Sequence[PreparedVolume], how: _Call, keep_residual: bool = False) -> list[Reconstruction]:
-    settings = how.settings
-    if how.unit != "slice":
+def _solve(frames: Sequence[PreparedVolume], call: _Call, keep_residual: bool = False) -> list[Reconstruction]:
+    settings = call.settings
+    if call.unit != "slice":
         return reconstruct_jointly(
             frames,
-            how.model,
-            solver=how.solver,
+            call.model,
+            solver=call.solver,
             device=settings.device,
             progress=settings.progress,
             parts=settings.parts,
@@ -225,8 +226,8 @@ def _solve(frames: Sequence[PreparedVolume], how: _Call, keep_residual: bool = F
     return [
         reconstruct_prepared(
             one,
-            how.model,
-            solver=how.solver,
+            call.model,
+            solver=call.solver,
             device=settings.device,
             batch_size=settings.batch_size,
             progress=settings.progress,
@@ -237,8 +238,8 @@ def _solve(frames: Sequence[PreparedVolume], how: _Call, keep_residual: bool = F
     ]
 
 
-def _facts(series: Series) -> dict[str, Any]:
-    """Return what the sidecar says of the frames of a series; nothing of a single one without counters."""
+def _frame_entries(series: Series) -> dict[str, Any]:
+    """Return the entries of the sidecar about the frames of a series; none for a single frame."""
     counters = ("encoding_space", "slab", "contrast", "set", "phase", "repetition")
     frames = [
         {

@@ -55,22 +55,22 @@ def joined(results: Sequence[Reconstruction], time_step: float | None = None) ->
 def frame_of(result: Reconstruction, k: int) -> Reconstruction:
     """Return frame k of a series (time, slices, rows, cols). Raises IndexError."""
     image = result.image[k]
-    part = slice(k * len(image), (k + 1) * len(image))
+    slices = slice(k * len(image), (k + 1) * len(image))
     warnings = [
-        warning if warning.slice is None else replace(warning, slice=warning.slice - part.start)
+        warning if warning.slice is None else replace(warning, slice=warning.slice - slices.start)
         for warning in result.warnings
-        if warning.slice is None or part.start <= warning.slice < part.stop
+        if warning.slice is None or slices.start <= warning.slice < slices.stop
     ]
     return replace(
         result,
         image=image,
-        error_bound=result.error_bound[part],
-        residuals=result.residuals[part],
-        converged=result.converged[part],
-        n_steps=result.n_steps[part],
-        empty=result.empty[part],
-        scale=result.scale[part],
-        checks=result.checks[part],
+        error_bound=result.error_bound[slices],
+        residuals=result.residuals[slices],
+        converged=result.converged[slices],
+        n_steps=result.n_steps[slices],
+        empty=result.empty[slices],
+        scale=result.scale[slices],
+        checks=result.checks[slices],
         warnings=warnings,
         time_step=None,
         last_residual=result.last_residual if k == 0 else None,
@@ -80,12 +80,12 @@ def frame_of(result: Reconstruction, k: int) -> Reconstruction:
 
 
 def _stacked(images: Sequence[np.ndarray | None]) -> np.ndarray | None:
-    there = [one for one in images if one is not None]
-    return np.stack(there) if len(there) == len(images) else None
+    present = [one for one in images if one is not None]
+    return np.stack(present) if len(present) == len(images) else None
 
 
 def _joined_noise(results: Sequence[Reconstruction]) -> tuple[np.ndarray, np.ndarray] | None:
-    there = [one.noise for one in results if one.noise is not None]
-    if len(there) < len(results):
+    maps = [one.noise for one in results if one.noise is not None]
+    if len(maps) < len(results):
         return None
-    return np.stack([one[0] for one in there]), np.stack([one[1] for one in there])
+    return np.stack([deviation for deviation, _ in maps]), np.stack([amplification for _, amplification in maps])

@@ -59,7 +59,7 @@ class Settings:
         iteration = None
         if solver is not None:  # without what belongs to a call alone, such as its callbacks
             iteration = {f.name: getattr(solver, f.name) for f in fields(solver) if f.compare}
-        facts = {
+        shaping = {
             "maps": maps,
             "map_sets": self.map_sets,
             "compress": self.compress,
@@ -67,6 +67,6 @@ class Settings:
             "model": described,
             "solver": iteration,
             "molrecon": versions()["molrecon"],
-            **self.reading.facts(),
+            **self.reading.output_settings(),
         }
-        return hashlib.sha256(json.dumps(plain(facts), sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(plain(shaping), sort_keys=True).encode()).hexdigest()

@@ -27,13 +27,13 @@ ACQUISITION_NUMBERS = ("acceleration", "num_low_frequency", "conjugated")
 @final
 @dataclass(frozen=True)
 class ModelSource:
-    """Where a method comes from: the name or file that was asked for, and the sha256 of its weights, if it has any."""
+    """Where a method comes from: the name or file that was given, and the sha256 of its weights, if it has any."""
 
     name: str
     weights_sha256: str | None
 
 
-def describe(prepared: PreparedVolume, result: Reconstruction, source: ModelSource) -> dict[str, Any]:
+def make_sidecar(prepared: PreparedVolume, result: Reconstruction, source: ModelSource) -> dict[str, Any]:
     """Return the sidecar of one volume as plain JSON values; numbers that are not finite become None.
 
     Keys: input, model, sampling, sensitivity_maps, coil_compression, noise, solver, certificate, slices, warnings,
@@ -106,14 +106,14 @@ def describe(prepared: PreparedVolume, result: Reconstruction, source: ModelSour
 
 def _compression(prepared: PreparedVolume) -> dict[str, Any] | None:
     """Return what the virtual coils leave out; the certificate is of the equation with their data."""
-    found = prepared.compression
-    if found is None:
+    compression = prepared.compression
+    if compression is None:
         return None
     return {
-        "virtual_coils": len(found.matrix),
-        "of": found.matrix.shape[-1],
-        "energy_kept": found.energy_kept,
-        "signal_lost_over_noise": found.signal_lost,
+        "virtual_coils": len(compression.matrix),
+        "of": compression.matrix.shape[-1],
+        "energy_kept": compression.energy_kept,
+        "signal_lost_over_noise": compression.signal_lost,
     }
 
 

@@ -11,6 +11,7 @@ from molrecon.io.matlab import read_matrix
 from molrecon.sensing.assembly import assemble
 from molrecon.sensing.imager import BlockImager
 from molrecon.sensing.stage import Unrolled, widened
+from operators.fourier import centre
 
 NAMES = {
     "soft_thr": "threshold",
@@ -50,7 +51,7 @@ def load_published_mri(folder: str | Path, ratio: int) -> tuple[Unrolled, Tensor
     """
     folder = Path(folder)
     mask = torch.from_numpy(read_matrix(folder / f"mask_{ratio}.mat", "mask_matrix")).bool()
-    return load_published_ista(folder / f"mri_ratio_{ratio}.pkl").eval(), torch.fft.fftshift(mask)[None]
+    return load_published_ista(folder / f"mri_ratio_{ratio}.pkl").eval(), centre(mask, (0, 1))[None]
 
 
 def load_published_ista(path: str | Path, data_step: str = "gdm", gradient_scale: float = 1.0) -> Unrolled:

@@ -13,8 +13,8 @@ from molrecon.sensing.imager import BLOCK_SIZE
 from molrecon.sensing.ratios import MEASUREMENTS
 from molrecon.sensing.stage import Unrolled
 from molrecon.sensing.training import drawn_blocks, penalised_error
-from molrecon.training.loop import Task
 from molrecon.training.processes import process_count, rank
+from molrecon.training.task import Task
 from operators import Dense, Flatten, orthonormal_matrix
 
 MATRICES = 25
@@ -24,7 +24,7 @@ FIRST_SEED = 1000  # of the matrices: none of them is one that models are scored
 
 @final
 class RandomSensingTask(Task[Unrolled]):
-    """A model of blocks, told only the operator: each step measures with one of 25 matrices at one of five ratios.
+    """A model of blocks for any operator: each step measures with one of 25 matrices at one of five ratios.
 
     The first M rows of an orthonormal matrix of 545 rows are the matrix of M measurements. x_0 is `Phi^T y`.
 
@@ -32,7 +32,7 @@ class RandomSensingTask(Task[Unrolled]):
         model: for real images.
         blocks: (n, 1089) uint8, at least `batch`.
         batch: blocks a step.
-        part: blocks whose gradients are computed at a time: few stay in a processor's cache.
+        micro_batch: blocks whose gradients are computed at a time; a few of them fit into a processor's cache.
         seed: of the order of the blocks, which depends on it and the step alone.
 
     Raises:
@@ -41,7 +41,9 @@ class RandomSensingTask(Task[Unrolled]):
     Reference: You, Zhang, Xie, Chen, Ma, COAST, IEEE TIP 30, 2021, section IV-A (random projection augmentation).
     """
 
-    def __init__(self, model: Unrolled, blocks: np.ndarray, *, batch: int = 64, part: int = 16, seed: int = 0) -> None:
+    def __init__(
+        self, model: Unrolled, blocks: np.ndarray, *, batch: int = 64, micro_batch: int = 16, seed: int = 0
+    ) -> None:
         if not 1 <= batch <= len(blocks):
             raise ValueError(
                 f"RandomSensingTask: a batch of {batch} from {len(blocks)} blocks, expected 1 to {len(blocks)}"
@@ -49,7 +51,7 @@ class RandomSensingTask(Task[Unrolled]):
         self.model = model
         self.blocks = blocks
         self.batch = batch
-        self.part = part
+        self.micro_batch = micro_batch
         self.seed = seed
         rows, device = MEASUREMENTS[max(RATIOS)], next(model.parameters()).device
         drawn = [orthonormal_matrix(rows, BLOCK_SIZE**2, seed=FIRST_SEED + i) for i in range(MATRICES)]
@@ -61,7 +63,7 @@ class RandomSensingTask(Task[Unrolled]):
         phi = self.matrices[matrix, : MEASUREMENTS[ratio]]
         operator = Dense(phi) @ Flatten((BLOCK_SIZE, BLOCK_SIZE))
         chosen = drawn_blocks(len(self.blocks), self.batch, self.seed, step * process_count() + rank())
-        for some in torch.from_numpy(self.blocks[chosen]).to(phi.device).split(self.part):
-            images = some.float().reshape(-1, BLOCK_SIZE, BLOCK_SIZE) / 255
+        for blocks in torch.from_numpy(self.blocks[chosen]).to(phi.device).split(self.micro_batch):
+            images = blocks.float().reshape(-1, BLOCK_SIZE, BLOCK_SIZE) / 255
             stages = self.model.stages(operator(images), operator)
-            yield penalised_error(stages, images) * (len(some) / self.batch)
+            yield penalised_error(stages, images) * (len(blocks) / self.batch)

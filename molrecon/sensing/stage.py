@@ -185,8 +185,8 @@ def _image(channels: Tensor) -> Tensor:
 def widened(weight: Tensor, channels: int, copies: int) -> Tensor:
     """Return a stage's first filters (features, inputs, rows, cols) with zeros for the copies 2, 3, .. of the image.
 
-    The first copy has the first `channels` inputs; what a host has besides the image comes last. A network that is
-    told more so starts as the same function.
+    The first copy has the first `channels` inputs; what a host has besides the image comes last. So a network with
+    more inputs starts as the same function.
     """
     features, _, rows, cols = weight.shape
     extra = weight.new_zeros(features, (copies - 1) * channels, rows, cols)

@@ -17,8 +17,9 @@ from molrecon.sensing.imager import BLOCK_SIZE, BlockImager
 from molrecon.sensing.ratios import MEASUREMENTS
 from molrecon.sensing.stage import Stage, Unrolled, last_image
 from molrecon.solvers.solution import Solution
-from molrecon.training.loop import Task, TrainSettings
 from molrecon.training.processes import process_count, rank
+from molrecon.training.task import Task
+from molrecon.training.train_settings import TrainSettings
 from operators import Dense, orthonormal_matrix
 
 DRAWN_RATIOS = (20, 50)
@@ -76,8 +77,8 @@ def second_moment(blocks: np.ndarray) -> np.ndarray:
     intensities = (np.arange(256) / 255).astype(np.float32).astype(np.float64)
     moment = np.zeros((blocks.shape[1], blocks.shape[1]))
     for start in range(0, len(blocks), 8192):
-        part = intensities[blocks[start : start + 8192]]
-        moment += part.T @ part
+        chunk = intensities[blocks[start : start + 8192]]
+        moment += chunk.T @ chunk
     return moment
 
 
@@ -183,7 +184,7 @@ class ImagingTask(Task[BlockImager]):
         imager: its model is trained.
         blocks: (n, 1089) uint8, at least `batch`.
         batch: blocks a step.
-        part: blocks whose gradients are computed at a time: few stay in a processor's cache.
+        micro_batch: blocks whose gradients are computed at a time; a few of them fit into a processor's cache.
         seed: of the order of the blocks, which depends on it and the step alone.
 
     Raises:
@@ -191,24 +192,24 @@ class ImagingTask(Task[BlockImager]):
     """
 
     def __init__(
-        self, imager: BlockImager, blocks: np.ndarray, *, batch: int = 64, part: int = 16, seed: int = 0
+        self, imager: BlockImager, blocks: np.ndarray, *, batch: int = 64, micro_batch: int = 16, seed: int = 0
     ) -> None:
         if not 1 <= batch <= len(blocks):
             raise ValueError(f"ImagingTask: a batch of {batch} from {len(blocks)} blocks, expected 1 to {len(blocks)}")
         self.model = imager
         self.blocks = blocks
         self.batch = batch
-        self.part = part
+        self.micro_batch = micro_batch
         self.seed = seed
 
     def losses(self, step: int, rng: np.random.Generator) -> Iterator[Tensor]:
         """Yield the loss of the batch in parts; `rng` is not used."""
         chosen = drawn_blocks(len(self.blocks), self.batch, self.seed, step * process_count() + rank())
-        for some in torch.from_numpy(self.blocks[chosen]).to(self.model.phi.device).split(self.part):
-            yield block_loss(self.model, some.float() / 255) * (len(some) / self.batch)
+        for blocks in torch.from_numpy(self.blocks[chosen]).to(self.model.phi.device).split(self.micro_batch):
+            yield block_loss(self.model, blocks.float() / 255) * (len(blocks) / self.batch)
 
 
 def drawn_blocks(count: int, batch: int, seed: int, step: int) -> np.ndarray:
     """Return the indices of a step: consecutive parts of a permutation of `count`, another one for every epoch."""
-    epoch, part = divmod(step, count // batch)
-    return np.random.default_rng([seed, epoch]).permutation(count)[part * batch : (part + 1) * batch]
+    epoch, index = divmod(step, count // batch)
+    return np.random.default_rng([seed, epoch]).permutation(count)[index * batch : (index + 1) * batch]

@@ -18,7 +18,7 @@ from molrecon.simulation.coils import draw_loops, plane_points, receive_maps
 from molrecon.simulation.fastmri_file import write_simulated
 from operators.fourier import centred_fft, centred_ifft
 
-__all__ = ["coil_maps", "make_sample_volume", "phantom_volume", "voxel_size"]
+__all__ = ["coil_maps", "write_phantom", "phantom_volume", "voxel_size"]
 
 DEFAULT_SLICES = 8
 DEFAULT_COILS = 8
@@ -91,7 +91,7 @@ def coil_maps(
     return receive_maps(loops, _heights(slices, slice_mm), shape, (row_mm, col_mm))
 
 
-def make_sample_volume(
+def write_phantom(
     path: str | os.PathLike[str],
     slices: int = DEFAULT_SLICES,
     coils: int = DEFAULT_COILS,

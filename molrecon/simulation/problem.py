@@ -11,7 +11,7 @@ from torch import Tensor
 
 from molrecon.scans.metrics import psnr
 from molrecon.simulation.noise import complex_noise
-from operators import Sense
+from operators import Sense, SoftSense
 
 
 @final
@@ -21,15 +21,15 @@ class Problem:
 
     Attributes:
         kspace: (batch, coil, *spatial).
-        operator: A.
-        reference: (batch, *spatial).
+        operator: A; with several sets of maps there is an image for each.
+        reference: (batch, *spatial), or (batch, set, *spatial).
         noise_level: (batch,).
         margin: first and last rows of the last two axes that a loss leaves out: beside a strip lies tissue that the
             model does not see.
     """
 
     kspace: Tensor
-    operator: Sense
+    operator: Sense | SoftSense
     reference: Tensor
     noise_level: Tensor
     margin: int = 0
@@ -42,16 +42,33 @@ class Problem:
         )
 
     def judged(self, image: Tensor) -> Tensor:
-        """Return the rows of an image (batch, *spatial) that count."""
-        return image[..., self.margin : image.shape[-2] - self.margin, :]
+        """Return the rows of an image (batch, *spatial) that count.
+
+        The images of several sets, (batch, set, *spatial), are laid one after the other along the first spatial axis:
+        a loss judges them alike, and the error of a sample is that of all.
+        """
+        rows = image[..., self.margin : image.shape[-2] - self.margin, :]
+        return rows if self.operator.sets is None else rows.flatten(1, 2)
+
+    def magnitude(self, image: Tensor) -> Tensor:
+        """Return the magnitude to show, (batch, *spatial): of several sets `sqrt(sum_k |x_k|^2)`."""
+        return image.abs() if self.operator.sets is None else torch.linalg.vector_norm(image, dim=1)
 
 
 def stack_problems(problems: list[Problem]) -> Problem:
-    """Return one batch of problems of the same shapes; masks are broadcast where they differ in kind."""
+    """Return one batch of problems of the same shapes; masks are broadcast where they differ in kind.
+
+    Raises:
+        ValueError: problems with different numbers of sets of maps.
+    """
+    sets = [p.operator.sets for p in problems]
+    if len(set(sets)) > 1:
+        raise ValueError(f"stack_problems: {sets} sets of maps, expected as many in each problem")
+    kind = type(problems[0].operator)
     shape = torch.broadcast_shapes(*[p.operator.sampling_mask.shape for p in problems])
     return Problem(
         torch.cat([p.kspace for p in problems]),
-        Sense(
+        kind(
             torch.cat([p.operator.sensitivity_maps for p in problems]),
             torch.cat([p.operator.sampling_mask.expand(shape) for p in problems]),
             problems[0].operator.encoding.fourier_ndim,
@@ -63,7 +80,7 @@ def stack_problems(problems: list[Problem]) -> Problem:
 
 
 def magnitude_psnr(image: Tensor, reference: Tensor) -> float:
-    """Return the PSNR in dB of the magnitudes of complex images (batch, *spatial), peak the reference's maximum."""
+    """Return the PSNR in dB of the magnitudes of images (batch, *spatial), peak the reference's maximum."""
     magnitudes = [x.detach().abs().flatten(0, -3).cpu().numpy() for x in (reference, image)]
     return psnr(magnitudes[0], magnitudes[1])
 

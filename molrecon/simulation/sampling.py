@@ -30,7 +30,9 @@ def draw_calibration_lines(cols: int, rng: np.random.Generator) -> int:
     return int(np.exp(rng.uniform(math.log(low), math.log(max(low + 1, min(high, 0.3 * cols))))))
 
 
-def draw_columns(cols: int, lines: int, rng: np.random.Generator, measured: np.ndarray | None = None) -> np.ndarray:
+def draw_columns(
+    cols: int, lines: int, rng: np.random.Generator, measured: np.ndarray | None = None, wrapped: float = 1.0
+) -> np.ndarray:
     """Return a mask (cols,) bool of sampled columns with `lines` in the middle.
 
     Accelerations are 2 to 10, uniform in the logarithm, but for wide centres. Of 20 masks, 9 are random with a uniform
@@ -42,8 +44,9 @@ def draw_columns(cols: int, lines: int, rng: np.random.Generator, measured: np.n
         lines: central columns that are always sampled.
         rng: source of all randomness.
         measured: (cols,) bool, columns of the acquired matrix where the image's grid is larger; None for all.
+        wrapped: the object is so many times as wide as its view, which saves as much: accelerations are less by that.
     """
-    low, high = ACCELERATIONS
+    low, high = ACCELERATIONS[0], max(ACCELERATIONS[0], ACCELERATIONS[1] / wrapped)
     most = max(low, min(high, cols / (NEAREST_LINES * lines)))
     acceleration = float(np.exp(rng.uniform(math.log(low), math.log(most))))
     fraction, seed, kind = lines / cols, int(rng.integers(2**31)), rng.random()
@@ -63,14 +66,15 @@ def draw_columns(cols: int, lines: int, rng: np.random.Generator, measured: np.n
     return mask if measured is None else mask & measured
 
 
-def draw_plane(shape: tuple[int, int], lines: int, rng: np.random.Generator) -> np.ndarray:
+def draw_plane(shape: tuple[int, int], lines: int, rng: np.random.Generator, wrapped: float = 1.0) -> np.ndarray:
     """Return a mask (rows, cols) bool, undersampled 3 to 10 times along both axes around a centre of 24 x `lines`.
 
-    Half of them keep their distance (Poisson disc), half are random with a density that falls towards the edges.
+    Where the object is `wrapped` times as wide as its view the 10 is less by as much. Half of the masks keep their
+    distance (Poisson disc), half are random with a density that falls towards the edges.
     """
     rows, cols = shape
     centre = (min(rows, 24), lines)
-    acceleration = min(rng.uniform(3, 10), rows * cols / (NEAREST_LINES * math.prod(centre)))
+    acceleration = min(rng.uniform(3, max(3.0, 10 / wrapped)), rows * cols / (NEAREST_LINES * math.prod(centre)))
     if rng.random() < 0.5:
         return poisson_disc_mask(shape, acceleration, int(rng.integers(2**31)), centre, rng.uniform(1, 4))
     y, x = np.meshgrid(*[np.abs(np.linspace(-1, 1, n)) for n in shape], indexing="ij")
@@ -79,11 +83,13 @@ def draw_plane(shape: tuple[int, int], lines: int, rng: np.random.Generator) -> 
     return np.asarray(mask | np.outer(center_mask(rows, centre[0]), center_mask(cols, lines)))
 
 
-def draw_mask(shape: tuple[int, int], lines: int, rng: np.random.Generator, measured: np.ndarray | None) -> Tensor:
+def draw_mask(
+    shape: tuple[int, int], lines: int, rng: np.random.Generator, measured: np.ndarray | None, wrapped: float = 1.0
+) -> Tensor:
     """Return a mask (1, 1, cols) or (1, rows, cols) bool; see `draw_columns` and `draw_plane`."""
     if measured is None and rng.random() < TWO_DIMENSIONAL:
-        return torch.from_numpy(draw_plane(shape, lines, rng))[None]
-    return torch.from_numpy(draw_columns(shape[1], lines, rng, measured))[None, None]
+        return torch.from_numpy(draw_plane(shape, lines, rng, wrapped))[None]
+    return torch.from_numpy(draw_columns(shape[1], lines, rng, measured, wrapped))[None, None]
 
 
 def draw_matrix(cols: int, rng: np.random.Generator) -> np.ndarray | None:

@@ -10,15 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from molrecon.scans.preparation import sets_needed
 from molrecon.simulation.contrast import augmented_contrast, bias_field, without_noise_floor
 from molrecon.simulation.fields import draw_fields
 from molrecon.simulation.filters import KSpaceFilter, draw_filter
-from molrecon.simulation.images import placed
+from molrecon.simulation.images import LARGEST, draw_narrow_view, object_width, placed, wrap
 from molrecon.simulation.noise import complex_noise, draw_noise_level, image_noise_level
 from molrecon.simulation.phase import chemical_shift, rough_phase, smooth_phase, transplanted
 from molrecon.simulation.problem import Problem, robust_maximum
 from molrecon.simulation.sampling import draw_calibration_lines, draw_mask, draw_matrix
-from operators import Sense, centred_fft, centred_ifft, espirit_maps
+from operators import Sense, SoftSense, centred_fft, centred_ifft, espirit_maps
 
 VIRTUAL_COILS = 8
 CALIBRATION = 24  # rows and columns of the calibration region that maps are estimated from, at most
@@ -35,12 +36,15 @@ class SimulatedScan:
 
     Attributes:
         coil_images: (coil, rows, cols) complex64.
-        sensitivity_maps: (coil, rows, cols) complex64, from the scan's own noisy calibration region.
-        reference: (rows, cols) complex64, `sum_c conj(s_c) x_c`; its 99.5 % quantile of magnitudes is about 1.
+        sensitivity_maps: (coil, rows, cols) complex64, from the scan's own noisy calibration region; (set, coil, rows,
+            cols) where that asks for two sets.
+        reference: (rows, cols) complex64, `sum_c conj(s_c) x_c`; of two sets (set, rows, cols), for each, which is what
+            fits the coil images best, as the sets are orthogonal. Its 99.5 % quantile of magnitudes is about 1.
         noise_level: standard deviation of the complex noise that this scan is measured with, before any filter.
         calibration_lines: central columns that every mask of the scan samples.
         acquired: (cols,) bool, the acquired matrix where the image's grid is larger; None for all columns.
         kspace_filter: the filter that coil images and maps have seen already, and the noise of a measurement has to.
+        wrapped: the object is so many times as wide as its view, along the columns; 1: it fits in.
     """
 
     coil_images: Tensor
@@ -50,6 +54,7 @@ class SimulatedScan:
     calibration_lines: int
     acquired: np.ndarray | None
     kspace_filter: KSpaceFilter | None = None
+    wrapped: float = 1.0
 
 
 def with_phase(magnitude: np.ndarray, rng: np.random.Generator, residual: ResidualPhase | None = None) -> np.ndarray:
@@ -75,6 +80,8 @@ def simulate(
     *,
     residual: ResidualPhase | None = None,
     virtual_coils: int = VIRTUAL_COILS,
+    two_sets: float = 0.0,
+    largest: int = LARGEST,
 ) -> SimulatedScan:
     """Return a scan of a real image.
 
@@ -89,9 +96,13 @@ def simulate(
         rng: source of all randomness.
         residual: see `with_phase`.
         virtual_coils: coils at most.
+        two_sets: share of the scans of several coils whose view is smaller than the object, which wraps around
+            (`images.draw_narrow_view`). Unless it is zero, all scans have as many sets of maps, 1 or 2, as the pipeline
+            would take for their calibration region; else one.
+        largest: pixels of the longer side of an object at most.
     """
     own = image_noise_level(image)
-    x = placed(image, rng)
+    x = placed(image, rng, largest)
     if not np.iscomplexobj(x):
         x = without_noise_floor(x, own)
         x = np.abs(augmented_contrast(x, rng))
@@ -99,41 +110,49 @@ def simulate(
             x = x * bias_field((x.shape[0], x.shape[1]), rng)
         x = with_phase(x, rng, residual)
     coil_images = torch.from_numpy((draw_fields(x, virtual_coils, rng) * x).astype(np.complex64))
-    acquired = draw_matrix(x.shape[1], rng)
+    wrapped = 1.0
+    if two_sets and rng.random() < two_sets and len(coil_images) > 1:
+        view = draw_narrow_view(coil_images, rng)
+        wrapped = max(1.0, object_width(coil_images) / view)
+        coil_images = wrap(coil_images, view)
+    cols = coil_images.shape[-1]
+    acquired = draw_matrix(cols, rng)
     if acquired is not None:
         spectrum = centred_fft(coil_images, (-1,))
         coil_images = centred_ifft(spectrum * torch.from_numpy(acquired), (-1,))
     kspace_filter = draw_filter(rng)
     if kspace_filter is not None:
         coil_images = kspace_filter(coil_images)
-    lines = draw_calibration_lines(x.shape[1], rng)
+    lines = draw_calibration_lines(cols, rng)
     combined = robust_maximum(torch.linalg.vector_norm(coil_images, dim=0))
     coil_images = coil_images / combined
     own = own / max(float(robust_maximum(torch.from_numpy(np.abs(image)))), 1e-9)
     level = max(draw_noise_level(rng), OWN_NOISE * own)
-    return _calibrated(coil_images, level, lines, acquired, kspace_filter, rng)
+    maps = _maps(coil_images, level, lines, kspace_filter, rng, choose=two_sets > 0)
+    reference = torch.linalg.vecdot(maps, coil_images, dim=-3)
+    return SimulatedScan(coil_images, maps, reference, level, lines, acquired, kspace_filter, wrapped)
 
 
-def _calibrated(
+def _maps(
     coil_images: Tensor,
     level: float,
     lines: int,
-    acquired: np.ndarray | None,
     kspace_filter: KSpaceFilter | None,
     rng: np.random.Generator,
-) -> SimulatedScan:
+    *,
+    choose: bool,
+) -> Tensor:
+    """Return maps (coil, rows, cols), or (2, coil, rows, cols) where that is chosen, of a noisy calibration region."""
     coils, rows, cols = coil_images.shape
     if coils == 1:
-        maps = torch.ones_like(coil_images)
-    else:
-        noise = _measured_noise(coil_images.shape, level, kspace_filter, rng)
-        noisy = centred_fft(coil_images + noise, (-2, -1))
-        height, width = min(CALIBRATION, rows), min(CALIBRATION, lines)
-        top, left = rows // 2 - height // 2, cols // 2 - width // 2
-        calibration = noisy[None, :, top : top + height, left : left + width]
-        maps = espirit_maps(calibration, (rows, cols), noise_level=level)[0]
-    reference = torch.linalg.vecdot(maps, coil_images, dim=0)
-    return SimulatedScan(coil_images, maps, reference, level, lines, acquired, kspace_filter)
+        return torch.ones_like(coil_images)
+    noise = _measured_noise(coil_images.shape, level, kspace_filter, rng)
+    noisy = centred_fft(coil_images + noise, (-2, -1))
+    height, across = min(CALIBRATION, rows), min(CALIBRATION, lines)
+    top, left = rows // 2 - height // 2, cols // 2 - across // 2
+    calibration = noisy[None, :, top : top + height, left : left + across]
+    sets = sets_needed([calibration], (rows, cols), level) if choose else 1
+    return espirit_maps(calibration, (rows, cols), noise_level=level, n_maps=sets)[0]
 
 
 def _measured_noise(
@@ -157,25 +176,25 @@ def strip(scan: SimulatedScan, rows: int, rng: np.random.Generator, *, margin: i
         rng: source of all randomness.
         margin: rows at each end that do not count.
     """
-    height, cols = scan.reference.shape
+    height, cols = scan.reference.shape[-2:]
     whole = height <= 1.25 * rows
     part = slice(0, height) if whole else _shown(scan.reference, rows, rng)
-    images, maps = scan.coil_images[:, part], scan.sensitivity_maps[:, part]
-    mask = draw_mask((images.shape[-2], cols), scan.calibration_lines, rng, scan.acquired)
-    operator = Sense(maps[None], mask)
+    images, maps = scan.coil_images[:, part], scan.sensitivity_maps[..., part, :]
+    mask = draw_mask((images.shape[-2], cols), scan.calibration_lines, rng, scan.acquired, scan.wrapped)
+    operator = Sense(maps[None], mask) if maps.ndim == 3 else SoftSense(maps[None], mask)
     # Its rows being fewer, the filter of the noise is as coarse along them; it falls as fast.
     noisy = images + _measured_noise(images.shape, scan.noise_level, scan.kspace_filter, rng)
     kspace = operator.sampling(centred_fft(noisy, (-2, -1))[None])
     level = torch.tensor([scan.noise_level])
-    return Problem(kspace, operator, scan.reference[None, part], level, 0 if whole else margin)
+    return Problem(kspace, operator, scan.reference[None, ..., part, :], level, 0 if whole else margin)
 
 
 def _shown(reference: Tensor, rows: int, rng: np.random.Generator) -> slice:
-    """Return `rows` consecutive rows of an image (rows, cols), where it shows something.
+    """Return `rows` consecutive rows of an image (rows, cols), or (set, rows, cols), where it shows something.
 
     Slices without signal are left out: the logarithm of their error would dominate the loss.
     """
-    energy = reference.abs().square().mean(1).unfold(0, rows, 1).mean(1)
+    energy = reference.abs().square().mean(-1).reshape(-1, reference.shape[-2]).sum(0).unfold(0, rows, 1).mean(1)
     shown = torch.nonzero(energy >= 0.3 * energy.max()).flatten()
     first = int(shown[int(rng.integers(len(shown)))])
     return slice(first, first + rows)

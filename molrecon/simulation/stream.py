@@ -8,10 +8,10 @@ from typing import final
 import numpy as np
 import torch
 
-from molrecon.simulation.images import ImageSet
+from molrecon.simulation.images import LARGEST, ImageSet
 from molrecon.simulation.phase import residual_angle
 from molrecon.simulation.problem import Problem
-from molrecon.simulation.scan import SimulatedScan, simulate, strip
+from molrecon.simulation.scan import ResidualPhase, SimulatedScan, simulate, strip
 
 SCANS, PROBLEMS = 10**9, 2 * 10**9  # parts of the seeds, so that no two draws share one
 
@@ -32,9 +32,10 @@ class ProblemStream:
         virtual_coils: coils of a scan at most.
         seed: of scans.
         device: where problems go.
+        two_sets, largest: see `simulate`.
 
     Raises:
-        ValueError: no images, or a number below one.
+        ValueError: no images, a number below one, or a share that is none.
     """
 
     def __init__(
@@ -47,17 +48,22 @@ class ProblemStream:
         virtual_coils: int = 8,
         seed: int = 0,
         device: torch.device | str = "cpu",
+        two_sets: float = 0.0,
+        largest: int = LARGEST,
     ) -> None:
         if not sets or not all(map(len, sets)):
             raise ValueError(f"ProblemStream: sets of {[len(s) for s in sets]} images, expected some in each")
-        if min(rows, steps_per_scan, window, virtual_coils) < 1:
+        if min(rows, steps_per_scan, window, virtual_coils, largest) < 1:
             raise ValueError(
                 f"ProblemStream: rows {rows}, steps_per_scan {steps_per_scan}, window {window}, virtual_coils"
-                f" {virtual_coils}, expected positive numbers"
+                f" {virtual_coils}, largest {largest}, expected positive numbers"
             )
+        if not 0 <= two_sets <= 1:
+            raise ValueError(f"ProblemStream: two_sets is {two_sets}, expected a share from 0 to 1")
         self.sets = sets
         self.rows, self.steps_per_scan, self.window = rows, steps_per_scan, window
         self.virtual_coils, self.seed, self.device = virtual_coils, seed, device
+        self.two_sets, self.largest = two_sets, largest
         self._weights = np.array([s.weight for s in sets]) / sum(s.weight for s in sets)
         self._complex = [s for s in sets if s.stored[0].ndim == 3]
         self._scans: dict[int, SimulatedScan] = {}
@@ -69,7 +75,7 @@ class ProblemStream:
             chosen = self.sets[int(rng.choice(len(self.sets), p=self._weights))]
             image = chosen.image(int(rng.integers(len(chosen))))
             residual = self._residual if self._complex else None
-            self._scans[number] = simulate(image, rng, residual=residual, virtual_coils=self.virtual_coils)
+            self._scans[number] = self._simulated(image, rng, residual)
         return self._scans[number]
 
     def draw(self, rng: np.random.Generator, step: int) -> Problem:
@@ -88,16 +94,28 @@ class ProblemStream:
             rng = np.random.default_rng([self.seed, PROBLEMS, number])
             chosen = self.sets[number % len(self.sets)]
             image = chosen.image(int(rng.integers(len(chosen))))
-            scan = simulate(image, rng, virtual_coils=self.virtual_coils)
+            scan = self._simulated(image, rng, None)
             problems.append(strip(scan, rows, rng).to(self.device))
         return problems
 
     def describe(self) -> str:
         """Return what is drawn from, for a model card."""
         names = ", ".join(f"{s.name} ({len(s)})" for s in self.sets)
+        larger = "" if self.largest == LARGEST else f" of up to {self.largest} pixels"
+        wrapped = f", {self.two_sets:g} of the views wrapped, one or two sets of maps" if self.two_sets else ""
         return (
-            f"images of {len(self.sets)} sets: {names}; their own or a simulated rough phase, 1 to 32 simulated coils"
-            f" compressed to {self.virtual_coils}, strips of {self.rows} rows"
+            f"images of {len(self.sets)} sets{larger}: {names}; their own or a simulated rough phase, 1 to 32 simulated"
+            f" coils compressed to {self.virtual_coils}{wrapped}, strips of {self.rows} rows"
+        )
+
+    def _simulated(self, image: np.ndarray, rng: np.random.Generator, residual: ResidualPhase | None) -> SimulatedScan:
+        return simulate(
+            image,
+            rng,
+            residual=residual,
+            virtual_coils=self.virtual_coils,
+            two_sets=self.two_sets,
+            largest=self.largest,
         )
 
     def _residual(self, rng: np.random.Generator) -> np.ndarray:

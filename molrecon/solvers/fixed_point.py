@@ -103,7 +103,7 @@ def solve_fixed_point(
         active = (best_bound > tol) & finite & ~stalled
         if step > max_steps or not bool(active.any()):
             break
-        # Frozen samples ask nothing more of the inner solver, and cannot hand it values that are not finite.
+        # Samples that have stopped get a zero right side: no inner steps, and no values that are not finite.
         r = _chosen(active, r, r.new_zeros(()))
         update = precondition(r) if window else careful(r)
         candidate = memory.extrapolate(x, update) if window else x + update

@@ -49,9 +49,9 @@ class RefinedResidual:
         """Return r(x), off by a hundredth of itself at most."""
         if self._reference is None:
             return self.exactly(x, torch.ones(len(x), dtype=torch.bool, device=x.device))
-        known, image = self._reference
+        reference, image = self._reference
         source = self._source_at(x)
-        change = (x - known).to(self._narrow)
+        change = (x - reference).to(self._narrow)
         moved = self._matrix(change).to(self._narrow)
         r = source - image - moved
         rounding = ROUNDINGS * torch.finfo(self._narrow).eps * (norm(moved) + self._weight * norm(change))
@@ -80,6 +80,6 @@ class RefinedResidual:
         if self._reference is None:
             self._reference = (x, image)
         else:
-            known, before = self._reference
-            self._reference = (torch.where(marked, x, known), torch.where(marked, image, before))
+            reference, image_before = self._reference
+            self._reference = (torch.where(marked, x, reference), torch.where(marked, image, image_before))
         return torch.where(marked, source - image, r)

@@ -64,10 +64,10 @@ class Solution:
             (stalled, "reached the accuracy attainable in this precision"),
             (~stalled, "ran out of steps or left the finite numbers"),
         ):
-            found = self.residuals[-1][missed & which]
-            if len(found):
-                what = "residual" if self.kind == "none" else "error bound"
-                reasons.append(f"{len(found)} {reason} ({what} {float(found.max()):.1e} at worst)")
+            values = self.residuals[-1][missed & which]
+            if len(values):
+                quantity = "residual" if self.kind == "none" else "error bound"
+                reasons.append(f"{len(values)} {reason} ({quantity} {float(values.max()):.1e} at worst)")
         return f"{int(missed.sum())} of {len(missed)} samples did not converge: {', '.join(reasons)}"
 
     def with_value(self, value: Tensor) -> Solution:

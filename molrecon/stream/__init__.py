@@ -6,7 +6,7 @@ reception       what a peer sends until its CLOSE; what is refused
 config          what a peer may ask for: configurations of a list, a few parameters
 workers         starting, watching and ending the processes of reconstructions; job: what they are given
 worker          such a process: spool -> MRD file -> the ordinary reader and reconstruction -> images
-images          a reconstruction -> MRD images, where they lie, and what is said about them
+images          a reconstruction -> MRD images, where they lie, and their attributes
 spool           received messages on disk, and the MRD file made of them
 header          the XML header without all that tells of a person
 messages        messages as objects and as bytes; wire: heads as NumPy dtypes, bounded reads; log_lines: texts

@@ -8,8 +8,8 @@ from xml.etree import ElementTree
 from molrecon.io.xml_text import parse_xml
 from molrecon.stream.wire import WireError
 
-# Of everything else, known or new, nothing is kept: no name, number, date, institution, protocol or comment.
-KEPT = {
+# Everything else is left out: names, numbers, dates, institutions, protocols, comments, and what the format adds later.
+ELEMENTS = {
     "version": None,
     "experimentalConditions": None,
     "encoding": None,
@@ -34,14 +34,14 @@ def without_identity(xml: str) -> str:
     except ValueError as error:
         raise WireError(f"a header that is {error}, expected an ISMRMRD XML header") from None
     namespace, _, tag = root.tag.rpartition("}")
-    kept = ElementTree.Element("ismrmrdHeader", {"xmlns": namespace[1:]} if namespace else {})
+    filtered = ElementTree.Element("ismrmrdHeader", {"xmlns": namespace[1:]} if namespace else {})
     for element in root:
         name = _local(element.tag)
-        if name in KEPT:
-            kept.append(_filtered(element, KEPT[name]))
-    if tag != "ismrmrdHeader" or not any(child.tag == "encoding" for child in kept):
+        if name in ELEMENTS:
+            filtered.append(_filtered(element, ELEMENTS[name]))
+    if tag != "ismrmrdHeader" or not any(child.tag == "encoding" for child in filtered):
         raise WireError("a header without an encoding, expected an ISMRMRD XML header")
-    return '<?xml version="1.0" encoding="utf-8"?>\n' + ElementTree.tostring(kept, encoding="unicode")
+    return '<?xml version="1.0" encoding="utf-8"?>\n' + ElementTree.tostring(filtered, encoding="unicode")
 
 
 def _filtered(element: ElementTree.Element, names: tuple[str, ...] | None) -> ElementTree.Element:
@@ -50,8 +50,8 @@ def _filtered(element: ElementTree.Element, names: tuple[str, ...] | None) -> El
         for child in list(result):
             if _local(child.tag) not in names:
                 result.remove(child)
-    for part in result.iter():
-        part.tag = _local(part.tag)
+    for descendant in result.iter():
+        descendant.tag = _local(descendant.tag)
     return result
 
 

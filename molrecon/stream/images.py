@@ -1,4 +1,4 @@
-"""From a reconstruction to MRD images: pixels, where they lie in the patient, and what is to be said about them."""
+"""From a reconstruction to MRD images: pixels, where they lie in the patient, and their attributes."""
 
 from __future__ import annotations
 
@@ -103,14 +103,14 @@ class ImageMaker:
 def _head(frame: Frame, heads: np.ndarray, k: int) -> np.ndarray:
     """Return the head of image k of a frame: where it lies, and time stamps and counters of its central readout."""
     volume = frame.volume
-    found = _central(frame, heads, k)
+    central = _central(frame, heads, k)
     head = np.zeros((), IMAGE_HEAD)
     head["version"], head["image_type"], head["slice"] = 1, MAGNITUDE, k
-    if found is not None:
+    if central is not None:
         for name in COPIED:
-            head[name] = found[name]
+            head[name] = central[name]
         for name in COUNTED:
-            head[name] = found["idx"][name]
+            head[name] = central["idx"][name]
     rows, cols = volume.recon_shape
     if volume.geometry is not None:
         position, steps = _placed(volume.geometry, volume.recon_shape, k)
@@ -147,8 +147,8 @@ def _central(frame: Frame, heads: np.ndarray, k: int) -> np.ndarray | None:
         keep &= idx["slice"] == frame.slab
     if volume.geometry is not None:
         # Slices are delivered as they lie, whatever their numbers; the readouts of a 3D slab have one position.
-        away = np.linalg.norm(heads["position"] - _placed(volume.geometry, volume.recon_shape, k)[0], axis=1)
-        keep &= away <= np.min(away[keep], initial=np.inf) + NEAR_MM
+        distances = np.linalg.norm(heads["position"] - _placed(volume.geometry, volume.recon_shape, k)[0], axis=1)
+        keep &= distances <= np.min(distances[keep], initial=np.inf) + NEAR_MM
     elif (keep & (idx["slice"] == k)).any():
         keep &= idx["slice"] == k
     if not keep.any():

@@ -29,7 +29,7 @@ class Config:
 
 @final
 @dataclass(frozen=True)
-class Header:
+class XmlHeader:
     """The XML header of the measurement, as it came."""
 
     xml: str
@@ -89,7 +89,7 @@ class Skipped:
     kind: str
 
 
-Message = Config | Header | Text | Close | Acquisition | Image | Skipped
+Message = Config | XmlHeader | Text | Close | Acquisition | Image | Skipped
 
 
 def read_message(read: Read, limits: Limits, *, images: bool = False) -> Message | None:
@@ -113,7 +113,7 @@ def read_message(read: Read, limits: Limits, *, images: bool = False) -> Message
     if number == wire.CONFIG_TEXT:
         return Config(_read_text(read, limits))
     if number == wire.HEADER:
-        return Header(_read_text(read, limits))
+        return XmlHeader(_read_text(read, limits))
     if number == wire.TEXT:
         return Text(_read_text(read, limits))
     if number == wire.CLOSE:
@@ -204,7 +204,7 @@ def _read_acquisition(read: Read, limits: Limits) -> Acquisition:
     )
 
 
-def _read_image(read: Read, limits: Limits, wanted: bool) -> Image | Skipped:
+def _read_image(read: Read, limits: Limits, images: bool) -> Image | Skipped:
     head = np.frombuffer(read_all(read, wire.IMAGE_HEAD.itemsize), wire.IMAGE_HEAD).reshape(())
     number = int(head["data_type"])
     if number not in wire.PIXELS:
@@ -214,7 +214,7 @@ def _read_image(read: Read, limits: Limits, wanted: bool) -> Image | Skipped:
     dtype = wire.PIXELS[number]
     size = dtype.itemsize * shape[0] * shape[1] * shape[2] * shape[3]
     _bounded(size, limits.message, "an image")
-    if not wanted:
+    if not images:
         skip(read, length + size)
         return Skipped("images")
     meta = _decode_meta(_decode(read_all(read, length)))
@@ -234,9 +234,9 @@ def _decode_meta(xml: str) -> dict[str, list[str]]:
     }
 
 
-def _bounded(size: int, limit: int, what: str) -> int:
+def _bounded(size: int, limit: int, message: str) -> int:
     if size > limit:
-        raise WireError(f"{what} of {size} bytes, expected at most {limit}")
+        raise WireError(f"{message} of {size} bytes, expected at most {limit}")
     return size
 
 

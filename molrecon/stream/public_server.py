@@ -19,7 +19,7 @@ import numpy as np
 
 from molrecon.reconstructors.defaults import DEFAULT_MODEL
 from molrecon.stream.config import MOLRECON, NULL, Refused, Request
-from molrecon.stream.header import KEPT, without_identity
+from molrecon.stream.header import ELEMENTS, without_identity
 from molrecon.stream.log_lines import ERROR, INFO
 from molrecon.stream.messages import Acquisition
 from molrecon.stream.spool import Spool
@@ -104,9 +104,9 @@ def _process(connection: PeerConnection, config: Any, metadata: Any, model: str,
 
 
 def header_xml(metadata: Any) -> str:
-    """Return the XML of a header that was read into nested dataclasses, of its parts in `KEPT`."""
+    """Return the XML of a header that was read into nested dataclasses, of its elements in `ELEMENTS`."""
     root = ElementTree.Element("ismrmrdHeader", {"xmlns": "http://www.ismrm.org/ISMRMRD"})
-    for name in KEPT:
+    for name in ELEMENTS:
         _append(root, name, getattr(metadata, name, None))
     return ElementTree.tostring(root, encoding="unicode")
 

@@ -11,7 +11,7 @@ from typing import final
 from molrecon.stream.config import NULL, Request
 from molrecon.stream.header import without_identity
 from molrecon.stream.log_lines import INFO, WARNING
-from molrecon.stream.messages import Acquisition, Close, Config, Header, Skipped, Text, read_message
+from molrecon.stream.messages import Acquisition, Close, Config, Skipped, Text, XmlHeader, read_message
 from molrecon.stream.spool import Spool
 from molrecon.stream.wire import HangUp, Limits, Read, WireError
 
@@ -97,7 +97,7 @@ class Reception:
         """Take in what comes before the readouts: later it changes nothing any more."""
         if isinstance(message, Config):
             self._request = self._request.named(message.text)
-        elif isinstance(message, Header):
+        elif isinstance(message, XmlHeader):
             self._xml = without_identity(message.xml)
             self.started = True
         elif isinstance(message, Text):

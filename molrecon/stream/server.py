@@ -39,10 +39,10 @@ class StreamServer:
 
     def check(self) -> None:
         """Load the model once, in a process as scans will get one. Raises ValueError with what that process said."""
-        said: list[bytes] = []
+        lines: list[bytes] = []
         job = Job(None, Request(), self._settings.model, self._settings.device)
-        if not self._workers.run(job, said.append, lambda: False):
-            raise ValueError(b"".join(said)[6:].decode())
+        if not self._workers.run(job, lines.append, lambda: False):
+            raise ValueError(b"".join(lines)[6:].decode())
 
     def listen(self, host: str, port: int) -> int:
         """Open the port (0: any free one) and return it. Connections wait until `serve`. Raises OSError."""

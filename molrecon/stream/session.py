@@ -118,9 +118,9 @@ class Session:
             return f"{received.readouts} readouts, nothing asked for"
         if self._workers.busy:
             self._tell(INFO, "another scan is being reconstructed, this one waits for it")
-        ours = self._settings
-        job = Job(received.spool, received.request, ours.model, ours.device, ours.conjugate)
-        if self._workers.run(job, self._send, self._gone):
+        settings = self._settings
+        job = Job(received.spool, received.request, settings.model, settings.device, settings.conjugate)
+        if self._workers.run(job, self._send, self._peer_is_gone):
             return f"{received.readouts} readouts, reconstructed"
         return f"{received.readouts} readouts, not reconstructed"
 
@@ -159,7 +159,7 @@ class Session:
         except OSError:
             return
 
-    def _gone(self) -> bool:
+    def _peer_is_gone(self) -> bool:
         """Tell whether the peer has broken the connection; that it sends nothing any more does not mean that."""
         if self._given_up:
             return True

@@ -13,7 +13,7 @@ from typing import BinaryIO
 import h5py
 import numpy as np
 
-from molrecon.stream.messages import Acquisition, Header, encode_acquisition, encode_header, read_message
+from molrecon.stream.messages import Acquisition, XmlHeader, encode_acquisition, encode_header, read_message
 from molrecon.stream.wire import ACQUISITION_HEAD, Limits, WireError, file_reader
 
 SAMPLES = h5py.vlen_dtype(np.dtype("<f4"))
@@ -57,12 +57,12 @@ class Spool:
         self._file.write(content)
 
 
-def spooled(path: Path) -> Iterator[Header | Acquisition]:
+def spooled(path: Path) -> Iterator[XmlHeader | Acquisition]:
     """Yield what a spool holds."""
     limits = Limits()
     with path.open("rb") as file:
         while (message := read_message(file_reader(file), limits)) is not None:
-            if isinstance(message, (Header, Acquisition)):
+            if isinstance(message, (XmlHeader, Acquisition)):
                 yield message
 
 
@@ -74,7 +74,7 @@ def write_mrd(spool: Path, path: Path) -> None:
         waiting: list[Acquisition] = []
         held = 0
         for message in spooled(spool):
-            if isinstance(message, Header):
+            if isinstance(message, XmlHeader):
                 group.create_dataset("xml", data=np.array([message.xml.encode()], object), dtype=h5py.string_dtype())
                 continue
             waiting.append(message)

@@ -90,7 +90,7 @@ PIXELS: dict[int, np.dtype[Any]] = {
     8: np.dtype("<c16"),
 }
 MAGNITUDE = 1  # the image_type of a magnitude image
-BLOCK = 1 << 20  # bytes that are asked for at a time: what a head claims is not allocated before it has come
+BLOCK = 1 << 20  # bytes read at a time: memory is allocated as data arrive, not as a head claims
 
 Read = Callable[[int], bytes]
 

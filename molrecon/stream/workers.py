@@ -30,13 +30,13 @@ class Workers:
         self._context.set_forkserver_preload([WORKER])
         self._turn = threading.Lock()
 
-    def run(self, job: Job, forward: Callable[[bytes], None], gone: Callable[[], bool]) -> bool:
+    def run(self, job: Job, forward: Callable[[bytes], None], unwanted: Callable[[], bool]) -> bool:
         """Do a job when it is its turn, and hand on the messages of its process as they come.
 
         Args:
             job: the scan.
             forward: called with every message as a whole. What it raises ends the process and comes out of here.
-            gone: whether the job is not wanted any more, asked a few times a second; then its process is killed.
+            unwanted: whether the job is not wanted any more, asked a few times a second; then its process is killed.
 
         Returns:
             whether the job is done. If not, its process has sent a line that says why, or the job was not wanted.
@@ -45,10 +45,10 @@ class Workers:
             WorkerEnded: the process was killed, or crashed.
         """
         while not self._turn.acquire(timeout=POLL_SECONDS):
-            if gone():
+            if unwanted():
                 return False
         try:
-            return self._run(job, forward, gone)
+            return self._run(job, forward, unwanted)
         finally:
             self._turn.release()
 
@@ -57,13 +57,13 @@ class Workers:
         """Whether a job would have to wait."""
         return self._turn.locked()
 
-    def _run(self, job: Job, forward: Callable[[bytes], None], gone: Callable[[], bool]) -> bool:
+    def _run(self, job: Job, forward: Callable[[bytes], None], unwanted: Callable[[], bool]) -> bool:
         receiver, sender = self._context.Pipe(duplex=False)
         process = self._context.Process(target=_work, args=(job, sender), daemon=True)
         try:
             process.start()
             sender.close()
-            while not gone():
+            while not unwanted():
                 if not receiver.poll(POLL_SECONDS):
                     continue
                 try:

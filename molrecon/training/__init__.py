@@ -1,6 +1,8 @@
 """Training: the one loop, its tasks, losses and data.
 
 loop                 how is anything trained: schedule, averages, checkpoints, resuming
+task                 what does a training of one's own define?
+train_settings       how long and how fast?
 reconstruction_task  how are reconstructors trained?
 models               which reconstructors can be trained by name?
 losses               (image, reference) -> scalar

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-# Of molrecon.training.loop.TrainSettings
+# Of molrecon.training.train_settings.TrainSettings
 STEPS = 4000
 LEARNING_RATE = 2e-3
 SEED = 0

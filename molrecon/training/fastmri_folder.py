@@ -17,7 +17,7 @@ from molrecon.scans.preparation import CROP, THRESHOLD
 from molrecon.simulation.strips import NOISE_RANGE, Problem, complex_noise, draw_mask, draw_strip, stack_problems
 from molrecon.training.fastmri_files import FastMRIFile, reason, scan_folder
 from molrecon.training.fastmri_slices import Slice, SliceCache, load_slice
-from molrecon.training.fingerprint import file_facts
+from molrecon.training.fingerprint import file_fingerprint
 from operators import Sense, calibration_region, centred_fft, espirit_maps
 
 logger = logging.getLogger(__name__)
@@ -89,11 +89,11 @@ class FastMRIFolder:
         folder = Path(folder)
         files = self._usable(folder, as_measured)
         if validation is None:
-            held = max(1, round(HELD_OUT * len(files)))
+            n_held_out = max(1, round(HELD_OUT * len(files)))
             if len(files) < 2:
                 expected = "two or more, or a folder of validation files"
                 raise UnreadableInput(folder, f"{len(files)} usable file to train on", expected)
-            files, held_out = files[:-held], files[-held:]
+            files, held_out = files[:-n_held_out], files[-n_held_out:]
         else:
             held_out = self._usable(Path(validation), False)
         self.name = folder.name
@@ -143,12 +143,12 @@ class FastMRIFolder:
         text += ", whole slices" if self.rows is None else f", strips of {self.rows} rows"
         return text + f", ESPIRiT maps; {len(self.rejected)} files or slices unusable, {self.replaced} draws replaced"
 
-    def facts(self) -> dict[str, Any]:
-        """Return which usable files are drawn from, and how; see `training.facts`."""
+    def fingerprint(self) -> dict[str, Any]:
+        """Return which usable files are drawn from, and how; see `train`."""
         names = ("rows", "batch", "accelerations", "noise_range", "as_measured", "seed")
         return {
-            "training_data": file_facts(file.path for file in self.files),
-            "validation_data": file_facts(file.path for file in self.held_out),
+            "training_data": file_fingerprint(file.path for file in self.files),
+            "validation_data": file_fingerprint(file.path for file in self.held_out),
             "problems": {name: getattr(self, name) for name in names},
         }
 
@@ -228,9 +228,9 @@ class FastMRIFolder:
         return Problem(kspace, operator, reference[None], torch.tensor([level]))
 
     def _slice(self, number: int) -> Slice:
-        kept = self._cache.get((number,))
-        if isinstance(kept, Slice):
-            return kept
+        cached = self._cache.get((number,))
+        if isinstance(cached, Slice):
+            return cached
         one = load_slice(*self._slices[number], fully_sampled=number in self._retrospective)
         self._cache.put((number,), one)
         return one
@@ -241,9 +241,9 @@ class FastMRIFolder:
         region = calibration_region(one.centre[None], mask)
         # A view of the centre: where it begins and how wide it is tell which samples it has.
         key = (number, int(region.storage_offset()), int(region.shape[-1]), octave)
-        kept = self._cache.get(key)
-        if isinstance(kept, Tensor):
-            return kept
+        cached = self._cache.get(key)
+        if isinstance(cached, Tensor):
+            return cached
         level = max(one.noise_level, min(level, self.noise_range[0] * 2**octave))
         rng = np.random.default_rng([self.seed, 3 * 10**9, *key])
         region = region + one.missing_noise(level) * complex_noise(region.shape, rng)

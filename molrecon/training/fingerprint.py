@@ -1,4 +1,4 @@
-"""What makes a training the one it is: facts that a checkpoint keeps, so that no other training goes on from it."""
+"""The fingerprint of a training: settings and data that its checkpoint names, so that no other training resumes it."""
 
 from __future__ import annotations
 
@@ -16,41 +16,42 @@ from molrecon.io.volume import reading
 WHOLE = 2**24  # bytes up to which a file is hashed as a whole
 BLOCKS, BLOCK = 8, 2**17  # of a larger one: so many pieces of so many bytes, spread over it
 HEX = 16  # digits of a hash
-# Where results go and what computes them: the same run all the same, up to rounding.
-NOT_FACTS = ("out", "name", "device", "threads")
+# Arguments that say where results go and what computes them: the run stays the same up to rounding.
+NOT_IDENTIFYING = ("out", "name", "device", "threads")
 
 
-def stated(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return facts as JSON gives them back: tuples as lists.
+def as_json_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values as JSON gives them back: tuples as lists.
 
     Raises:
-        TypeError: a value that JSON has not.
+        TypeError: a value that JSON cannot hold.
     """
-    back: dict[str, Any] = json.loads(json.dumps(dict(facts)))
+    back: dict[str, Any] = json.loads(json.dumps(dict(values)))
     return back
 
 
-def differing(found: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:
-    """Return a phrase for every fact that differs: its name, what was found, and what was expected."""
+def differences(found: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:
+    """Return a phrase for every entry that differs: its name, what was found, and what was expected."""
     before, now = _flat(found), _flat(expected)
     names = [name for name in {**now, **before} if before.get(name) != now.get(name)]
-    return [f"{name} {before.get(name, 'not told')} (expected {now.get(name, 'not told')})" for name in names]
+    return [f"{name} {before.get(name, 'not given')} (expected {now.get(name, 'not given')})" for name in names]
 
 
-def _flat(facts: Mapping[str, Any], start: str = "") -> dict[str, str]:
-    """Return facts inside facts side by side, such as "scans.rows", each as JSON has it."""
-    found: dict[str, str] = {}
-    for name, fact in facts.items():
-        found |= _flat(fact, f"{start}{name}.") if isinstance(fact, dict) else {f"{start}{name}": json.dumps(fact)}
-    return found
+def _flat(fingerprint: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Return the entries of nested mappings side by side, under names such as "scans.rows", as JSON."""
+    entries: dict[str, str] = {}
+    for name, value in fingerprint.items():
+        path = f"{prefix}{name}"
+        entries |= _flat(value, f"{path}.") if isinstance(value, dict) else {path: json.dumps(value)}
+    return entries
 
 
-def argument_facts(arguments: argparse.Namespace, *without: str) -> dict[str, Any]:
-    """Return the arguments of a command as facts, but for NOT_FACTS and those named, such as paths of data."""
-    return {name: value for name, value in vars(arguments).items() if name not in (*NOT_FACTS, *without)}
+def identifying_arguments(arguments: argparse.Namespace, *without: str) -> dict[str, Any]:
+    """Return the arguments of a command without NOT_IDENTIFYING and those named in `without`, such as paths of data."""
+    return {name: value for name, value in vars(arguments).items() if name not in (*NOT_IDENTIFYING, *without)}
 
 
-def file_facts(paths: Iterable[Path]) -> str:
+def file_fingerprint(paths: Iterable[Path]) -> str:
     """Return number, names, and hash of names and contents of files, in order, as one line.
 
     Files of more than 16 MiB are hashed by their sizes and eight pieces of 128 KiB, spread evenly from the first byte
@@ -74,7 +75,7 @@ def file_facts(paths: Iterable[Path]) -> str:
     return f"{len(names)} files ({listed}), sha256 {digest.hexdigest()[:HEX]}"
 
 
-def array_facts(arrays: Iterable[np.ndarray]) -> str:
+def array_fingerprint(arrays: Iterable[np.ndarray]) -> str:
     """Return number, and hash of shapes, types and contents of arrays, in order, as one line."""
     digest, count = hashlib.sha256(), 0
     for array in arrays:

@@ -14,7 +14,7 @@ from molrecon.io import UnreadableInput
 from molrecon.io.images import luma, read_image
 from molrecon.io.volume import reading
 from molrecon.simulation.strips import NOISE_RANGE, Problem, Scan, simulate_scan, stack_problems, strip_problem
-from molrecon.training.fingerprint import array_facts
+from molrecon.training.fingerprint import array_fingerprint
 
 logger = logging.getLogger(__name__)
 
@@ -59,11 +59,11 @@ def hold_out(slices: Sequence[np.ndarray], share: float = 0.1) -> tuple[list[np.
     Raises:
         ValueError: too few slices for one of each.
     """
-    held = max(1, round(share * len(slices)))
-    first = len(slices) - held - max(1, held // 2)
+    n_held_out = max(1, round(share * len(slices)))
+    first = len(slices) - n_held_out - max(1, n_held_out // 2)
     if not 0 < share < 1 or first < 1:
         raise ValueError(f"hold_out: {len(slices)} slices and share {share}, expected 3 or more and 0 to 1")
-    return list(slices[:first]), list(slices[len(slices) - held :])
+    return list(slices[:first]), list(slices[len(slices) - n_held_out :])
 
 
 @final
@@ -147,10 +147,10 @@ class Scans:
             f" noise {NOISE_RANGE[0]}-{NOISE_RANGE[1]} of the maximum"
         )
 
-    def facts(self) -> dict[str, Any]:
-        """Return what is drawn from, with the contents of all slices, and how; see `training.facts`."""
+    def fingerprint(self) -> dict[str, Any]:
+        """Return what is drawn from, with the contents of all slices, and how; see `train`."""
         training, validation = (
-            array_facts(one for slices in stacks for one in slices) for stacks in (self.training, self.validation)
+            array_fingerprint(one for slices in stacks for one in slices) for stacks in (self.training, self.validation)
         )
         numbers = {name: getattr(self, name) for name in ("size", "rows", "batch", "coils", "first", "seed")}
         lengths = [[len(slices) for slices in stacks] for stacks in (self.training, self.validation)]
@@ -213,12 +213,12 @@ def _checked(path: Path, array: np.ndarray, ranks: tuple[int, ...], expected: st
     return array
 
 
-def _energy(path: Path, what: str, image: np.ndarray) -> float:
+def _energy(path: Path, slice_name: str, image: np.ndarray) -> float:
     """Return the mean square of a slice. Raises UnreadableInput for one that cannot be trained on."""
     if min(image.shape) < SMALLEST:
-        raise UnreadableInput(path, f"{what} of shape {image.shape}", f"{SMALLEST} x {SMALLEST} or more")
+        raise UnreadableInput(path, f"{slice_name} of shape {image.shape}", f"{SMALLEST} x {SMALLEST} or more")
     with np.errstate(over="ignore", invalid="ignore"):
         magnitude = np.abs(image.astype(np.complex64)).astype(np.float64)
     if not np.isfinite(magnitude).all():
-        raise UnreadableInput(path, f"{what} with NaN or infinity", "finite numbers in single precision")
+        raise UnreadableInput(path, f"{slice_name} with NaN or infinity", "finite numbers in single precision")
     return float(np.square(magnitude).mean())

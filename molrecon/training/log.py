@@ -68,9 +68,9 @@ class TrainingLog:
     def __init__(self, folder: Path, resumed_at: int, tensorboard: bool) -> None:
         self._path = folder / LOG_FILE
         self._writer = _summary_writer(folder / TENSORBOARD_FOLDER, resumed_at) if tensorboard else None
-        kept = [row for row in read_log(folder) if int(row["step"]) <= resumed_at]
-        if kept:
-            write_atomically(self._path, _table(list(kept[0]), kept, header=True))
+        rows = [row for row in read_log(folder) if int(row["step"]) <= resumed_at]
+        if rows:
+            write_atomically(self._path, _table(list(rows[0]), rows, header=True))
         else:
             self._path.unlink(missing_ok=True)
 
@@ -89,10 +89,10 @@ class TrainingLog:
             if self._path.exists():
                 os.truncate(self._path, size)
             raise
-        known = {name: x for name, x in numbers.items() if x is not None}
-        logger.info("step %d  %s", step, "  ".join(f"{name} {x:.4g}" for name, x in known.items()))
+        filled = {name: x for name, x in numbers.items() if x is not None}
+        logger.info("step %d  %s", step, "  ".join(f"{name} {x:.4g}" for name, x in filled.items()))
         if self._writer is not None:
-            for name, x in known.items():
+            for name, x in filled.items():
                 self._writer.add_scalar(name, x, step)
             self._writer.flush()
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Generic, TypeVar, final
 
@@ -16,8 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from molrecon.training.checkpoints import write_checkpoint
-from molrecon.training.defaults import CHECKPOINT_EVERY, CLIP, EMA, LEARNING_RATE, SEED, STEPS
-from molrecon.training.fingerprint import differing, stated
+from molrecon.training.fingerprint import as_json_values, differences
 from molrecon.training.log import TrainingLog
 from molrecon.training.processes import (
     average_gradients,
@@ -27,105 +25,15 @@ from molrecon.training.processes import (
     share_number,
     share_weights,
 )
+from molrecon.training.task import Task
+from molrecon.training.train_settings import TrainSettings
 
 logger = logging.getLogger(__name__)
 
 M = TypeVar("M", bound=nn.Module)
 
 CHECKPOINT_FILE = "checkpoint.pt"
-
-
-@final
-@dataclass(frozen=True)
-class TrainSettings:
-    """How long and how fast to train.
-
-    Attributes:
-        steps: optimiser steps of the whole schedule.
-        learning_rate: peak of Adam's rate; a task may give groups of parameters a multiple of it.
-        warmup: steps of linear increase.
-        final_rate: what a cosine decays the rate to, relative to the peak; 1 for a constant rate.
-        decay_start: step at which the cosine begins; the end of the warmup when None.
-        betas: of Adam.
-        seed: of every draw.
-        ema: decay of the exponential moving average of the weights that the model ends with; 0 for none.
-        clip: largest norm of the gradient, None for any.
-        checkpoint_every: steps between checkpoints, each with a validation.
-        log_every: steps between rows of the log.
-        patience: stop after so many validations in a row without a new best score, and end with the weights of the
-            best; None: never stop early, end with the last.
-    """
-
-    steps: int = STEPS
-    learning_rate: float = LEARNING_RATE
-    warmup: int = 100
-    final_rate: float = 0.01
-    decay_start: int | None = None
-    betas: tuple[float, float] = (0.9, 0.98)
-    seed: int = SEED
-    ema: float = EMA
-    clip: float | None = CLIP
-    checkpoint_every: int = CHECKPOINT_EVERY
-    log_every: int = 50
-    patience: int | None = None
-
-    def rate(self, step: int, factor: float = 1.0) -> float:
-        """Return the learning rate of step 0, 1, ... for a group of parameters with this factor."""
-        start = self.warmup if self.decay_start is None else self.decay_start
-        progress = max(0, step - start) / max(1, self.steps - start)
-        cosine = 0.5 * (1 + math.cos(math.pi * progress))
-        rising = min(1.0, (step + 1) / max(1, self.warmup))
-        return self.learning_rate * factor * rising * (self.final_rate + (1 - self.final_rate) * cosine)
-
-    def rng(self, step: int) -> np.random.Generator:
-        """Return the source of all randomness of a step; every process has a stream of its own."""
-        return np.random.default_rng([self.seed, step, rank()] if rank() else [self.seed, step])
-
-
-class Task(ABC, Generic[M]):
-    """What is trained, and on what: the part of a training that the loop does not know.
-
-    Attributes:
-        model: its parameters are trained in place.
-    """
-
-    model: M
-
-    @abstractmethod
-    def losses(self, step: int, rng: np.random.Generator) -> Iterator[Tensor]:
-        """Yield the terms of the loss of a step, which are differentiated one by one and released.
-
-        What is drawn must depend on the step and `rng` alone, or on what `state` returns: then a run that is resumed
-        is the run that was never stopped.
-        """
-
-    def groups(self) -> list[dict[str, Any]]:
-        """Return Adam's groups: "params", and "factor", their multiple of the learning rate."""
-        return [{"params": list(self.model.parameters()), "factor": 1.0}]
-
-    def begin(self, step: int, steps: int) -> None:
-        """Prepare the model for step number `step` of `steps`: curricula belong here."""
-
-    def end(self) -> None:
-        """Put back what `begin` changed: called before every validation and at the end."""
-
-    def after_step(self, step: int) -> None:
-        """Do what an optimiser step needs afterwards, such as a projection."""
-
-    def state(self) -> dict[str, Any]:
-        """Return what a checkpoint must hold beside weights and optimiser, such that torch.load can read it."""
-        return {}
-
-    def load_state(self, state: dict[str, Any], rng: Callable[[int], np.random.Generator]) -> None:
-        """Take back what `state` returned; `rng` gives the source of randomness of an earlier step."""
-
-    def facts(self) -> dict[str, Any]:
-        """Return what distinguishes this training from others of its kind, as values that JSON has."""
-        return {}
-
-    def log(self) -> dict[str, float | None]:
-        """Return the task's own columns, means since the last call; the same names every time."""
-        return {}
+FINGERPRINT_KEY = "facts"  # the name that existing checkpoints have
 
 
 def train(
@@ -134,7 +42,7 @@ def train(
     folder: Path,
     validate: Callable[[M], float] | None = None,
     *,
-    facts: Mapping[str, Any] | None = None,
+    fingerprint: Mapping[str, Any] | None = None,
     tensorboard: bool = False,
 ) -> Iterator[int]:
     """Return an iterator that trains in place and yields the number of finished steps.
@@ -144,9 +52,9 @@ def train(
     FOLDER/log.csv holds the columns step, loss (mean since the row before), rate, seconds (a step), validation, and the
     task's own.
 
-    A checkpoint knows the facts of its training: settings, model, and what the task and the caller state. One with
-    other facts is refused. The number of steps may change where no step depends on it: at a constant rate, without
-    curriculum and patience. So may `log_every`, and without patience `checkpoint_every`.
+    A checkpoint holds the fingerprint of its training: settings, model, and what the task and the caller add. One with
+    another fingerprint is refused. The number of steps may change where no step depends on it: at a constant rate,
+    without curriculum and patience. So may `log_every`, and without patience `checkpoint_every`.
 
     In several processes (see `process_group`) every one draws its own problems, gradients are averaged, so that the
     batch is that of all of them, and process 0 alone writes and validates. FOLDER must be the same folder for all.
@@ -157,12 +65,13 @@ def train(
         folder: for the checkpoint and the log; made where it is missing.
         validate: scores the model at checkpoints, more is better. The model then holds the averaged weights, in
             evaluation mode and as it will be handed out. Its data should be none of the training's, nor of a test's.
-        facts: what else makes this training the one it is, as values that JSON has: data first of all (see `facts`).
+        fingerprint: what else distinguishes this training from others, as values that JSON can hold: first of all the
+            data (see `array_fingerprint`, `file_fingerprint`).
         tensorboard: write the log for TensorBoard as well, to FOLDER/tensorboard.
 
     Raises:
         ValueError: patience without validation, or a checkpoint of another training or number of processes.
-        TypeError: facts that JSON has not.
+        TypeError: a fingerprint that JSON cannot hold.
         ImportError: TensorBoard is asked for and not installed.
         FloatingPointError: the loss or its gradient is not finite any more.
     """
@@ -172,7 +81,7 @@ def train(
             " positive, and a validation"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    return _steps(_Training(task, settings, folder / CHECKPOINT_FILE, validate, facts or {}), folder, tensorboard)
+    return _steps(_Training(task, settings, folder / CHECKPOINT_FILE, validate, fingerprint or {}), folder, tensorboard)
 
 
 def _steps(run: _Training[M], folder: Path, tensorboard: bool) -> Iterator[int]:
@@ -214,14 +123,14 @@ class _Training(Generic[M]):
         settings: TrainSettings,
         checkpoint: Path,
         validate: Callable[[M], float] | None,
-        facts: Mapping[str, Any],
+        fingerprint: Mapping[str, Any],
     ) -> None:
         self.task = task
         self.model = task.model
         self.settings = settings
         self.checkpoint = checkpoint
         self.validate = validate
-        self.facts = self._facts(facts)
+        self.fingerprint = self._complete(fingerprint)
         self.device = next(self.model.parameters()).device
         self.optimiser = torch.optim.Adam(task.groups(), lr=settings.learning_rate, betas=settings.betas)
         self.step = 0
@@ -264,7 +173,7 @@ class _Training(Generic[M]):
     def _update_average(self, step: int) -> None:
         if self.average is None:
             return
-        # The first weights are forgotten soon.
+        # A smaller decay at first, so that the average does not hold on to the untrained weights.
         decay = min(self.settings.ema, (1 + step) / (10 + step))
         for key, value in self.model.state_dict().items():
             if value.is_floating_point() or value.is_complex():
@@ -286,7 +195,7 @@ class _Training(Generic[M]):
         if rank() == 0:
             state = {"model": self.model.state_dict(), "optimiser": self.optimiser.state_dict(), "tasks": tasks}
             state |= {name: getattr(self, name) for name in ("step", "average", "best", "best_score", "misses")}
-            write_checkpoint({**state, "facts": self.facts}, self.checkpoint)
+            write_checkpoint({**state, FINGERPRINT_KEY: self.fingerprint}, self.checkpoint)
         return score
 
     def hand_out(self) -> None:
@@ -295,12 +204,12 @@ class _Training(Generic[M]):
         if weights is not None:
             self.model.load_state_dict(weights)
 
-    def _facts(self, facts: Mapping[str, Any]) -> dict[str, Any]:
+    def _complete(self, fingerprint: Mapping[str, Any]) -> dict[str, Any]:
         own = {"model": type(self.model).__name__, "parameters": sum(p.numel() for p in self.model.parameters())}
-        return stated({**own, **asdict(self.settings), **self.task.facts(), **facts})
+        return as_json_values({**own, **asdict(self.settings), **self.task.fingerprint(), **fingerprint})
 
     def _free(self, step: int) -> set[str]:
-        """Return the facts that may change at a step without a change of any other step or of the outcome."""
+        """Return the entries of the fingerprint that may change at a step and leave all earlier steps as they were."""
         settings = self.settings
         free = {"log_every"} | ({"checkpoint_every"} if settings.patience is None else set())
         # A constant rate and no curriculum: a longer training begins as the shorter one did.
@@ -310,12 +219,12 @@ class _Training(Generic[M]):
     def _resume(self) -> None:
         try:
             state = torch.load(self.checkpoint, weights_only=True, map_location=self.device)
-            found, free = state.get("facts"), self._free(state["step"])
-            if found is None:
+            recorded, free = state.get(FINGERPRINT_KEY), self._free(state["step"])
+            if recorded is None:
                 raise ValueError("it does not say of which training, as those of version 0.1")
-            known = [{name: x for name, x in facts.items() if name not in free} for facts in (found, self.facts)]
-            if other := differing(*known):
-                raise ValueError(f"found {', '.join(other)}")
+            bound = [{name: x for name, x in each.items() if name not in free} for each in (recorded, self.fingerprint)]
+            if different := differences(*bound):
+                raise ValueError(f"found {', '.join(different)}")
             self.model.load_state_dict(state["model"])
             self.optimiser.load_state_dict(state["optimiser"])
         except Exception as error:  # torch.load raises many kinds, one for every way a file can be wrong

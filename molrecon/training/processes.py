@@ -99,7 +99,7 @@ def gather_states(state: dict[str, Any], device: torch.device) -> list[dict[str,
     lengths = [torch.zeros(1, dtype=torch.int64, device=device) for _ in range(process_count())]
     dist.all_gather(lengths, torch.tensor([len(own)], device=device))
     longest = max(int(length) for length in lengths)
-    parts = [torch.zeros(longest, dtype=torch.uint8, device=device) for _ in lengths]
-    dist.all_gather(parts, torch.cat([own, own.new_zeros(longest - len(own))]))
-    stored = [part[: int(n)].cpu().numpy().tobytes() for part, n in zip(parts, lengths, strict=True)]
+    buffers = [torch.zeros(longest, dtype=torch.uint8, device=device) for _ in lengths]
+    dist.all_gather(buffers, torch.cat([own, own.new_zeros(longest - len(own))]))
+    stored = [buffer[: int(n)].cpu().numpy().tobytes() for buffer, n in zip(buffers, lengths, strict=True)]
     return [torch.load(io.BytesIO(data), weights_only=True, map_location=device) for data in stored]

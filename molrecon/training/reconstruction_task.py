@@ -18,9 +18,9 @@ from molrecon.solvers.batched import per_sample
 from molrecon.solvers.solution import Solution
 from molrecon.solvers.solver_settings import SolverSettings
 from molrecon.training.lipschitz_penalty import log_barrier, stretch
-from molrecon.training.loop import Task
 from molrecon.training.losses import Loss, log_mse
 from molrecon.training.self_supervised import split
+from molrecon.training.task import Task
 from molrecon.weights.stored import describe_model
 
 Precision = Literal["single", "mixed"]
@@ -122,7 +122,7 @@ class ReconstructionTask(Task[LearnedReconstructor]):
             {"params": [p for p in parameters if p.ndim < 4], "factor": 5.0},
         ]
 
-    def facts(self) -> dict[str, Any]:
+    def fingerprint(self) -> dict[str, Any]:
         """Return the settings of model, network, problems and solves, and the loss."""
         own = asdict(self.settings)
         if not self.settings.self_supervised:
@@ -217,9 +217,13 @@ class ReconstructionTask(Task[LearnedReconstructor]):
     def _barrier(self, visit: _Visit, image: Tensor, target: float) -> Tensor:
         conditioning = visit.conditioning
         x = image / per_sample(conditioning.scale, image) * conditioning.phase.conj()
+        level = conditioning.noise_level
+        sets = visit.problem.operator.sets
+        if sets is not None:  # H acts on each set by itself
+            x, level = x.flatten(0, 1), level.repeat_interleave(sets)
         channels = to_channels(x).contiguous()
         direction = channels if visit.direction is None else visit.direction
-        denoiser = self.model.network.denoiser(conditioning.noise_level)
+        denoiser = self.model.network.denoiser(level)
         estimate, visit.direction = stretch(denoiser, channels, direction)
         self._reports.lipschitz.append(float(estimate.detach().max()))
         return log_barrier(estimate, target).mean()
@@ -247,7 +251,7 @@ class ReconstructionTask(Task[LearnedReconstructor]):
 def reference_phase(model: LearnedReconstructor, problem: Problem) -> Tensor:
     """Return the smooth phase of the zero-filled image, or 1 for a model without `phase_reference`."""
     image = problem.operator.adjoint(problem.kspace)
-    return smooth_phase(image) if model.phase_reference else torch.ones_like(image)
+    return smooth_phase(image, problem.operator.sets) if model.phase_reference else torch.ones_like(image)
 
 
 @torch.no_grad()
@@ -258,7 +262,8 @@ def mean_psnr(
 
     `solver` takes the place of the model's own settings.
     """
-    return float(np.mean([magnitude_psnr(_image(model, p, solver), p.reference) for p in problems]))
+    scores = [magnitude_psnr(p.magnitude(_image(model, p, solver)), p.magnitude(p.reference)) for p in problems]
+    return float(np.mean(scores))
 
 
 @torch.no_grad()

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from molrecon.simulation.problem import Problem
 from molrecon.solvers.batched import norm
-from operators import Sense
 
 SHARE = 0.4  # of the samples outside the kept centre; the paper's rho
 WIDEST_CENTRE = 24  # samples along each axis: what ESPIRiT uses
@@ -60,8 +59,9 @@ def split(
     measured = np.broadcast_to(measured, (len(problem.kspace), *measured.shape[1:]))
     chosen = torch.from_numpy(np.stack([_chosen(mask, ndim, rng, share, choice) for mask in measured]))
     chosen = chosen.to(operator.sampling_mask.device)
-    kept = Sense(maps, operator.sampling_mask & ~chosen, ndim)
-    judged = Sense(maps, chosen, ndim)
+    kind = type(operator)
+    kept = kind(maps, operator.sampling_mask & ~chosen, ndim)
+    judged = kind(maps, chosen, ndim)
     target = judged.sampling(problem.kspace)
     given = Problem(kept.sampling(problem.kspace), kept, problem.reference, problem.noise_level)
     return given, lambda image: normalised_l1_l2(judged(image), target)

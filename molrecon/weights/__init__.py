@@ -10,7 +10,7 @@ from typing import Any, TypeVar, overload
 from torch import nn
 
 from molrecon.reconstructors.defaults import DEFAULT_MODEL
-from molrecon.weights.stored import Unfit, read_class, read_model, write_model
+from molrecon.weights.stored import UnusableWeights, read_class, read_model, write_model
 
 FOLDER = Path(__file__).parent
 PUBLISHED_SUFFIXES = (".tar", ".pth", ".pt")  # of MOL weights that other groups have published
@@ -66,7 +66,7 @@ def load(name_or_path: str | Path = DEFAULT_MODEL, kind: type[nn.Module] = nn.Mo
     else:
         try:
             model = read_model(path)
-        except Unfit as error:
+        except UnusableWeights as error:
             raise ValueError(f"{path}: not a molrecon model ({error}), expected a file written by save") from error
     if not isinstance(model, kind):
         raise ValueError(f"{path}: holds a {type(model).__name__}, expected a {kind.__name__}")

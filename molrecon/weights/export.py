@@ -14,7 +14,7 @@ from molrecon.io.atomic import write_atomically
 from molrecon.reconstructors.base import Reconstructor
 from molrecon.weights import load, load_card, weights_path
 from molrecon.weights.model_page import model_page
-from molrecon.weights.stored import Unfit, read_header
+from molrecon.weights.stored import UnusableWeights, read_header
 
 WEIGHTS_FILE, CONFIG_FILE, PAGE_FILE = "model.safetensors", "config.json", "README.md"
 
@@ -51,7 +51,7 @@ def export_models(names: Sequence[str | Path], folder: str | Path) -> list[Path]
 def _contents(path: Path) -> dict[str, bytes]:
     try:
         header = read_header(path)
-    except Unfit as error:
+    except UnusableWeights as error:
         raise ValueError(f"{path}: not a molrecon model ({error}), expected a file written by save") from error
     model, card, weights = load(path), load_card(path), path.read_bytes()
     config = {
@@ -62,7 +62,7 @@ def _contents(path: Path) -> dict[str, bytes]:
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
         "card": card,
     }
-    page = model_page(path.stem, card, tags=_tags(model), facts=_facts(model, config))
+    page = model_page(path.stem, card, tags=_tags(model), properties=_properties(model, config))
     return {
         WEIGHTS_FILE: weights,
         CONFIG_FILE: (json.dumps(config, indent=2) + "\n").encode(),
@@ -76,12 +76,12 @@ def _tags(model: nn.Module) -> list[str]:
     return ["inverse-problems", *domain, type(model).__name__.lower()]
 
 
-def _facts(model: nn.Module, config: dict[str, Any]) -> dict[str, str]:
-    facts = {"class": f"`{config['class']}`", "parameters": f"{config['parameters']:,}"}
+def _properties(model: nn.Module, config: dict[str, Any]) -> dict[str, str]:
+    properties = {"class": f"`{config['class']}`", "parameters": f"{config['parameters']:,}"}
     if isinstance(model, Reconstructor):
-        found = model.certificate()
-        facts["certificate"] = found.kind
-        if found.kind != "none":
-            facts["Lipschitz bound of the denoiser"] = f"{found.lipschitz:.6g}"
-            facts["monotonicity"] = f"{found.monotonicity:.6g}"
-    return facts | {"sha256 of the weights": f"`{config['weights_sha256']}`"}
+        certificate = model.certificate()
+        properties["certificate"] = certificate.kind
+        if certificate.kind != "none":
+            properties["Lipschitz bound of the denoiser"] = f"{certificate.lipschitz:.6g}"
+            properties["monotonicity"] = f"{certificate.monotonicity:.6g}"
+    return properties | {"sha256 of the weights": f"`{config['weights_sha256']}`"}

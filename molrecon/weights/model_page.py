@@ -22,7 +22,7 @@ RECONSTRUCT = """A scan is reconstructed by `molrecon reconstruct scan.h5 --mode
 """
 
 
-def model_page(name: str, card: Mapping[str, Any], *, tags: Sequence[str], facts: Mapping[str, str]) -> str:
+def model_page(name: str, card: Mapping[str, Any], *, tags: Sequence[str], properties: Mapping[str, str]) -> str:
     """Return the page.
 
     Args:
@@ -30,7 +30,7 @@ def model_page(name: str, card: Mapping[str, Any], *, tags: Sequence[str], facts
         card: its card, see `molrecon.weights.save`; all of it is on the page. Scores that begin with `validation_` or
             `test_`, and are a PSNR, an SSIM or an NMSE, are the model's own: the YAML names them as `model-index`.
         tags: for the hub.
-        facts: to say besides the card, by what they are about.
+        properties: rows of the table before those of the card, by their names.
     """
     tag = _pipeline_tag(tags, card)
     page = ["---", *_licence(str(card.get("licence", ""))), "library_name: molrecon"]
@@ -40,7 +40,7 @@ def model_page(name: str, card: Mapping[str, Any], *, tags: Sequence[str], facts
     page += ["---", "", f"# {name}", "", f"{card.get('model', card.get('problem', 'A model of molrecon'))}.", "", USE]
     rows = {key.replace("_", " "): _cell(value) for key, value in card.items() if key not in ("name", "scores")}
     page += [RECONSTRUCT] if "mri" in tags else []
-    page += _table("", {**facts, **rows})
+    page += _table("", {**properties, **rows})
     if scores := _flat(card.get("scores", {})):
         page += ["", "## Scores", "", *_table("score", {key: _cell(value) for key, value in scores.items()})]
     return "\n".join(page) + "\n"
@@ -55,8 +55,8 @@ def _licence(text: str) -> list[str]:
 
 def _pipeline_tag(tags: Sequence[str], card: Mapping[str, Any]) -> str | None:
     """Return the hub's word for models from images to images; None for codes of vectors, for which it has none."""
-    made = "model" in card or "mri" in tags
-    return "image-to-image" if made else None
+    makes_images = "model" in card or "mri" in tags
+    return "image-to-image" if makes_images else None
 
 
 def _model_index(name: str, scores: Mapping[str, Any], task: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Weights that other groups have published, in our classes."""
+"""Weights that other groups have published, loaded into the classes of molrecon."""
 
 from __future__ import annotations
 

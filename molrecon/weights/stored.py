@@ -25,7 +25,7 @@ _HEADER = "molrecon"
 _CLASS, _SETTINGS = "class", "settings"
 
 
-class Unfit(Exception):
+class UnusableWeights(Exception):
     """The file is something else, or of a class whose constructor or weights have changed."""
 
 
@@ -49,7 +49,7 @@ def read_model(path: Path) -> nn.Module:
     every other one is called with its settings. Then the weights are loaded.
 
     Raises:
-        Unfit: see there.
+        UnusableWeights: the file is something else, or does not fit its class any more.
         ImportError: a class that cannot be imported.
     """
     header = read_header(path)
@@ -57,10 +57,10 @@ def read_model(path: Path) -> nn.Module:
         state = {key: _single(value) for key, value in load_file(path).items()}
         model = _decoded(header, state)
         if not isinstance(model, nn.Module):
-            raise Unfit(f"{type(model).__name__} is no model")
+            raise UnusableWeights(f"{type(model).__name__} is no model")
         model.load_state_dict(state)
     except (SafetensorError, KeyError, TypeError, RuntimeError, ValueError) as error:
-        raise Unfit(str(error)) from error
+        raise UnusableWeights(str(error)) from error
     return model
 
 
@@ -70,13 +70,13 @@ def read_class(path: Path) -> type:
 
 
 def read_header(path: Path) -> dict[str, Any]:
-    """Return what builds the model of a file: "class" and "settings". Raises Unfit: the file is something else."""
+    """Return what builds the model of a file: "class" and "settings". Raises UnusableWeights."""
     try:
         with safe_open(path, framework="pt") as stored:
             header = json.loads((stored.metadata() or {})[_HEADER])
         header[_CLASS], header[_SETTINGS]
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise Unfit(f"{type(error).__name__}: {error}") from error
+        raise UnusableWeights(f"{type(error).__name__}: {error}") from error
     return dict(header)
 
 
@@ -142,10 +142,10 @@ def _imported(path: str) -> Any:
     """Return a module's or dataclass' class; nothing else that can be imported is ever called."""
     module, _, name = path.partition(":")
     kind = importlib.import_module(module)
-    for part in name.split("."):
-        if not hasattr(kind, part):
+    for attribute in name.split("."):
+        if not hasattr(kind, attribute):
             raise ImportError(f"{module} has no {name}")
-        kind = getattr(kind, part)
+        kind = getattr(kind, attribute)
     if not (isinstance(kind, type) and (issubclass(kind, nn.Module) or is_dataclass(kind))):
-        raise Unfit(f"{path} is no class of models")
+        raise UnusableWeights(f"{path} is no class of models")
     return kind

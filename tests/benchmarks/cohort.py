@@ -25,8 +25,9 @@ from pathlib import Path
 
 from molrecon.reconstructors.base import Reconstructor
 from molrecon.scans.cohort import reconstruct_cohort
-from molrecon.scans.cohort.one_volume import Item, Outcome, Recipe, conclude
+from molrecon.scans.cohort.one_volume import conclude
 from molrecon.scans.cohort.parallel import InWorkers
+from molrecon.scans.cohort.recipe import Item, Outcome, Recipe
 from molrecon.scans.cohort.worklist import Shard, parse_shard
 from molrecon.scans.manifest import OK, Entry
 from molrecon.scans.methods import load_method

@@ -41,7 +41,7 @@ from molrecon.io import read_cfl, write_cfl
 from molrecon.reconstructors.classical import CGSense
 from molrecon.simulation.phantom import coil_maps, phantom_volume
 from molrecon.solvers.solver_settings import SolverSettings
-from operators import Sense, centred_fft, random_mask, sense
+from operators import Sense, centred_fft, coil_chunks, random_mask
 from operators.hybrid import hybrid
 
 REGULARISATION, CG_STEPS = 0.01, 30
@@ -238,7 +238,7 @@ def peak_of_child(shape: Sequence[int], coils: int) -> Result:
     command = [sys.executable, __file__, "--peak", *map(str, (*shape, coils))]
     used = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     image = int(np.prod(shape)) * 8
-    chunk = max(sense.CHUNK_BYTES, image // shape[0] * coils)
+    chunk = max(coil_chunks.CHUNK_BYTES, image // shape[0] * coils)
     return {"molrecon_peak_mb": round(used, 1), "allowed_peak_mb": round((image * (coils + 3) + chunk) / 1e6, 1)}
 
 

@@ -23,10 +23,10 @@ TOL = {PLAIN: 1e-2, ANDERSON: 1e-3}  # of the bound; the plain iteration is slow
 ATTACK_STEPS = 10
 
 
-def told(model: MOL, family: str) -> tuple[Family, Conditioning]:
-    """Return a family's problem and what it tells the model before the iteration."""
-    made = FAMILIES[family]()
-    return made, model.condition(made.problem.kspace, made.problem.operator, made.problem.noise_level)
+def conditioned(model: MOL, family: str) -> tuple[Family, Conditioning]:
+    """Return a family's problem and the conditioning that the model finds for it."""
+    case = FAMILIES[family]()
+    return case, model.condition(case.problem.kspace, case.problem.operator, case.problem.noise_level)
 
 
 def with_settings(model: MOL, *, window: int = ANDERSON, tol: float = 1e-3, max_steps: int = 2000) -> MOL:
@@ -37,19 +37,19 @@ def with_settings(model: MOL, *, window: int = ANDERSON, tol: float = 1e-3, max_
 
 
 def test_the_bound_of_the_plain_iteration_falls_at_the_promised_rate(model: MOL, family: str) -> None:
-    made, known = told(model, family)
-    found = check_decrease(model, made.problem.kspace, made.problem.operator, known)
+    case, conditioning = conditioned(model, family)
+    found = check_decrease(model, case.problem.kspace, case.problem.operator, conditioning)
     assert found.n_steps == 10
     assert found.worst <= found.promised * (1 + 1e-5)
 
 
 @torch.no_grad()
 def test_plain_steps_are_as_many_as_promised_and_anderson_needs_no_more(model: MOL, family: str) -> None:
-    made, known = told(model, family)
-    kspace, operator = made.problem.kspace, made.problem.operator
+    case, conditioning = conditioned(model, family)
+    kspace, operator = case.problem.kspace, case.problem.operator
     start = operator.adjoint(kspace)
     plain, anderson = (
-        with_settings(model, window=window, tol=TOL[PLAIN])(kspace, operator, conditioning=known, start=start)
+        with_settings(model, window=window, tol=TOL[PLAIN])(kspace, operator, conditioning=conditioning, start=start)
         for window in (PLAIN, ANDERSON)
     )
     assert plain.converged.all()
@@ -67,19 +67,19 @@ def test_plain_steps_are_as_many_as_promised_and_anderson_needs_no_more(model: M
 
 @pytest.mark.parametrize("window", [PLAIN, ANDERSON], ids=["plain", "anderson"])
 def test_one_equilibrium_from_five_starts(model: MOL, family: str, window: int) -> None:
-    made, known = told(model, family)
+    case, conditioning = conditioned(model, family)
     settings = with_settings(model, window=window, tol=TOL[window])
-    found = check_equilibrium(settings, made.problem.kspace, made.problem.operator, known)
+    found = check_equilibrium(settings, case.problem.kspace, case.problem.operator, conditioning)
     assert len(found.starts) == 5
     assert found.converged
     assert found.excess <= 0
 
 
 def test_local_estimates_do_not_contradict_the_certificate(model: MOL, family: str) -> None:
-    made, known = told(model, family)
+    case, conditioning = conditioned(model, family)
     with torch.no_grad():
-        image = model(made.problem.kspace, made.problem.operator, conditioning=known).value
-    stretch, monotone = check_locally(model, image, known, power_steps=10, ascent_steps=1, lanczos_steps=8)
+        image = model(case.problem.kspace, case.problem.operator, conditioning=conditioning).value
+    stretch, monotone = check_locally(model, image, conditioning, power_steps=10, ascent_steps=1, lanczos_steps=8)
     promised = model.certificate()
     assert stretch.value.max() <= promised.lipschitz * (1 + 1e-6)
     assert monotone.value.min() >= promised.monotonicity - 1e-6
@@ -88,9 +88,9 @@ def test_local_estimates_do_not_contradict_the_certificate(model: MOL, family: s
 def test_data_perturbations_stay_within_the_robustness_bound(
     model: MOL, family: str, record_property: Callable[[str, object], None]
 ) -> None:
-    made, known = told(model, family)
+    case, conditioning = conditioned(model, family)
     checks = check_data_perturbations(
-        with_settings(model), made.problem.kspace, made.problem.operator, known, attack_steps=ATTACK_STEPS
+        with_settings(model), case.problem.kspace, case.problem.operator, conditioning, attack_steps=ATTACK_STEPS
     )
     report(checks, record_property)
 
@@ -98,16 +98,16 @@ def test_data_perturbations_stay_within_the_robustness_bound(
 def test_map_perturbations_stay_within_the_robustness_bound(
     model: MOL, family: str, record_property: Callable[[str, object], None]
 ) -> None:
-    made, known = told(model, family)
-    if made.maps is None or made.rebuild is None:
+    case, conditioning = conditioned(model, family)
+    if case.maps is None or case.rebuild is None:
         pytest.skip(f"{family}: no coil maps")
     checks = check_map_perturbations(
         with_settings(model),
-        made.problem.kspace,
-        made.problem.operator,
-        known,
-        maps=made.maps,
-        rebuild=made.rebuild,
+        case.problem.kspace,
+        case.problem.operator,
+        conditioning,
+        maps=case.maps,
+        rebuild=case.rebuild,
         attack_steps=ATTACK_STEPS,
     )
     report(checks, record_property)

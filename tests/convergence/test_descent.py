@@ -15,12 +15,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from molrecon.descent.constraints import Descent
 from molrecon.descent.descent_checks import DescentCheck, LayerNoise, check_descent
 from molrecon.descent.lista import LISTA
 from molrecon.descent.problems import CodingProblem, ScanProblem
 from molrecon.descent.sparse import ISTA
 from molrecon.descent.sparse_problems import Patches, overcomplete_dct
-from molrecon.descent.training import Descent, DescentTask
+from molrecon.descent.training import DescentTask
 from molrecon.networks import PlainNetwork
 from molrecon.reconstructors.admm_net import ADMMNet
 from molrecon.reconstructors.modl import MoDL
@@ -29,7 +30,8 @@ from molrecon.reconstructors.varnet import VarNet
 from molrecon.sensing.assembly import assemble
 from molrecon.simulation.problem import Problem
 from molrecon.training.log import finish
-from molrecon.training.loop import TrainSettings, train
+from molrecon.training.loop import train
+from molrecon.training.train_settings import TrainSettings
 from operators import Dense, Sense
 from tests.convergence.problems import blobs, cartesian_2d
 
@@ -102,9 +104,9 @@ def test_ista_descends_always_at_any_depth(kind: str) -> None:
 
 
 def scan() -> Problem:
-    known = cartesian_2d().problem
-    assert isinstance(known.operator, Sense)
-    return Problem(known.kspace, known.operator, blobs((16, 20), 0), torch.tensor([0.01]))
+    problem = cartesian_2d().problem
+    assert isinstance(problem.operator, Sense)
+    return Problem(problem.kspace, problem.operator, blobs((16, 20), 0), torch.tensor([0.01]))
 
 
 def all_outputs(name: str) -> tuple[int, Callable[[Disturb | None], Sequence[Tensor]]]:
@@ -123,8 +125,8 @@ def all_outputs(name: str) -> tuple[int, Callable[[Disturb | None], Sequence[Ten
         "VarNet": VarNet(plain, n_unrolls=3),
         "ADMM-Net": ADMMNet(plain, n_unrolls=3),
     }
-    made = ScanProblem(models[name].eval(), lambda rng, step: batch)
-    return 3, lambda disturb: made.layers(batch, disturb)[1]
+    descent_problem = ScanProblem(models[name].eval(), lambda rng, step: batch)
+    return 3, lambda disturb: descent_problem.layers(batch, disturb)[1]
 
 
 @pytest.mark.parametrize("name", ["LISTA", "ISTA-Net+", "MoDL", "VarNet", "ADMM-Net"])
@@ -132,20 +134,20 @@ def all_outputs(name: str) -> tuple[int, Callable[[Disturb | None], Sequence[Ten
 def test_noise_reaches_the_next_layer_after_all_but_the_last(name: str) -> None:
     layers, outputs = all_outputs(name)
     noisy = LayerNoise(0.1).disturb(torch.Generator().manual_seed(0))
-    seen: list[tuple[int, Tensor]] = []
+    received: list[tuple[int, Tensor]] = []
 
     def disturb(layer: int, output: Tensor) -> Tensor:
-        seen.append((layer, output))
+        received.append((layer, output))
         return noisy(layer, output)
 
     clean, disturbed = outputs(None), outputs(disturb)
     assert len(clean) == len(disturbed) == layers
-    assert [layer for layer, _ in seen] == list(range(1, layers))
-    torch.testing.assert_close(seen[0][1], clean[0])
-    for (_, before), after in zip(seen, disturbed, strict=False):
+    assert [layer for layer, _ in received] == list(range(1, layers))
+    torch.testing.assert_close(received[0][1], clean[0])
+    for (_, before), after in zip(received, disturbed, strict=False):
         relative = (after - before).norm() / before.norm()
         assert 0.05 < float(relative) < 0.2
-    assert not torch.allclose(seen[-1][1], clean[layers - 2])
+    assert not torch.allclose(received[-1][1], clean[layers - 2])
     assert not torch.allclose(disturbed[-1], clean[-1])
     for a, b in zip(outputs(lambda layer, output: output), clean, strict=True):
         torch.testing.assert_close(a, b)
@@ -154,10 +156,10 @@ def test_noise_reaches_the_next_layer_after_all_but_the_last(name: str) -> None:
 def test_a_scan_problem_has_stages_past_its_own_only_where_they_are_alike() -> None:
     problem = scan()
     network = PlainNetwork(monotonicity=0.1, features=4, layers=2, skip=True)
-    made = ScanProblem(MoDL(network, n_unrolls=2), lambda rng, step: problem)
-    made.run_to(4)
-    start, outputs = made.layers(problem, None)
+    descent_problem = ScanProblem(MoDL(network, n_unrolls=2), lambda rng, step: problem)
+    descent_problem.run_to(4)
+    start, outputs = descent_problem.layers(problem, None)
     assert len(outputs) == 4
-    assert made.ratios(start, outputs, problem, "distance").shape == (4,)
+    assert descent_problem.ratios(start, outputs, problem, "distance").shape == (4,)
     with pytest.raises(ValueError, match="3 stages of VarNet, expected 2 at most"):
         ScanProblem(VarNet(copy.deepcopy(network), n_unrolls=2), lambda rng, step: problem).run_to(3)

@@ -81,23 +81,23 @@ def scans_violated(rng: np.random.Generator, model: MOL, shape: tuple[int, ...])
     kspace = operator(complex_normal(rng, SCANS, *shape))
     kspace = kspace + scattered(rng, 1, -3, 0) * complex_normal(rng, *kspace.shape)
     phase = torch.exp(1j * normal(rng, SCANS, *shape))
-    known = Conditioning(scattered(rng, SCANS, -2, 2), scattered(rng, SCANS, -3.3, -1.3), phase)
+    conditioning = Conditioning(scattered(rng, SCANS, -2, 2), scattered(rng, SCANS, -3.3, -1.3), phase)
     change = complex_normal(rng, *kspace.shape)
     change = per_sample(scattered(rng, SCANS, -4, 1) * norm(kspace) / norm(change), change) * change
     start = per_sample(scattered(rng, SCANS, -3, 3), phase) * complex_normal(rng, SCANS, *shape)
 
     model.solver = replace(model.solver, tol=TOL, max_steps=MAX_STEPS)
-    first = model(kspace, operator, conditioning=known)
-    second = model(kspace, operator, conditioning=known, start=start)
-    moved = model(kspace + change, operator, conditioning=known, start=first.value)
+    first = model(kspace, operator, conditioning=conditioning)
+    second = model(kspace, operator, conditioning=conditioning, start=start)
+    moved = model(kspace + change, operator, conditioning=conditioning, start=first.value)
     model.solver = replace(model.solver, max_steps=int(rng.integers(1, 8)), window=int(rng.choice([0, 5])))
-    early = model(kspace, operator, conditioning=known, start=start)
+    early = model(kspace, operator, conditioning=conditioning, start=start)
 
     def apart(one: Tensor, other: Tensor, allowed: Tensor) -> Tensor:
         return norm(one - other) > allowed * EXACT
 
     errors = [absolute_error(solution) for solution in (first, second, moved, early)]
-    bound = data_robustness_bound(model.weight_ratio(known), operator, change)
+    bound = data_robustness_bound(model.weight_ratio(conditioning), operator, change)
     violated = torch.stack(
         [
             apart(first.value, second.value, errors[0] + errors[1]),

@@ -23,7 +23,7 @@ from data_scripts import (
     prepare_siat,
 )
 from molrecon.io import write_cfl
-from molrecon.simulation.phantom import make_sample_volume
+from molrecon.simulation.phantom import write_phantom
 
 SCRIPTS = (prepare_brains, prepare_calgary_campinas, prepare_cs, prepare_fastmri, prepare_siat)
 
@@ -219,7 +219,7 @@ def test_siat_names_missing_and_corrupt_slices(siat, capsys):
 
 @pytest.fixture(scope="module")
 def volume(tmp_path_factory):
-    return make_sample_volume(tmp_path_factory.mktemp("volume") / "file_brain_AXT1_1.h5", 1, 2, (16, 16))
+    return write_phantom(tmp_path_factory.mktemp("volume") / "file_brain_AXT1_1.h5", 1, 2, (16, 16))
 
 
 def test_fastmri_volumes(tmp_path, volume, capsys):

@@ -8,12 +8,12 @@ from examples.reconstruct_fastmri import run, sample_volume
 from molrecon.io import read_volume
 from molrecon.networks import ResidualNetwork
 from molrecon.reconstructors.mol import MOL
-from molrecon.simulation.phantom import make_sample_volume
+from molrecon.simulation.phantom import write_phantom
 from molrecon.weights import save
 
 
 def small(path: Path) -> Path:
-    return make_sample_volume(path, slices=1, coils=4, shape=(48, 100))
+    return write_phantom(path, slices=1, coils=4, shape=(48, 100))
 
 
 @pytest.fixture

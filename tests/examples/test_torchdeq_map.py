@@ -23,7 +23,7 @@ def test_a_solve_that_failed_is_an_error(monkeypatch: pytest.MonkeyPatch) -> Non
     kspace, operator, truth = torchdeq_map.scan()
     monkeypatch.setattr(torchdeq_map, "MOST", 2)
     with pytest.raises(FloatingPointError, match="torchdeq: 1 of 1 samples did not converge"):
-        torchdeq_map.fit(torchdeq_map.Mine(), operator.adjoint(kspace), operator, truth, 1)
+        torchdeq_map.fit(torchdeq_map.LearnedMap(), operator.adjoint(kspace), operator, truth, 1)
 
 
 def test_the_denoiser_contracts() -> None:

@@ -27,8 +27,8 @@ from operators import (
     adjoint_gap,
     centred_fft,
     centred_ifft,
+    coil_chunks,
     normal_gap,
-    sense,
 )
 from operators.sampled_fourier import SampledFourier
 from operators.soft_sense import SoftSense
@@ -65,7 +65,7 @@ def test_adjoint_of_the_adjoint() -> None:
 
 @pytest.mark.parametrize("chunk_bytes", [1, 500, 2**20])
 def test_normal_is_differentiable_in_the_maps(chunk_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sense, "CHUNK_BYTES", chunk_bytes)
+    monkeypatch.setattr(coil_chunks, "CHUNK_BYTES", chunk_bytes)
     x, mask = random_complex(2, 5, 4, seed=0), random_mask(1, 1, 4)
     maps = random_complex(2, 3, 5, 4, seed=5).requires_grad_()
     assert torch.autograd.gradcheck(lambda s: Sense(s, mask).normal(x), (maps,), fast_mode=True)
@@ -96,7 +96,7 @@ def test_chunks_do_not_change_the_answer() -> None:
     x = random_complex(2, 9, 6, seed=0)
     whole = operator.normal(x)
     for chunk_bytes in (1, 1200, 2400, 5000):
-        with patch.object(sense, "CHUNK_BYTES", chunk_bytes):
+        with patch.object(coil_chunks, "CHUNK_BYTES", chunk_bytes):
             torch.testing.assert_close(operator.normal(x), whole, rtol=1e-14, atol=1e-14)
 
 
@@ -325,7 +325,7 @@ def test_sense_is_the_formula(
     expected = mask.numpy()[:, None] * numpy_fft(maps.numpy() * x.numpy()[:, None], axes)
     np.testing.assert_allclose(operator(x).numpy(), expected, rtol=1e-12, atol=1e-12)
     assert adjoint_gap(operator, x, y) < 1e-12
-    with patch.object(sense, "CHUNK_BYTES", chunk_bytes):
+    with patch.object(coil_chunks, "CHUNK_BYTES", chunk_bytes):
         assert normal_gap(operator, x) < 1e-12
 
 
@@ -356,7 +356,7 @@ def test_dynamic_sense_is_frame_by_frame(
     x, y = random_complex(batch, *shape, seed=seed + 1), random_complex(batch, coils, *shape, seed=seed + 2)
     operator = Sense(maps, mask, fourier_ndim=2)
     kspace, image = operator(x), operator.adjoint(y)
-    with patch.object(sense, "CHUNK_BYTES", chunk_bytes):
+    with patch.object(coil_chunks, "CHUNK_BYTES", chunk_bytes):
         normal = operator.normal(x)
     assert normal_gap(operator, x) < 1e-12
     for t in range(frames):
@@ -392,7 +392,7 @@ def test_soft_sense_is_the_sum_of_sets(
     expected = torch.stack([A.adjoint(y) for A in alone], dim=1)
     torch.testing.assert_close(operator.adjoint(y), expected, rtol=1e-12, atol=1e-12)
     assert adjoint_gap(operator, x, y) < 1e-12
-    with patch.object(sense, "CHUNK_BYTES", chunk_bytes):
+    with patch.object(coil_chunks, "CHUNK_BYTES", chunk_bytes):
         assert normal_gap(operator, x) < 1e-12
     assert operator.sets == sets
     assert alone[0].sets is None
@@ -409,7 +409,7 @@ def test_coils_in_groups_do_not_change_the_answer(monkeypatch: pytest.MonkeyPatc
     kspace, image = operator(x), operator.adjoint(y)
     narrow = y.to(torch.complex64)
     for coils in (1, 2, 4):
-        monkeypatch.setattr(sense, "COIL_BYTES", coils * x.numel() * 16)
+        monkeypatch.setattr(coil_chunks, "COIL_BYTES", coils * x.numel() * 16)
         torch.testing.assert_close(operator(x), kspace, rtol=1e-14, atol=1e-14)
         torch.testing.assert_close(operator.adjoint(y), image, rtol=1e-13, atol=1e-13)
         soft = SoftSense(maps[:, None], operator.sampling_mask)
@@ -426,7 +426,7 @@ def test_memory_of_a_volume_is_one_chunk_and_few_images(mask: Tensor) -> None:
     operator = Sense(random_complex(1, 6, 32, 24, 40, seed=5, dtype=torch.complex64), mask)
     x = random_complex(1, 32, 24, 40, seed=0, dtype=torch.complex64)
     chunk = 6 * x[0, 0].numel() * 8
-    with patch.object(sense, "CHUNK_BYTES", chunk), profiler.profile(profile_memory=True) as record:
+    with patch.object(coil_chunks, "CHUNK_BYTES", chunk), profiler.profile(profile_memory=True) as record:
         operator.normal(x)
     held, peak = 0, 0
     for event in record.kineto_results.events():

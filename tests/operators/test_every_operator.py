@@ -40,10 +40,10 @@ from operators import (
     VerticalStack,
     WeightedSense,
     adjoint_gap,
+    coil_chunks,
     gaussian_matrix,
     normal_gap,
     orthonormal_matrix,
-    sense,
     sequency_order,
     toeplitz,
 )
@@ -338,15 +338,15 @@ TABLE = [
 def case(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Case:
     case: Case = request.param
     if case.chunk_bytes is not None:
-        monkeypatch.setattr(sense, "CHUNK_BYTES", case.chunk_bytes)
-        monkeypatch.setattr(sense, "COIL_BYTES", case.chunk_bytes)
+        monkeypatch.setattr(coil_chunks, "CHUNK_BYTES", case.chunk_bytes)
+        monkeypatch.setattr(coil_chunks, "COIL_BYTES", case.chunk_bytes)
     return case
 
 
 def test_no_operator_is_missing() -> None:
     exported = {getattr(operators, name) for name in operators.__all__}
     classes = {c for c in exported if isinstance(c, type) and issubclass(c, LinearOperator)} - {LinearOperator}
-    tested = {type(part) for case in TABLE for part in case.build(DOUBLE).modules()}
+    tested = {type(module) for case in TABLE for module in case.build(DOUBLE).modules()}
     assert classes == {c for c in tested if issubclass(c, LinearOperator)}
 
 
@@ -411,10 +411,10 @@ def conversions(operator: LinearOperator, case: Case, precision: torch.dtype) ->
     called = copy.deepcopy(operator)
     called = called.double() if precision == DOUBLE else called.float()
     example = torch.zeros(0, dtype=COMPLEX[precision])
-    told = [copy.deepcopy(operator).to(way) for way in (precision, COMPLEX[precision], example, example.real)]
+    converted = [copy.deepcopy(operator).to(way) for way in (precision, COMPLEX[precision], example, example.real)]
     inside = nn.ModuleList([copy.deepcopy(operator)]).to(precision)[0]
     assert isinstance(inside, LinearOperator)
-    return [called, *told, operator.on(dtype=precision), operator.on("cpu", COMPLEX[precision]), inside]
+    return [called, *converted, operator.on(dtype=precision), operator.on("cpu", COMPLEX[precision]), inside]
 
 
 def test_conversion_and_higher_precision(case: Case) -> None:
@@ -445,7 +445,7 @@ def test_buffers_move_and_copies_agree(case: Case) -> None:
     assert list(operator.state_dict()) == names
     assert torch.equal(copy.deepcopy(operator)(case.x()), operator(case.x()))
     # A tensor that is no buffer would stay behind when the operator moves.
-    held = [value for part in case.build(DOUBLE).modules() for value in vars(part).values()]
+    held = [value for module in case.build(DOUBLE).modules() for value in vars(module).values()]
     assert not [value for value in held if isinstance(value, Tensor)]
     assert all(tensor.is_meta for tensor in (*operator.to("meta").buffers(), *operator.parameters()))
 
@@ -469,13 +469,67 @@ def test_on_leaves_the_operator_where_it_is(case: Case) -> None:
     assert torch.equal(alike(case.x()), operator(case.x()))
 
 
-def test_name_says_what_it_is(case: Case) -> None:
+def matched(sizes: tuple[int | str, ...], shape: Shape) -> dict[str, Shape] | None:
+    """Return what the open sizes of a domain or range are in a shape; None where it does not fit."""
+    opened: dict[str, Shape] = {}
+    if "..." in sizes:
+        head, tail = sizes.index("..."), len(sizes) - sizes.index("...") - 1
+        if len(shape) < head + tail:
+            return None
+        opened["..."] = shape[head : len(shape) - tail]
+        sizes, shape = sizes[:head] + sizes[head + 1 :], shape[:head] + shape[len(shape) - tail :]
+    for size, number in zip(sizes, shape, strict=True):
+        if isinstance(size, str):
+            opened[size] = (number,)
+        elif size != number:
+            return None
+    return opened
+
+
+def test_name_says_domain_and_range(case: Case) -> None:
     operator = case.build(DOUBLE)
+    shapes = operator.shapes
+    assert shapes is not None
+    domain, range_ = matched(shapes.domain, case.domain), matched(shapes.range, case.range)
+    assert domain is not None and range_ is not None, (operator, case.domain, case.range)
+    assert all(domain[name] == range_[name] for name in domain.keys() & range_.keys())
+    assert repr(operator).startswith(f"{type(operator).__name__}({shapes}")
     assert "\n" not in repr(operator)
-    for part in operator.modules():
-        if isinstance(part, LinearOperator) and not list(part.children()):
-            for tensor in (*part.buffers(), *part.parameters()):
-                assert str(tuple(tensor.shape)) in repr(part)
+    assert operator.H.shapes == operators.Shapes(shapes.range, shapes.domain) or isinstance(operator, Adjoint)
+
+
+def test_names_of_operators() -> None:
+    sense = Sense(torch.ones(1, 8, 5, 4) + 0j, torch.tensor([True, True, False, True]))
+    assert repr(sense) == "Sense((batch, 5, 4) -> (batch, 8, 5, 4), complex64, 75 % sampled)"
+    product = Sampling(LINES) @ Fourier(2) @ Sensitivity(MAPS(DOUBLE))
+    assert repr(product) == "Composition((batch, 5, 4) -> (batch, 3, 5, 4), (Sampling @ Fourier) @ Sensitivity)"
+    assert repr(product.outer) == "Composition((batch, coil, n1, 4) -> (batch, coil, n1, 4), Sampling @ Fourier)"
+    frames = Sense(torch.ones(2, 3, 1, 5, 4) + 0j, torch.ones(1, 1, 1, 1), fourier_ndim=2)
+    assert repr(frames) == "Sense((2, n1, 5, 4) -> (2, 3, n1, 5, 4), complex64, 100 % sampled, fourier_ndim 2)"
+    assert repr(Dense(torch.ones(3, 20)) @ Flatten(PLANE)).startswith("Composition((batch, 5, 4) -> (batch, 3), Dense")
+    assert repr(Dense(torch.ones(3, 20))) == "Dense((batch, ..., 20) -> (batch, ..., 3), float32)"
+    assert "n1, 4" in repr(Identity() @ Identity() @ Sampling(LINES))
+    assert repr(penalised(SINGLE)).startswith(
+        "VerticalStack((batch, 5, 4) -> (batch, 80), 60: Flatten @ Sense, 20: 0.1"
+    )
+    assert sense.on("meta").extra_repr() == "complex64"
+
+    class Shift(LinearOperator):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("pixels", torch.ones(2))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x
+
+        def adjoint(self, y: Tensor) -> Tensor:
+            return y
+
+    assert repr(Flatten(PLANE) @ Flatten(PLANE)).endswith(
+        "Flatten @ Flatten)"
+    )  # shapes that do not fit are no error here
+    assert repr(Shift()) == "Shift(pixels (2,))"
+    assert repr(sense @ Shift()).startswith("Composition(Sense @ Shift, outer.")
 
 
 @pytest.mark.filterwarnings("ignore:ComplexHalf support is experimental:UserWarning")
@@ -492,6 +546,9 @@ def test_reduced_precision_keeps_the_imaginary_part() -> None:
             operator.type(wrong)
         with pytest.raises(TypeError, match="only accepts floating"):
             operator.to(wrong)
+    misspelt: dict[str, Any] = {"devise": "cpu"}
+    with pytest.raises(TypeError, match="devise"):
+        operator.to(**misspelt)
 
 
 def test_masks_of_any_kind_are_the_same_operator() -> None:
@@ -530,9 +587,9 @@ def test_masks_of_any_kind_are_the_same_operator() -> None:
 
 def test_algebra_says_what_it_is() -> None:
     a, b = Flatten((2, 3)), Identity()
-    assert repr(a - 2 * b) == "Flatten((2, 3)) + -1 * (2 * Identity())"
-    assert repr((a + b).H) == "(Flatten((2, 3)) + Identity()).H"
-    assert repr(VerticalStack([a @ b], [6])) == "VerticalStack(6: Flatten((2, 3)) @ Identity())"
+    assert repr(a - 2 * b) == "Sum((batch, 2, 3) -> (batch, 6), Flatten + -1 * (2 * Identity))"
+    assert repr((a + b).H) == "Adjoint((batch, 6) -> (batch, 2, 3), (Flatten + Identity).H)"
+    assert repr(VerticalStack([a @ b], [6])) == "VerticalStack((batch, 2, 3) -> (batch, 6), 6: Flatten @ Identity)"
     with pytest.raises(ValueError, match=r"Sum: results \(1, 6\) and \(1, 2, 3\) of .*, expected the same shape"):
         (a + b)(torch.ones(1, 2, 3))
     with pytest.raises(ValueError, match=r"Scaled: factor is nan, expected a finite number"):

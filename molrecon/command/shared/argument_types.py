@@ -88,15 +88,15 @@ def device(text: str) -> str:
 
 def whole_numbers(text: str) -> list[int]:
     """Return whole numbers from a list with commas."""
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() for part in parts):
+    numbers = [item.strip() for item in text.split(",")]
+    if not all(item.isdecimal() for item in numbers):
         raise argparse.ArgumentTypeError(f"{text!r}, expected whole numbers, comma-separated")
-    return [int(part) for part in parts]
+    return [int(item) for item in numbers]
 
 
 def sizes(text: str) -> list[float]:
     """Return numbers that are not negative from a list with commas."""
-    return [not_negative(part) for part in text.split(",")]
+    return [not_negative(item) for item in text.split(",")]
 
 
 def methods(text: str) -> list[str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from molrecon.command.shared.argument_types import count
 
 if TYPE_CHECKING:
-    from molrecon.scans.cohort.one_volume import Execute
+    from molrecon.scans.cohort.recipe import Execute
     from molrecon.scans.cohort.worklist import Shard
 
 
@@ -81,7 +81,7 @@ def chosen_workers(args: argparse.Namespace) -> Execute:
     from molrecon.scans.cohort.one_volume import in_this_process
     from molrecon.scans.cohort.parallel import InWorkers
 
-    devices = [part.strip() for part in (args.devices or "").split(",") if part.strip()]
+    devices = [device.strip() for device in (args.devices or "").split(",") if device.strip()]
     if args.dask is not None:
         return _dask(args.dask, args.workers, devices)
     if args.workers is None:

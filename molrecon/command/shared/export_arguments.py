@@ -6,7 +6,7 @@ import argparse
 
 
 def add_exports(parser: argparse.ArgumentParser) -> None:
-    """Add what asks for DICOM and BIDS."""
+    """Add the options for DICOM and BIDS."""
     parser.add_argument(
         "--dicom",
         nargs="?",

@@ -17,7 +17,7 @@ from molrecon.io.bids import SUFFIXES, BidsName
 from molrecon.io.dicom import read_template
 from molrecon.scans.cohort.worklist import parse_inputs
 from molrecon.scans.exports import BidsExport, DicomExport, Exports
-from molrecon.scans.exports.bids_export import Line, names_for, read_table
+from molrecon.scans.exports.bids_names import Line, names_for, read_table
 from molrecon.scans.exports.bids_suffix import read_suffix
 
 Table = Mapping[Path, Line]
@@ -80,15 +80,15 @@ def chosen_exports(args: argparse.Namespace, outputs: Mapping[Path, str], table:
 def _bids_names(args: argparse.Namespace, outputs: Mapping[Path, str], table: Table | None) -> dict[str, BidsName]:
     """Return the names in BIDS by those of the outputs, with suffixes from the headers where none is given."""
     lines = {} if table is None else {path: _in_table(path, table) for path in outputs}
-    known = {path: args.suffix or (lines[path].suffix if path in lines else None) for path in outputs}
-    if args.shard is not None and None in known.values():
+    given = {path: args.suffix or (lines[path].suffix if path in lines else None) for path in outputs}
+    if args.shard is not None and None in given.values():
         raise UsageError("reconstruct: --bids with --shard, without suffixes, expected --suffix or a table with them")
-    suffixes = {path: suffix or _told(path) for path, suffix in known.items()}
-    silent = [path for path, suffix in suffixes.items() if suffix is None]
-    if silent:
-        more = f" and {len(silent) - 1} others do" if len(silent) > 1 else " does"
+    suffixes = {path: suffix or _suffix_of_header(path) for path, suffix in given.items()}
+    undecided = [path for path, suffix in suffixes.items() if suffix is None]
+    if undecided:
+        more = f" and {len(undecided) - 1} others do" if len(undecided) > 1 else " does"
         raise UsageError(
-            f"reconstruct: {silent[0].name}{more} not tell by a sequence in the header what is weighted, expected"
+            f"reconstruct: {undecided[0].name}{more} not tell by a sequence in the header what is weighted, expected"
             " --suffix, such as T1w, or a table with a column suffix"
         )
     if table is None:
@@ -97,7 +97,7 @@ def _bids_names(args: argparse.Namespace, outputs: Mapping[Path, str], table: Ta
     return {outputs[path]: lines[path].name(str(suffix)) for path, suffix in suffixes.items()}
 
 
-def _told(path: Path) -> str | None:
+def _suffix_of_header(path: Path) -> str | None:
     try:
         return read_suffix(path)
     except UnreadableInput:

@@ -45,21 +45,21 @@ def load_chosen_model(args: argparse.Namespace) -> tuple[Reconstructor, ModelSou
     """Return the method of `--model`, where it came from, and the solver settings of the arguments."""
     with usage():
         model, source = load_method(args.model)
-        given = _given_settings(args)
-        if model.solver is None and given:
+        options = _solver_options(args)
+        if model.solver is None and options:
             raise ValueError(
-                f"{args.model}: got {' and '.join('--' + name.replace('_', '-') for name in given)}, expected neither:"
-                f" {type(model).__name__} has nothing to iterate to a tolerance"
+                f"{args.model}: got {' and '.join('--' + name.replace('_', '-') for name in options)}, expected"
+                f" neither: {type(model).__name__} has nothing to iterate to a tolerance"
             )
         return model, source, chosen_solver(model, args)
 
 
 def chosen_solver(model: Reconstructor, args: argparse.Namespace) -> SolverSettings | None:
     """Return the model's settings with what the arguments say; None for a method that iterates nothing."""
-    return None if model.solver is None else replace(model.solver, **_given_settings(args))
+    return None if model.solver is None else replace(model.solver, **_solver_options(args))
 
 
-def _given_settings(args: argparse.Namespace) -> dict[str, Any]:
+def _solver_options(args: argparse.Namespace) -> dict[str, Any]:
     return {name: value for name in ("tol", "max_steps") if (value := getattr(args, name)) is not None}
 
 
@@ -78,8 +78,8 @@ def undersample_chosen(volume: RawVolume, args: argparse.Namespace) -> RawVolume
         return undersample(volume, mask, added, seed)
 
 
-def undersampling_facts(args: argparse.Namespace) -> dict[str, Any]:
-    """Return what the arguments say about the mask, for a report."""
+def undersampling_settings(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the arguments that made the mask, for a report."""
     return {
         "mask": args.mask,
         "nominal_acceleration": args.accel,

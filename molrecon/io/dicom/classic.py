@@ -13,7 +13,7 @@ import numpy as np
 from molrecon.io.dicom import modules
 from molrecon.io.dicom.clock import clock
 from molrecon.io.dicom.layout import check_image, decimal, quantise, turned
-from molrecon.io.dicom.origin import Origin, Series, comments, derivation, uid
+from molrecon.io.dicom.origin import DicomSeries, Origin, comments, derivation, uid
 from molrecon.io.dicom.template import BODY, Template
 from molrecon.io.geometry import Geometry
 
@@ -29,7 +29,7 @@ def write_dicom(
     geometry: Geometry | None,
     origin: Origin,
     *,
-    series: Series | None = None,
+    series: DicomSeries | None = None,
     template: Template | None = None,
 ) -> list[Path]:
     """Write an image as classic DICOM MR images, 0001.dcm and on, into a folder of their own.
@@ -43,7 +43,7 @@ def write_dicom(
         image: (slices, rows, cols) or (time, slices, rows, cols); real, any unit.
         geometry: where the voxels are; None is refused.
         origin: what the image was made from, and how.
-        series: number, description, contrast, time step; None: all as in `Series()`.
+        series: number, description, contrast, time step; None: all as in `DicomSeries()`.
         template: patient and study of the exam; None: patient ANON, a study of its own.
 
     Returns:
@@ -55,7 +55,7 @@ def write_dicom(
         OSError: a file cannot be written; the older folder is as it was.
         ModuleNotFoundError: pydicom is not installed.
     """
-    series, folder = series or Series(), Path(folder)
+    series, folder = series or DicomSeries(), Path(folder)
     values, place = check_image("write_dicom", image, geometry)
     in_time = np.ndim(image) == 4
     values, place = turned(values, place)
@@ -73,14 +73,14 @@ def write_dicom(
             data.DerivationDescription = derivation(origin, (t, k) if in_time else (k,))
             if in_time:
                 _add_time(data, t, len(values), series.frame_seconds, template)
-            modules.save(data, new / name, "1.2.840.10008.5.1.4.1.1.4", uid(data.SeriesInstanceUID, t, k))
+            modules.save_dicom(data, new / name, "1.2.840.10008.5.1.4.1.1.4", uid(data.SeriesInstanceUID, t, k))
         if folder.exists():
             os.replace(folder, Path(temporary) / "older")
         os.replace(new, folder)
     return [folder / name for name in names]
 
 
-def _shared(origin: Origin, series: Series, template: Template | None, geometry: Geometry) -> Dataset:
+def _shared(origin: Origin, series: DicomSeries, template: Template | None, geometry: Geometry) -> Dataset:
     """Return the elements that are the same in every file."""
     data, sequence = modules.common(origin, series, template, "classic"), series.sequence
     if template is not None:
@@ -89,7 +89,7 @@ def _shared(origin: Origin, series: Series, template: Template | None, geometry:
         data.Laterality = ""  # has to be there where the body part is not said
     data.ImageType = ["DERIVED", "PRIMARY", "OTHER", "M"]
     data.ScanningSequence, data.SequenceVariant, data.ScanOptions, data.MRAcquisitionType = "RM", "NONE", "", "2D"
-    known = {
+    parameters = {
         "RepetitionTime": sequence.repetition_time,
         "EchoTime": sequence.echo_time,
         "InversionTime": sequence.inversion_time,
@@ -97,7 +97,7 @@ def _shared(origin: Origin, series: Series, template: Template | None, geometry:
         "MagneticFieldStrength": sequence.field_strength,
         "ImagingFrequency": sequence.imaging_frequency,
     }
-    for keyword, value in known.items():
+    for keyword, value in parameters.items():
         if value is not None:
             setattr(data, keyword, decimal(value))
         elif keyword in ("RepetitionTime", "EchoTime") or (keyword == "MagneticFieldStrength" and keyword not in data):

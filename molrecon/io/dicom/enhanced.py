@@ -9,7 +9,7 @@ import numpy as np
 
 from molrecon.io.dicom import modules
 from molrecon.io.dicom.layout import Stored, check_image, quantise, turned
-from molrecon.io.dicom.origin import Origin, Series, comments, derivation, uid
+from molrecon.io.dicom.origin import DicomSeries, Origin, comments, derivation, uid
 from molrecon.io.dicom.template import Template
 from molrecon.io.geometry import Geometry
 
@@ -27,7 +27,7 @@ def write_enhanced_dicom(
     geometry: Geometry | None,
     origin: Origin,
     *,
-    series: Series | None = None,
+    series: DicomSeries | None = None,
     template: Template | None = None,
 ) -> Path:
     """Write an image as one Enhanced MR Image; arguments, values, positions and errors are those of `write_dicom`.
@@ -42,7 +42,7 @@ def write_enhanced_dicom(
     Raises:
         ValueError, TypeError, OSError, ModuleNotFoundError: as `write_dicom`.
     """
-    series, path = series or Series(), Path(path)
+    series, path = series or DicomSeries(), Path(path)
     values, place = check_image("write_enhanced_dicom", image, geometry)
     in_time = np.ndim(image) == 4
     values, place = turned(values, place)
@@ -59,7 +59,7 @@ def write_enhanced_dicom(
     data.NumberOfFrames = values.shape[0] * values.shape[1]
     data.InstanceNumber = 1
     modules.add_pixels(data, stored.pixels.reshape(-1, *values.shape[-2:]))
-    modules.save(data, path, "1.2.840.10008.5.1.4.1.1.4.1", instance)
+    modules.save_dicom(data, path, "1.2.840.10008.5.1.4.1.1.4.1", instance)
     return path
 
 
@@ -67,7 +67,7 @@ def _add_image(data: Dataset, origin: Origin) -> None:
     data.ImageType = ["DERIVED", "PRIMARY", "OTHER", "NONE"]
     _add_description(data)
     data.ContentQualification, data.PresentationLUTShape = "RESEARCH", "IDENTITY"
-    data.ApplicableSafetyStandardAgency = "UNKNOWN"  # a value is asked for, and raw data have none
+    data.ApplicableSafetyStandardAgency = "UNKNOWN"  # the standard requires a value, and raw data have none
     data.ContentDate = origin.created.strftime("%Y%m%d")
     data.ContentTime = origin.created.strftime("%H%M%S.%f")
     data.ImageComments, data.DerivationDescription = comments(origin), derivation(origin, None)
@@ -97,7 +97,7 @@ def _add_dimensions(data: Dataset, organisation: str, series: bool) -> None:
         data.DimensionIndexSequence.append(index)
 
 
-def _shared_groups(place: Geometry, stored: Stored, window: tuple[float, float], series: Series) -> Dataset:
+def _shared_groups(place: Geometry, stored: Stored, window: tuple[float, float], series: DicomSeries) -> Dataset:
     from pydicom import Dataset
 
     groups, measures, plane, values, frame_type = (Dataset() for _ in range(5))

@@ -7,7 +7,7 @@ from typing import final
 
 import numpy as np
 
-from molrecon.io.geometry import Geometry, Vector
+from molrecon.io.geometry import Geometry, Vector, vector
 
 __all__ = ["Stored", "check_image", "quantise", "turned"]
 
@@ -86,7 +86,7 @@ def turned(image: np.ndarray, geometry: Geometry) -> tuple[np.ndarray, Geometry]
         image, origin, row = image[..., ::-1, :], origin + (image.shape[-2] - 1) * row, -row
     if column @ right < 0:
         image, origin, column = image[..., ::-1], origin + (image.shape[-1] - 1) * column, -column
-    return image, replace(geometry, origin=_vector(origin), row_step=_vector(row), column_step=_vector(column))
+    return image, replace(geometry, origin=vector(origin), row_step=vector(row), column_step=vector(column))
 
 
 def quantise(image: np.ndarray) -> Stored:
@@ -118,8 +118,3 @@ def decimals(values: Vector | np.ndarray) -> list[str]:
 
 def _unit(step: Vector | np.ndarray) -> np.ndarray:
     return np.asarray(step, float) / np.linalg.norm(step)
-
-
-def _vector(values: np.ndarray) -> Vector:
-    x, y, z = map(float, values)
-    return x, y, z

@@ -10,7 +10,7 @@ import numpy as np
 
 from molrecon.io.atomic import write_atomically
 from molrecon.io.dicom.layout import Stored, decimal, decimals
-from molrecon.io.dicom.origin import Origin, Series, series_uid, uid
+from molrecon.io.dicom.origin import DicomSeries, Origin, series_uid, uid
 from molrecon.io.dicom.template import FIELD, FRAME, PATIENT, SCANNER, STUDY, Template
 from molrecon.io.geometry import Geometry
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 PURPOSES = {"109101": "Acquisition Equipment", "109102": "Processing Equipment"}  # codes of DCM, context group 7005
 
 
-def common(origin: Origin, series: Series, template: Template | None, form: str) -> Dataset:
+def common(origin: Origin, series: DicomSeries, template: Template | None, form: str) -> Dataset:
     """Return what all objects of a series share: patient, study, series, frame of reference, equipment.
 
     Without a template the patient is called ANON and the study is a new one, the same for every image of one input.
@@ -122,7 +122,7 @@ def add_measures(data: Dataset, geometry: Geometry) -> None:
     data.SliceThickness, data.SpacingBetweenSlices = decimal(geometry.slice_thickness), decimal(between)
 
 
-def save(data: Dataset, path: Path, sop_class: str, sop_instance: str) -> None:
+def save_dicom(data: Dataset, path: Path, sop_class: str, sop_instance: str) -> None:
     """Write a DICOM file, explicit little endian, atomically. Raises OSError."""
     from pydicom.dataset import FileMetaDataset
     from pydicom.uid import ExplicitVRLittleEndian

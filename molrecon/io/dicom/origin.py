@@ -49,7 +49,7 @@ class Origin:
 
 @final
 @dataclass(frozen=True)
-class Series:
+class DicomSeries:
     """Which series of the study an image is.
 
     Attributes:
@@ -70,25 +70,25 @@ class Series:
     def __post_init__(self) -> None:
         """Check the numbers."""
         if self.frame_seconds is not None and not 0 < self.frame_seconds < math.inf:
-            raise ValueError(f"Series: frame_seconds is {self.frame_seconds}, expected a positive number or None")
+            raise ValueError(f"DicomSeries: frame_seconds is {self.frame_seconds}, expected a positive number or None")
         if self.contrast < 0 or not 0 <= self.number < 2**31:
-            raise ValueError(f"Series: number {self.number}, contrast {self.contrast}, expected none below zero")
+            raise ValueError(f"DicomSeries: number {self.number}, contrast {self.contrast}, expected none below zero")
 
 
-def uid(*parts: object) -> str:
-    """Return the UID that belongs to these facts: `2.25.` and 127 bits of their sha256, the same in every run."""
-    digest = hashlib.sha256("\0".join(map(str, parts)).encode()).digest()
+def uid(*sources: object) -> str:
+    """Return the UID that belongs to these values: `2.25.` and 127 bits of their sha256, the same in every run."""
+    digest = hashlib.sha256("\0".join(map(str, sources)).encode()).digest()
     return f"2.25.{int.from_bytes(digest[:16], 'big') >> 1}"
 
 
-def series_uid(origin: Origin, series: Series, study: str, form: str) -> str:
+def series_uid(origin: Origin, series: DicomSeries, study: str, form: str) -> str:
     """Return the UID of a series, the same when the same scan is reconstructed again in the same way.
 
     `study` is the study's UID: an object belongs to one study. `form` is "classic" or "enhanced": the two are different
     objects, and an archive may be given both.
     """
-    facts = (origin.input_sha256, origin.model, origin.weights_sha256, origin.settings_sha256, origin.version)
-    return uid(*facts, study, form, series.description, series.number, series.contrast)
+    provenance = (origin.input_sha256, origin.model, origin.weights_sha256, origin.settings_sha256, origin.version)
+    return uid(*provenance, study, form, series.description, series.number, series.contrast)
 
 
 def derivation(origin: Origin, index: tuple[int, ...] | None) -> str:
@@ -109,15 +109,15 @@ def comments(origin: Origin) -> str:
 
 
 def _quality(origin: Origin, index: tuple[int, ...] | None) -> list[str]:
-    said = []
-    where = slice(None) if index is None else index
+    phrases = []
+    frame = slice(None) if index is None else index
     if origin.error_bound is not None and origin.kind != "none":
-        bound = float(np.max(origin.error_bound[where]))
-        said.append(f"relative distance to the exact solution at most {bound:.2e} ({origin.kind})")
+        bound = float(np.max(origin.error_bound[frame]))
+        phrases.append(f"relative distance to the exact solution at most {bound:.2e} ({origin.kind})")
     else:
-        said.append("no error bound")
+        phrases.append("no error bound")
     if origin.n_steps is not None:
-        said.append(f"{int(np.max(origin.n_steps[where]))} steps")
-    if origin.converged is not None and not np.all(origin.converged[where]):
-        said.append("NOT CONVERGED")
-    return said
+        phrases.append(f"{int(np.max(origin.n_steps[frame]))} steps")
+    if origin.converged is not None and not np.all(origin.converged[frame]):
+        phrases.append("NOT CONVERGED")
+    return phrases

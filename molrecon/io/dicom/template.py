@@ -79,13 +79,13 @@ def read_template(path: str | Path) -> Template:
     if path.is_dir():
         path = _file_of_one_study(path)
     with reading(path, EXPECTED):
-        found = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=[*TAKEN, "SpecificCharacterSet"])
-        if not found.get("StudyInstanceUID"):
+        data = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=[*TAKEN, "SpecificCharacterSet"])
+        if not data.get("StudyInstanceUID"):
             raise UnreadableInput(path, "no StudyInstanceUID", EXPECTED)
         elements = pydicom.Dataset()
         for keyword in TAKEN:
-            if keyword in found:
-                setattr(elements, keyword, _text(found[keyword].value))
+            if keyword in data:
+                setattr(elements, keyword, _text(data[keyword].value))
     return Template(elements)
 
 
@@ -99,11 +99,11 @@ def _file_of_one_study(folder: Path) -> Path:
     with reading(folder, EXPECTED, quote=False):
         for file in sorted(item for item in folder.iterdir() if item.is_file() and not item.name.startswith(".")):
             try:
-                found = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=["StudyInstanceUID", "PatientID"])
+                data = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=["StudyInstanceUID", "PatientID"])
             except InvalidDicomError:
                 continue
             files.append(file)
-            identities.add((found.get("StudyInstanceUID"), found.get("PatientID")))
+            identities.add((data.get("StudyInstanceUID"), data.get("PatientID")))
         if len(identities) != 1:
             count = f"{len(identities)} studies or patients" if files else "no DICOM file"
             raise UnreadableInput(folder, f"a folder of {count}", "DICOM files of one exam")

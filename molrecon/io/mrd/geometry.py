@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from molrecon.io.geometry import Geometry, Vector
+from molrecon.io.geometry import Geometry, vector
 
 # Directions in headers are single precision, and some converters round them to four digits.
 ANGLE_TOLERANCE = 5e-3
@@ -57,9 +57,9 @@ def mrd_geometry(
     """
     numbers, positions, chosen = _by_slice(heads, from_centre)
     frames = [[heads[name][k].astype(float) for name in ("read_dir", "phase_dir", "slice_dir")] for k in chosen]
-    if not any(np.any(vector) for frame in frames for vector in frame):
+    if not any(np.any(direction) for frame in frames for direction in frame):
         return None, "the file gives no directions (all are zero): where the image lies in the patient is unknown"
-    read, phase, through = (_unit(vector) for vector in frames[0])
+    read, phase, through = (_unit(direction) for direction in frames[0])
     if read is None or phase is None or abs(float(read @ phase)) > ANGLE_TOLERANCE:
         return None, (
             "the directions of readout and phase encoding in the file are not two right-angled ones: where the image"
@@ -82,25 +82,20 @@ def mrd_geometry(
         step = thickness * through
         first = positions[0] - places[0] * step
     else:
-        found = _step(places, positions)
-        if found is None:
+        even_step = _step(places, positions)
+        if even_step is None:
             return None, (
                 "the positions of the slices do not advance in equal steps: where they lie in the patient is not in the"
                 " image"
             )
-        step = found
+        step = even_step
         first = positions[np.argmin(places)] - places.min() * step
     if abs(float(step @ normal)) < 0.1 * float(np.linalg.norm(step)):
         return None, "the slices advance within their own plane: where they lie in the patient is not in the image"
     row_step, column_step = row_mm * read, column_mm * phase
-    centres = [_centre(full, kept) for full, kept in zip(kspace_shape, recon_shape, strict=True)]
+    centres = [_centre(encoded, delivered) for encoded, delivered in zip(kspace_shape, recon_shape, strict=True)]
     origin = first - centres[0] * row_step - centres[1] * column_step
-    return Geometry(_vector(origin), _vector(step), _vector(row_step), _vector(column_step), float(thickness)), None
-
-
-def _vector(values: np.ndarray) -> Vector:
-    x, y, z = (float(value) for value in values)
-    return x, y, z
+    return Geometry(vector(origin), vector(step), vector(row_step), vector(column_step), float(thickness)), None
 
 
 def _by_slice(heads: np.ndarray, from_centre: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -123,10 +118,12 @@ def _step(places: np.ndarray, positions: np.ndarray) -> np.ndarray | None:
     return step if even else None
 
 
-def _unit(vector: np.ndarray) -> np.ndarray | None:
-    length = float(np.linalg.norm(vector))
-    return vector / length if np.isfinite(length) and length > 0.5 else None
+def _unit(direction: np.ndarray) -> np.ndarray | None:
+    """Return a direction at length 1; None for zeros, or what is no direction."""
+    length = float(np.linalg.norm(direction))
+    return direction / length if np.isfinite(length) and length > 0.5 else None
 
 
-def _centre(full: int, kept: int) -> int:
-    return full // 2 - (full - kept) // 2
+def _centre(encoded: int, delivered: int) -> int:
+    """Return the voxel of the delivered image that is the centre of the encoded one."""
+    return encoded // 2 - (encoded - delivered) // 2

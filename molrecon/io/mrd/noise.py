@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from molrecon.io.mrd.facts import Facts
+from molrecon.io.mrd.measurement import Measurement
 from molrecon.io.mrd.records import Records, readout
 
 FEWEST_SAMPLES = 8  # for each coil: fewer give a covariance that says little
 
 
-def noise_covariance(records: Records, noise: np.ndarray, imaging: np.ndarray, facts: Facts) -> np.ndarray | None:
+def noise_covariance(
+    records: Records, noise: np.ndarray, imaging: np.ndarray, measurement: Measurement
+) -> np.ndarray | None:
     """Return `Psi[i, j] = E n_i conj(n_j)` (coils, coils) complex128 of the samples of the image, one average.
 
         Psi = Psi_noise (T_noise / T_image) / b
@@ -22,7 +24,7 @@ def noise_covariance(records: Records, noise: np.ndarray, imaging: np.ndarray, f
     Args:
         records: the file.
         noise, imaging: (readouts,) bool.
-        facts: of the header.
+        measurement: of the header.
 
     Returns:
         None without noise readouts, for other coils than those of the image, for fewer than eight samples a coil, and
@@ -43,4 +45,4 @@ def noise_covariance(records: Records, noise: np.ndarray, imaging: np.ndarray, f
         return None
     dwell = [float(np.median(records.heads["sample_time_us"][which])) for which in (noise, imaging)]
     ratio = dwell[0] / dwell[1] if min(dwell) > 0 and np.isfinite(dwell).all() else 1.0
-    return covariance * ratio / facts.relative_noise_bandwidth
+    return covariance * ratio / measurement.relative_noise_bandwidth

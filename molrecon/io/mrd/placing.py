@@ -77,13 +77,13 @@ def place(records: Records, chosen: np.ndarray, header: Header, slices: int) -> 
         UnreadableInput: readouts of different coils, or outside the encoded matrix; reversed ones of EPI.
     """
     rows, cols, depth = header.encoded_matrix
-    coils, col, part = _checked(records, chosen, header)
+    coils, col, partition = _checked(records, chosen, header)
     number = records.heads["idx"]["slice"][chosen].astype(int)
     shape = (slices, coils, depth, rows, cols)
     _check_size(records, shape if depth > 1 else (shape[0], shape[1], rows, cols))
     kspace, count = np.zeros(shape, np.complex128), np.zeros((slices, depth, cols), int)
     measured = np.zeros(rows, bool)
-    for k, s, p, c in zip(np.flatnonzero(chosen), number, part, col, strict=True):
+    for k, s, p, c in zip(np.flatnonzero(chosen), number, partition, col, strict=True):
         samples, start = _on_grid(records, int(k), coils, rows)
         stop = start + samples.shape[1]
         with np.errstate(invalid="ignore"):  # what is not finite is refused later, with its slice
@@ -94,7 +94,7 @@ def place(records: Records, chosen: np.ndarray, header: Header, slices: int) -> 
     return Placed(kspace, count, measured)
 
 
-def place_hybrid(records: Records, chosen: np.ndarray, header: Header, kept: int, conjugated: bool) -> Hybrid:
+def place_hybrid(records: Records, chosen: np.ndarray, header: Header, positions: int, conjugated: bool) -> Hybrid:
     """Sort the readouts of a 3D scan, each transformed along itself and cut to the image, where they belong.
 
     The transform is orthonormal: it leaves the noise level of full readouts as it is. Samples that a partial echo lacks
@@ -104,18 +104,18 @@ def place_hybrid(records: Records, chosen: np.ndarray, header: Header, kept: int
         records: the file.
         chosen: (readouts,) bool, those of one slab.
         header: of their encoding space.
-        kept: readout positions of the image, the central ones.
+        positions: how many of the readout positions, the central ones, the image has.
         conjugated: the samples are to be conjugated.
 
     Raises:
         UnreadableInput: readouts of different coils, or outside the encoded matrix.
     """
     rows, cols, depth = header.encoded_matrix
-    coils, col, part = _checked(records, chosen, header)
-    shape = (kept, coils, cols, depth)
+    coils, col, partition = _checked(records, chosen, header)
+    shape = (positions, coils, cols, depth)
     _check_size(records, (rows, coils, cols, depth))
     kspace, count, measured = np.zeros(shape, np.complex64), np.zeros((cols, depth), int), np.zeros(rows, int)
-    numbers, first = np.flatnonzero(chosen), (rows - kept) // 2
+    numbers, first = np.flatnonzero(chosen), (rows - positions) // 2
     for begin in range(0, len(numbers), READOUTS):
         group = range(begin, min(begin + READOUTS, len(numbers)))
         lines = np.zeros((len(group), coils, rows), np.complex64)
@@ -125,11 +125,11 @@ def place_hybrid(records: Records, chosen: np.ndarray, header: Header, kept: int
             measured[start : start + samples.shape[1]] += 1
         if conjugated:
             np.conjugate(lines, out=lines)
-        hybrid = centred_ifft(torch.from_numpy(lines), (2,)).numpy()[..., first : first + kept]
+        hybrid = centred_ifft(torch.from_numpy(lines), (2,)).numpy()[..., first : first + positions]
         for line, k in zip(hybrid, group, strict=True):
             with np.errstate(invalid="ignore"):
-                kspace[:, :, col[k], part[k]] += line.T
-            count[col[k], part[k]] += 1
+                kspace[:, :, col[k], partition[k]] += line.T
+            count[col[k], partition[k]] += 1
     repeated = count > 1
     if repeated.any():
         kspace[:, :, repeated] /= count[repeated]
@@ -139,16 +139,16 @@ def place_hybrid(records: Records, chosen: np.ndarray, header: Header, kept: int
 def _checked(records: Records, chosen: np.ndarray, header: Header) -> tuple[int, np.ndarray, np.ndarray]:
     """Return coils, columns and partitions of the chosen readouts."""
     heads, (_, cols, depth) = records.heads[chosen], header.encoded_matrix
-    col, part = columns(heads, header), partitions(heads, header)
+    col, partition = columns(heads, header), partitions(heads, header)
     coils = np.unique(heads["active_channels"])
-    if len(coils) > 1 or col.min() < 0 or col.max() >= cols or part.min() < 0 or part.max() >= depth:
+    if len(coils) > 1 or col.min() < 0 or col.max() >= cols or partition.min() < 0 or partition.max() >= depth:
         found = f"readouts of {coils.tolist()} coils in columns {col.min()} to {col.max()}"
         expected = f"one number of coils, columns 0 to {cols - 1} of the encoded matrix"
         if depth > 1:
-            found += f" and partitions {part.min()} to {part.max()}"
+            found += f" and partitions {partition.min()} to {partition.max()}"
             expected += f" and partitions 0 to {depth - 1}"
         raise UnreadableInput(records.path, found, expected)
-    return int(coils[0]), col, part
+    return int(coils[0]), col, partition
 
 
 def _check_size(records: Records, shape: tuple[int, ...]) -> None:

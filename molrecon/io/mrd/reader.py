@@ -16,7 +16,7 @@ import numpy as np
 
 from molrecon.io.frame import Frame
 from molrecon.io.header import Header, parse_header
-from molrecon.io.mrd.facts import TICK, Facts, parse_facts
+from molrecon.io.mrd.measurement import TICK, parse_measurement
 from molrecon.io.mrd.noise import noise_covariance
 from molrecon.io.mrd.placing import refuse_echo_planar
 from molrecon.io.mrd.purposes import COUNTERS, SLABS, Purposes, first_frame, purposes
@@ -56,7 +56,7 @@ def read_mrd(path: str | Path, *, conjugate: bool | None = None) -> RawVolume:
     Args:
         path: of the file.
         conjugate: whether to conjugate the data, which Siemens raw data need to agree with the scanner's own images
-            (fastMRI data are not conjugated); None: as the vendor in the header asks for. attributes["conjugated"] is
+            (fastMRI data are not conjugated); None: where the vendor's data need it. attributes["conjugated"] is
             there and True when it was done.
 
     Raises UnreadableInput, also for trajectories without coordinates, 3D ones that are no stack, and EPI.
@@ -68,7 +68,7 @@ def read_mrd(path: str | Path, *, conjugate: bool | None = None) -> RawVolume:
         keep, others = first_frame(scan.records, scan.purposes.imaging, (*COUNTERS, *slabs))
         make = make_trajectory_volume if scan.header.trajectory.lower() in TRAJECTORIES else make_volume
         volume = make(scan.records, keep, scan.header, scan.shared, scan.left_out(others))
-    _tell(volume.path, volume.left_out, volume.incomplete)
+    _log_left_out(volume.path, volume.left_out, volume.incomplete)
     return volume
 
 
@@ -76,9 +76,8 @@ def read_mrd_frames(path: str | Path, *, conjugate: bool | None = None) -> list[
     """Read every image volume of an ISMRMRD file, as `read_mrd` does the first.
 
     There is a volume for every encoding space, contrast, set, phase, repetition and 3D slab that has readouts, in this
-    order.
-    Further encoding spaces that hold nothing that could be read (another trajectory, readouts that do not fit) are
-    counted in `left_out` of all volumes, as are data sets and readouts for other purposes.
+    order. Further encoding spaces that hold nothing that could be read (another trajectory, readouts that do not fit)
+    are counted in `left_out` of all volumes, as are data sets and readouts for other purposes.
 
     Raises UnreadableInput, as `read_mrd`.
     """
@@ -97,15 +96,15 @@ def _all_frames(scan: _Scan) -> list[Frame]:
         try:
             header = parse_header(scan.records.path, scan.records.xml, space)
             _check_encoding(scan.records.path, header)
-            found = [_frame(scan, keep, header, key, space) for key, keep in _keys(heads, inside, header)]
+            volumes = [_frame(scan, keep, header, key, space) for key, keep in _keys(heads, inside, header)]
         except UnreadableInput:
             if space == spaces[0]:
                 raise
             unread += 1
         else:
-            frames += found
+            frames += volumes
     left_out = scan.left_out({"encoding spaces": unread} if unread else {})
-    _tell(scan.records.path, left_out, bool(unread))
+    _log_left_out(scan.records.path, left_out, bool(unread))
     return [_with_left_out(frame, left_out) for frame in frames]
 
 
@@ -116,7 +115,6 @@ class _Scan:
 
     records: Records
     header: Header
-    facts: Facts
     purposes: Purposes
     shared: Shared
 
@@ -130,17 +128,17 @@ def _open(path: Path, conjugate: bool | None) -> _Scan:
     records = read_records(path)
     header = parse_header(path, records.xml)
     _check_encoding(path, header)
-    facts, found = parse_facts(path, records.xml), purposes(records, header)
-    refuse_echo_planar(records, found.imaging, header)
-    attributes = _noise_attributes(records.samples[found.noise])
-    conjugated = facts.conjugated if conjugate is None else conjugate
+    measurement, readouts = parse_measurement(path, records.xml), purposes(records, header)
+    refuse_echo_planar(records, readouts.imaging, header)
+    attributes = _noise_attributes(records.samples[readouts.noise])
+    conjugated = measurement.conjugated if conjugate is None else conjugate
     if conjugated:
         attributes["conjugated"] = True
-    covariance = noise_covariance(records, found.noise, found.imaging, facts)
+    covariance = noise_covariance(records, readouts.noise, readouts.imaging, measurement)
     if covariance is not None and conjugated:
         covariance = covariance.conj()
-    shared = Shared(file_sha256(path), conjugated, attributes, covariance, found.calibration)
-    return _Scan(records, header, facts, found, shared)
+    shared = Shared(file_sha256(path), conjugated, attributes, covariance, readouts.calibration)
+    return _Scan(records, header, readouts, shared)
 
 
 def _check_encoding(path: Path, header: Header) -> None:
@@ -181,7 +179,7 @@ def _with_left_out(frame: Frame, left_out: dict[str, int]) -> Frame:
     return replace(frame, volume=replace(frame.volume, left_out=merged))
 
 
-def _tell(path: Path, left_out: Mapping[str, int], incomplete: bool) -> None:
+def _log_left_out(path: Path, left_out: Mapping[str, int], incomplete: bool) -> None:
     if left_out:
         level = logging.WARNING if incomplete else logging.INFO
         log.log(level, "%s: left out: %s", path, left_out_text(left_out))

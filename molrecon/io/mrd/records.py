@@ -129,7 +129,7 @@ def _stored(path: Path, dataset: h5py.Dataset) -> Iterator[bytes]:
 def sound(dtype: np.dtype) -> bool:
     """Whether the fields of the type, and of the types of its fields, lie one after the other inside it."""
     end = 0
-    for field, offset in sorted((part[:2] for part in (dtype.fields or {}).values()), key=lambda part: part[1]):
+    for field, offset in sorted((entry[:2] for entry in (dtype.fields or {}).values()), key=lambda entry: entry[1]):
         if offset < end or not sound(field):
             return False
         end = offset + field.itemsize

@@ -31,8 +31,8 @@ def slab(records: Records, chosen: np.ndarray, header: Header, conjugated: bool)
         UnreadableInput: fewer than two partitions, readouts that do not fit.
     """
     path, (full, rows, cols) = records.path, header.encoded_matrix
-    kept = min(header.recon_matrix[0], full)
-    hybrid = place_hybrid(records, chosen, header, kept, conjugated)
+    positions = min(header.recon_matrix[0], full)
+    hybrid = place_hybrid(records, chosen, header, positions, conjugated)
     measured = hybrid.count.any(axis=0)
     if measured.sum() < 2:
         expected = "a 3D scan in two or more partitions"
@@ -43,7 +43,7 @@ def slab(records: Records, chosen: np.ndarray, header: Header, conjugated: bool)
     recon_shape = (min(header.recon_matrix[1], rows), min(header.recon_matrix[2], cols))
     heads = records.heads[chosen].copy()
     heads["idx"]["slice"] = 0  # the number of the slab: each is a volume by itself
-    geometry, remark = _geometry(heads, header, kept, recon_shape)
+    geometry, remark = _geometry(heads, header, positions, recon_shape)
     remarks = [] if remark is None else [remark]
     missing = int((hybrid.measured < COMPLETE).sum())
     if missing > 1:  # reversed readouts lack one on an even grid
@@ -76,7 +76,7 @@ def _spacing(header: Header) -> tuple[float, float, float] | None:
 
 
 def _geometry(
-    heads: np.ndarray, header: Header, kept: int, recon_shape: tuple[int, int]
+    heads: np.ndarray, header: Header, positions: int, recon_shape: tuple[int, int]
 ) -> tuple[Geometry | None, str | None]:
     full, rows, cols = header.encoded_matrix
     from_centre = np.hypot(columns(heads, header) - rows // 2, partitions(heads, header) - cols // 2)
@@ -87,7 +87,7 @@ def _geometry(
         np.arange(1),
         _spacing(header),
         (full, rows),
-        (kept, recon_shape[0]),
+        (positions, recon_shape[0]),
         partitions=(cols, recon_shape[1]),
     )
     if stack is None:

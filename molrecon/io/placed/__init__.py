@@ -8,6 +8,7 @@ borrow_geometry     a scan and an image of the same exam -> where the scan's vox
 from __future__ import annotations
 
 from molrecon.io.placed.borrow import borrow_geometry
-from molrecon.io.placed.image import PlacedImage, read_placed_image
+from molrecon.io.placed.placed_image import PlacedImage
+from molrecon.io.placed.read import read_placed_image
 
 __all__ = ["PlacedImage", "borrow_geometry", "read_placed_image"]

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from molrecon.io.crop import center_crop
-from molrecon.io.geometry import Geometry, Vector
+from molrecon.io.geometry import Geometry, vector
 from molrecon.io.placed.placed_image import PlacedImage
 from molrecon.io.volume import RawVolume
 from operators import centred_ifft
@@ -51,16 +51,16 @@ class _Turn:
             if reversed_:
                 values, origin = np.flip(values, axis), origin + (values.shape[axis] - 1) * steps[axis]
                 steps[axis] = -steps[axis]
-        through, row, column = map(_vector, steps)
-        turned = Geometry(_vector(origin), through, row, column, geometry.slice_thickness)
+        through, row, column = map(vector, steps)
+        turned = Geometry(vector(origin), through, row, column, geometry.slice_thickness)
         return replace(image, values=values, geometry=turned)
 
     def __str__(self) -> str:
         """Return the turn in words."""
         reversed_ = [name for name in ("slices", "rows", "columns") if getattr(self, name)]
-        said = ["rows and columns exchanged"] if self.exchanged else []
-        said += [f"{' and '.join(reversed_)} reversed"] if reversed_ else []
-        return ", ".join(said) or "as they are stored"
+        words = ["rows and columns exchanged"] if self.exchanged else []
+        words += [f"{' and '.join(reversed_)} reversed"] if reversed_ else []
+        return ", ".join(words) or "as they are stored"
 
 
 def borrow_geometry(volume: RawVolume, image: PlacedImage, *, axes: Axes = "found") -> Geometry:
@@ -93,11 +93,11 @@ def borrow_geometry(volume: RawVolume, image: PlacedImage, *, axes: Axes = "foun
     turn = fitting[0] if axes == "stored" else _best(volume, image, fitting)
     source = turn(image)
     geometry, shape = source.geometry, source.values.shape
-    rows, columns = (size / own for size, own in zip(shape[1:], volume.recon_shape, strict=True))
+    rows, columns = (size / recon for size, recon in zip(shape[1:], volume.recon_shape, strict=True))
     return replace(
         geometry,
-        row_step=_vector(rows * np.array(geometry.row_step)),
-        column_step=_vector(columns * np.array(geometry.column_step)),
+        row_step=vector(rows * np.array(geometry.row_step)),
+        column_step=vector(columns * np.array(geometry.column_step)),
         borrowed_from=f"{image.name}; axes {turn}",
     )
 
@@ -110,20 +110,20 @@ def _all_turns(image: PlacedImage) -> list[_Turn]:
 def _misfit(volume: RawVolume, image: PlacedImage) -> str | None:
     """Return what keeps an image from being in the place of the scan, as far as sizes tell; None for nothing."""
     slices, (rows, cols) = len(volume.kspace), volume.recon_shape
-    found, height, width = image.values.shape
+    count, height, width = image.values.shape
     through, row_mm, column_mm = image.geometry.voxel_size
-    if found != slices:
-        return f"the image has {found} slices, expected {slices}, as many as the scan"
+    if count != slices:
+        return f"the image has {count} slices, expected {slices}, as many as the scan"
     if volume.voxel_size is None:
         if abs(height * cols / (width * rows) - 1) > FIELD_TOLERANCE:
             return f"the image is {height} x {width}, expected the scan's {rows} x {cols} up to one factor"
         return None
-    own = rows * volume.voxel_size[0], cols * volume.voxel_size[1]
-    its = height * row_mm, width * column_mm
-    if any(abs(a / b - 1) > FIELD_TOLERANCE for a, b in zip(its, own, strict=True)):
+    of_scan = rows * volume.voxel_size[0], cols * volume.voxel_size[1]
+    of_image = height * row_mm, width * column_mm
+    if any(abs(a / b - 1) > FIELD_TOLERANCE for a, b in zip(of_image, of_scan, strict=True)):
         return (
-            f"the image's field of view is {its[0]:.4g} x {its[1]:.4g} mm, expected that of the scan, {own[0]:.4g} x"
-            f" {own[1]:.4g} mm (rows, columns), in one order or the other"
+            f"the image's field of view is {of_image[0]:.4g} x {of_image[1]:.4g} mm, expected that of the"
+            f" scan, {of_scan[0]:.4g} x {of_scan[1]:.4g} mm (rows, columns), in one order or the other"
         )
     low, high = (share * volume.voxel_size[2] for share in STEP_RANGE)
     if not low <= through <= high:
@@ -160,15 +160,16 @@ def _best(volume: RawVolume, image: PlacedImage, turns: list[_Turn]) -> _Turn:
 
 def _picture(volume: RawVolume) -> np.ndarray:
     """Return the root sum of squares of the centre of k-space (slices, *recon_shape)."""
-    full, kept = volume.kspace.shape[-2:], volume.recon_shape
+    full, cropped = volume.kspace.shape[-2:], volume.recon_shape
     weights = [
-        np.exp(-((np.arange(n) - n // 2) ** 2) / (2 * (BAND[1] * n / m) ** 2)) for n, m in zip(full, kept, strict=True)
+        np.exp(-((np.arange(n) - n // 2) ** 2) / (2 * (BAND[1] * n / m) ** 2))
+        for n, m in zip(full, cropped, strict=True)
     ]
     window = torch.from_numpy((weights[0][:, None] * weights[1]).astype(np.float32))
     pictures = []
     for one in volume.kspace:  # a slice at a time: so does the memory stay small
         images = centred_ifft(torch.from_numpy(np.ascontiguousarray(one)) * window, (-2, -1))
-        pictures.append(center_crop(torch.linalg.vector_norm(images, dim=0).numpy(), kept))
+        pictures.append(center_crop(torch.linalg.vector_norm(images, dim=0).numpy(), cropped))
     return np.stack(pictures)
 
 
@@ -177,7 +178,7 @@ def _agreement(one: np.ndarray, other: np.ndarray) -> float:
 
     The grids of the pictures may differ.
     """
-    grid = [min(GRID, size, its) for size, its in zip(one.shape[1:], other.shape[1:], strict=True)]
+    grid = [min(GRID, *sizes) for sizes in zip(one.shape[1:], other.shape[1:], strict=True)]
     cycles = [np.fft.fftfreq(size) * size for size in grid]
     squared = cycles[0][:, None] ** 2 + cycles[1] ** 2
     low, high = BAND
@@ -195,8 +196,3 @@ def _coarse(values: np.ndarray, grid: list[int]) -> np.ndarray:
         sums = np.add.reduceat(values.astype(np.float64), starts, axis=axis)
         values = sums / np.expand_dims(np.diff([*starts, size]), [k for k in range(3) if k != axis])
     return values
-
-
-def _vector(values: np.ndarray) -> Vector:
-    x, y, z = (float(value) for value in values)
-    return x, y, z

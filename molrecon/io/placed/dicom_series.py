@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 
-from molrecon.io.geometry import Geometry, Vector
+from molrecon.io.geometry import Geometry, vector
 from molrecon.io.placed.placed_image import PlacedImage
 from molrecon.io.volume import UnreadableInput, file_sha256, reading
 
@@ -51,8 +51,8 @@ def read_series(path: Path) -> PlacedImage:
         files = list(dict.fromkeys(plane.file for plane in planes))
         values = _values(planes)
         row_step, column_step = first.spacing[0] * first.along[1], first.spacing[1] * first.along[0]
-        steps = _vector(step), _vector(row_step), _vector(column_step)
-        geometry = Geometry(_vector(first.position), *steps, thickness)
+        steps = vector(step), vector(row_step), vector(column_step)
+        geometry = Geometry(vector(first.position), *steps, thickness)
         return PlacedImage(values, geometry, "DICOM", file_sha256(*files))
 
 
@@ -61,10 +61,10 @@ def _planes(path: Path) -> list[_Plane]:
     import pydicom
     from pydicom.errors import InvalidDicomError
 
-    wanted = None if path.is_dir() else pydicom.dcmread(path, stop_before_pixels=True).get("SeriesInstanceUID")
+    chosen = None if path.is_dir() else pydicom.dcmread(path, stop_before_pixels=True).get("SeriesInstanceUID")
     folder = path if path.is_dir() else path.parent
     candidates = sorted(item for item in folder.iterdir() if item.is_file() and not item.name.startswith("."))
-    found: list[tuple[int, list[_Plane]]] = []
+    numbered: list[tuple[int, list[_Plane]]] = []
     series = set()
     for file in candidates:
         try:
@@ -72,15 +72,15 @@ def _planes(path: Path) -> list[_Plane]:
         except (InvalidDicomError, OSError, EOFError):
             continue
         uid = data.get("SeriesInstanceUID")
-        if "Rows" not in data or (wanted is not None and uid != wanted):
+        if "Rows" not in data or (chosen is not None and uid != chosen):
             continue
         series.add(uid)
-        found.append((int(data.get("InstanceNumber") or 0), _planes_of(file, data)))
-    if not found:
+        numbered.append((int(data.get("InstanceNumber") or 0), _planes_of(file, data)))
+    if not numbered:
         raise UnreadableInput(path, "no DICOM image", EXPECTED)
     if len(series) > 1:
         raise UnreadableInput(path, f"a folder of {len(series)} series", "one series, or a file of the one meant")
-    return [plane for _, planes in sorted(found, key=lambda pair: pair[0]) for plane in planes]
+    return [plane for _, planes in sorted(numbered, key=lambda pair: pair[0]) for plane in planes]
 
 
 def _planes_of(file: Path, data: Dataset) -> list[_Plane]:
@@ -88,9 +88,9 @@ def _planes_of(file: Path, data: Dataset) -> list[_Plane]:
         return [_plane(file, None, data, data, data, data)]
     shared = data.SharedFunctionalGroupsSequence[0]
     planes = []
-    for number, own in enumerate(data.PerFrameFunctionalGroupsSequence):
+    for number, frame in enumerate(data.PerFrameFunctionalGroupsSequence):
         position, orientation, measures = (
-            (own if name in own else shared)[name].value[0]
+            (frame if name in frame else shared)[name].value[0]
             for name in ("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence")
         )
         planes.append(_plane(file, number, data, position, orientation, measures))
@@ -151,8 +151,3 @@ def _values(planes: list[_Plane]) -> np.ndarray:
         stored = pixels[plane.file]
         values[number] = stored[plane.frame] if plane.frame is not None and stored.ndim == 3 else stored
     return values
-
-
-def _vector(values: np.ndarray) -> Vector:
-    x, y, z = (float(value) for value in values)
-    return x, y, z

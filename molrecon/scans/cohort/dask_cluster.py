@@ -24,8 +24,9 @@ from distributed.diagnostics.plugin import WorkerPlugin
 from distributed.scheduler import KilledWorker
 
 from molrecon.reconstructors.base import Reconstructor
-from molrecon.scans.cohort.one_volume import Item, Outcome, Recipe, carry_out, conclude
+from molrecon.scans.cohort.one_volume import carry_out, conclude
 from molrecon.scans.cohort.parallel import CarryOut, load_same
+from molrecon.scans.cohort.recipe import Item, Outcome, Recipe
 from molrecon.scans.manifest import FAILED, Entry
 from molrecon.scans.outputs import temporary_prefix
 from molrecon.scans.sidecar import versions
@@ -76,7 +77,7 @@ class InDask:
             )
 
     def __call__(self, model: Reconstructor, recipe: Recipe, items: Sequence[Item]) -> Iterator[Outcome]:
-        """Yield what becomes of each item, as it is known.
+        """Yield what becomes of each item, as it comes.
 
         Raises:
             OSError: no scheduler answers.
@@ -175,8 +176,8 @@ class _Work(WorkerPlugin):
         """Carry out an item with the paths as they are where the command was started."""
         with self.lock, _in_folder(self.folder):
             if self.loaded is None:
-                if (found := versions()["molrecon"]) != self.version:
-                    raise ValueError(f"reconstruct: a Dask worker has molrecon {found}, expected {self.version}")
+                if (version := versions()["molrecon"]) != self.version:
+                    raise ValueError(f"reconstruct: a Dask worker has molrecon {version}, expected {self.version}")
                 self.loaded = load_same(self.recipe)
             return self.carry_out(item, self.loaded, self.recipe)
 

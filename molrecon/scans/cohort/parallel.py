@@ -13,7 +13,8 @@ from typing import final
 import torch
 
 from molrecon.reconstructors.base import Reconstructor
-from molrecon.scans.cohort.one_volume import Item, Outcome, Recipe, carry_out, conclude
+from molrecon.scans.cohort.one_volume import carry_out, conclude
+from molrecon.scans.cohort.recipe import Item, Outcome, Recipe
 from molrecon.scans.cohort.workers import Died, run_in_workers
 from molrecon.scans.manifest import FAILED, Entry
 from molrecon.scans.methods import load_method
@@ -38,7 +39,7 @@ class InWorkers:
     carry_out: CarryOut = carry_out
 
     def __call__(self, model: Reconstructor, recipe: Recipe, items: Sequence[Item]) -> Iterator[Outcome]:
-        """Yield what becomes of each item, as it is known.
+        """Yield what becomes of each item, as it comes.
 
         Raises:
             RuntimeError: the workers cannot start, see `run_in_workers`.
@@ -47,10 +48,10 @@ class InWorkers:
         threads = max(1, (os.cpu_count() or 1) // processes)
         start = _Start(self.carry_out, recipe, tuple(self.devices), threads)
 
-        def buried(process: int) -> None:
+        def remove_unfinished(process: int) -> None:
             _remove_unfinished(recipe.out, process)
 
-        for item, outcome in run_in_workers(items, start, processes, buried):
+        for item, outcome in run_in_workers(items, start, processes, remove_unfinished):
             yield _failed(item, recipe, outcome) if isinstance(outcome, Died) else outcome
 
 

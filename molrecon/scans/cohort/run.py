@@ -9,7 +9,8 @@ from typing import Any
 
 from molrecon.reconstructors.base import Reconstructor
 from molrecon.reconstructors.defaults import AUTOMATIC
-from molrecon.scans.cohort.one_volume import Execute, Item, Outcome, Recipe, in_this_process, reconstruct_one
+from molrecon.scans.cohort.one_volume import in_this_process, reconstruct_one
+from molrecon.scans.cohort.recipe import Execute, Item, Outcome, Recipe
 from molrecon.scans.cohort.worklist import WHOLE, Shard
 from molrecon.scans.exports import NO_EXPORTS, Exports
 from molrecon.scans.manifest import MANIFEST, Entry, missing, write_list, write_manifest
@@ -86,7 +87,7 @@ def reconstruct_cohort(
             come; the part that finds a record of every one writes the manifest.
         execute: who does the work: this process, or `parallel.InWorkers`.
         exports: what is written beside the ordinary outputs.
-        report: called with every entry as soon as it is known.
+        report: called with every entry as it comes.
 
     Returns:
         one entry per input of the shard, in order.
@@ -96,17 +97,16 @@ def reconstruct_cohort(
         OSError: the folder cannot be made or the manifest not written.
     """
     names = check_outputs(inputs, out, folders=folders)
-    check_replacement((path for name in names for path in exports.paths(out, name)), inputs)
-    check_replacement((path for name in names for path in exports.phase_paths(name)), inputs)
+    check_replacement((path for name in names for path in exports.paths(out, name, phase=True)), inputs)
     check_replacement((out / f"{name}{suffix}" for name in names for suffix in settings.parts.files()), inputs)
     out.mkdir(parents=True, exist_ok=True)
     items = [Item(path, name) for path, name in zip(inputs, names, strict=True)]
     write_list(out, {item.name: str(item.path) if folders else item.path.name for item in items})
-    mine = shard.take(items)
+    share = shard.take(items)
     recipe = Recipe(source, settings, settings.sha256(model), out, resume, folders, exports)
     outcomes: dict[str, Outcome] = {}
     try:
-        for outcome in execute(model, recipe, mine):
+        for outcome in execute(model, recipe, share):
             outcomes[outcome.name] = outcome
             if report is not None:
                 report(outcome.entry)
@@ -114,7 +114,7 @@ def reconstruct_cohort(
         if shard.count == 1 or not missing(out, names):
             unwritten = [outcome.unwritten for outcome in outcomes.values() if outcome.unwritten is not None]
             _write_index(out, write_manifest(out, unwritten))
-    return [outcomes[item.name].entry for item in mine]
+    return [outcomes[item.name].entry for item in share]
 
 
 def _write_index(out: Path, content: Mapping[str, Any]) -> None:
@@ -139,10 +139,10 @@ def check_outputs(inputs: Sequence[Path], out: Path, others: Sequence[Path] = ()
     """
     names = output_names(inputs, folders=folders)
     for path, name in zip(inputs, names, strict=True):
-        for what, suffix, taken in (("sidecar", ".json", MANIFEST), ("page", ".html", INDEX)):
-            if f"{name}{suffix}".casefold() == taken:
+        for kind, suffix, reserved in (("sidecar", ".json", MANIFEST), ("page", ".html", INDEX)):
+            if f"{name}{suffix}".casefold() == reserved:
                 raise ValueError(
-                    f"reconstruct: the {what} of {path} would take the name of {taken}, expected another name"
+                    f"reconstruct: the {kind} of {path} would take the name of {reserved}, expected another name"
                 )
     check_replacement((output for name in names for output in output_paths(out, name)), [*inputs, *others])
     return names

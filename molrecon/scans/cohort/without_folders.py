@@ -20,7 +20,7 @@ FOLDER = "(folder)"
 class WithoutFolders:
     """Takes folders out of texts: `/data/DOE/day1/scan.h5` becomes `scan.h5`, `/data/DOE` becomes `(folder)`.
 
-    Only the folders that are known are found, with those around them: a text cannot tell where a path ends.
+    Only folders that it was made with, and those around them, are taken out: a text does not show where a path ends.
     """
 
     pattern: re.Pattern[str]
@@ -28,20 +28,20 @@ class WithoutFolders:
     @classmethod
     def of(cls, folders: Iterable[str | Path]) -> WithoutFolders:
         """Return what takes out these folders, under the names given, absolute and without links, and their parents."""
-        given = {str(folder) for folder in folders}
-        absolute = {form for folder in given for form in (os.path.abspath(folder), os.path.realpath(folder))}
+        named = {str(folder) for folder in folders}
+        absolute = {form for folder in named for form in (os.path.abspath(folder), os.path.realpath(folder))}
         around = {str(parent) for folder in absolute for parent in Path(folder).parents} | absolute
         around -= {Path(folder).anchor for folder in around}
-        relative = {folder for folder in given if not os.path.isabs(folder)} - {os.curdir, ""}
+        relative = {folder for folder in named if not os.path.isabs(folder)} - {os.curdir, ""}
         inside, alone = _any_of(around | relative), _any_of(around)
         return cls(re.compile(rf"(?<![\w./-])(?:{inside}(/+)|{alone}(?![\w.-]))"))
 
     @classmethod
     def around(cls, *files: str | Path, folder: Path | None = None) -> WithoutFolders:
         """Return what takes out the folders in which these files lie, and one more."""
-        named = [Path(file) for file in files]
-        inside = [path for path in named if path.is_dir()]
-        return cls.of([*inside, *(path.parent for path in named), *([] if folder is None else [folder])])
+        paths = [Path(file) for file in files]
+        inside = [path for path in paths if path.is_dir()]
+        return cls.of([*inside, *(path.parent for path in paths), *([] if folder is None else [folder])])
 
     def __call__(self, text: str) -> str:
         """Return the text without them."""

@@ -44,7 +44,7 @@ def run_in_workers(
     tasks: Sequence[Task],
     start: Start[Task, Result],
     workers: int,
-    buried: Callable[[int], None] | None = None,
+    on_death: Callable[[int], None] | None = None,
 ) -> Iterator[tuple[Task, Result | Died]]:
     """Yield every task once with its result, as they come, from `workers` processes.
 
@@ -57,7 +57,7 @@ def run_in_workers(
         start: called once in each process with the number of the worker, 0 to `workers` - 1; returns what is called
             with each task. Can be pickled. An exception of either ends the process, as a signal would.
         workers: how many processes, 1 or more; never more than tasks.
-        buried: called with the process id of every process that died.
+        on_death: called with the process id of every process that died.
 
     Raises:
         RuntimeError: a worker died STARTS times in a row before it was ready.
@@ -80,8 +80,8 @@ def run_in_workers(
                     kind, content = worker.connection.recv()
                 except (EOFError, OSError):  # the process is dead, perhaps in the middle of a message
                     at, process = worker.task, worker.end()
-                    if buried is not None and process.pid is not None:
-                        buried(process.pid)
+                    if on_death is not None and process.pid is not None:
+                        on_death(process.pid)
                     if at is not None:
                         attempts[at] += 1
                         log.warning("worker %d died (exit code %s) at a task", worker.number, process.exitcode)
@@ -127,12 +127,12 @@ class _Worker(Generic[Task, Result]):
         self.task: int | None = None
         self.ready = False
         context = multiprocessing.get_context("spawn")
-        self.connection, theirs = context.Pipe()
+        self.connection, end_of_process = context.Pipe()
         level = logging.getLogger().getEffectiveLevel()
         # daemon: ended with this process, as far as that ends in an orderly way.
-        self.process = context.Process(target=_work, args=(theirs, self.start, self.number, level), daemon=True)
+        self.process = context.Process(target=_work, args=(end_of_process, self.start, self.number, level), daemon=True)
         self.process.start()
-        theirs.close()  # the end of the file shows that the process is gone only if nobody else holds this end
+        end_of_process.close()  # the end of the file shows that the process is gone only if nobody else holds this end
 
     def hand(self, index: int, tasks: Sequence[Task]) -> None:
         """Give it a task; if it is dead already, the end of its connection will tell."""

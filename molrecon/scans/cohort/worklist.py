@@ -27,7 +27,7 @@ def parse_inputs(content: bytes, source: str = "list of inputs") -> list[Path]:
     """
     text = os.fsdecode(content.removeprefix(b"\xef\xbb\xbf"))
     if "\0" in text:
-        named = [part for part in text.split("\0") if part]
+        named = [name for name in text.split("\0") if name]
     else:
         lines = (line.strip() for line in text.splitlines())
         named = [line for line in lines if line and not line.startswith("#")]
@@ -83,8 +83,8 @@ def slurm_shard(environment: Mapping[str, str] = os.environ) -> Shard:
         step = int(environment.get("SLURM_ARRAY_TASK_STEP", "1"))
     except (KeyError, ValueError) as error:
         raise ValueError(f"slurm_shard: {error}, expected a task of a SLURM job array (sbatch --array=1-N)") from None
-    place, rest = divmod(number - first, step)
-    if rest or (last - first) // step + 1 != count:
+    place, remainder = divmod(number - first, step)
+    if remainder or (last - first) // step + 1 != count:
         raise ValueError(
             f"slurm_shard: task {number} of {count} from {first} to {last}, expected an array without gaps"
             " (sbatch --array=1-N)"

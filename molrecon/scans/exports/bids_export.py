@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import math
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, final
 
-from molrecon.io import RawVolume, UnreadableInput
-from molrecon.io.bids import BY_ECHO, SUFFIXES, BidsName, check_dataset, read_bids_sidecar, write_bids
+from molrecon.io import RawVolume
+from molrecon.io.bids import BY_ECHO, BidsName, check_dataset, read_bids_sidecar, write_bids
 from molrecon.io.dicom.origin import RESEARCH_ONLY
 from molrecon.io.sequence import read_sequence
 from molrecon.scans.reconstruction import Reconstruction
 from molrecon.scans.sidecar import ModelSource, plain, versions
 
 PHASE = "part-phase"
-COLUMNS = ("input", "subject", "session", "suffix", "run")
 
 
 @final
@@ -42,9 +37,9 @@ class BidsExport:
 
     def __post_init__(self) -> None:
         """Check that no two inputs meet."""
-        found: dict[str, str] = {}
+        outputs: dict[str, str] = {}
         for output, name in self.names.items():
-            if (other := found.setdefault(name.stem.casefold(), output)) != output:
+            if (other := outputs.setdefault(name.stem.casefold(), output)) != output:
                 raise ValueError(f"BidsExport: {other} and {output} are both {name.stem}, expected a run of each")
         check_dataset(self.dataset)
 
@@ -58,21 +53,21 @@ class BidsExport:
 
     def _name(self, name: str, entities: str) -> BidsName:
         bids = self.names[name]
-        parts = [part.partition("-")[::2] for part in entities.split("_") if part]
-        if bids.suffix in BY_ECHO and not any(key == "echo" for key, _ in parts):
-            parts.append(("echo", "1"))  # which BIDS demands, also of a single one
+        labels = [label.partition("-")[::2] for label in entities.split("_") if label]
+        if bids.suffix in BY_ECHO and not any(key == "echo" for key, _ in labels):
+            labels.append(("echo", "1"))  # which BIDS demands, also of a single one
         if bids.run is not None:  # a run is another scan; within a scan "run" counts the encoding spaces
-            parts = [("desc", f"space{label}") if key == "run" else (key, label) for key, label in parts]
-        return replace(bids, entities=(*bids.entities, *parts))
+            labels = [("desc", f"space{label}") if key == "run" else (key, label) for key, label in labels]
+        return replace(bids, entities=(*bids.entities, *labels))
 
     def check(self, name: str, volume: RawVolume) -> None:
         """Raise ValueError when the name holds the image of another input: one does not replace the other."""
         bids = self.names[name]
-        found = read_bids_sidecar(self.dataset, bids).get("molrecon", {}).get("input_sha256")
-        if found not in (None, volume.sha256):
+        earlier = read_bids_sidecar(self.dataset, bids).get("molrecon", {}).get("input_sha256")
+        if earlier not in (None, volume.sha256):
             raise ValueError(
-                f"--bids: {bids.stem} in the data set is the image of another input (sha256 {found[:12]}...), expected"
-                " another session, suffix or run"
+                f"--bids: {bids.stem} in the data set is the image of another input (sha256 {earlier[:12]}...),"
+                " expected another session, suffix or run"
             )
 
     def write(
@@ -133,7 +128,7 @@ def _sidecar(
             ("InversionTime", sequence.inversion_time),
         )
     }
-    known = {
+    parameters = {
         **seconds,
         "FlipAngle": sequence.flip_angle,
         "MagneticFieldStrength": sequence.field_strength,
@@ -144,7 +139,7 @@ def _sidecar(
         "Description": f"Image reconstructed from k-space by molrecon, model {model}. {RESEARCH_ONLY}.",
         "Sources": [f"bids::sourcedata/sub-{name.subject}/{volume.path.name}"],
         "SkullStripped": False,
-        **{key: value for key, value in known.items() if value is not None},
+        **{key: value for key, value in parameters.items() if value is not None},
         "molrecon": {
             "version": versions()["molrecon"],
             "model": model,
@@ -189,70 +184,3 @@ def _provenance(volume: RawVolume, source: ModelSource, settings_sha256: str, na
         "wasGeneratedBy": {"_:g1": {"prov:entity": image, "prov:activity": activity}},
         "wasAssociatedWith": {"_:a1": {"prov:activity": activity, "prov:agent": agent}},
     }
-
-
-def names_for(
-    suffixes: Mapping[str, str], subject: str, session: str = "", run: int | None = None
-) -> dict[str, BidsName]:
-    """Return the names of inputs of one subject and session: the only one of its suffix has no run but a given one,
-    several count from 1, or from `run`.
-
-    Args:
-        suffixes: of BIDS, by the names of the outputs.
-        subject, session, run: as in `BidsName`.
-
-    Raises:
-        ValueError: see `BidsName`.
-    """
-    counts, found = Counter(suffixes.values()), {}
-    numbers = dict.fromkeys(counts, run or 1)
-    for output, suffix in suffixes.items():
-        found[output] = BidsName(subject, session, suffix, run if counts[suffix] == 1 else numbers[suffix])
-        numbers[suffix] += 1
-    return found
-
-
-@final
-@dataclass(frozen=True)
-class Line:
-    """A line of a table: whose scan an input is. No suffix: what the header tells."""
-
-    subject: str
-    session: str = ""
-    suffix: str | None = None
-    run: int | None = None
-
-    def name(self, suffix: str) -> BidsName:
-        """Return the name of the image with a suffix."""
-        return BidsName(self.subject, self.session, suffix, self.run)
-
-
-def read_table(text: str, source: str) -> dict[Path, Line]:
-    """Read a table with tabs between columns: input and subject, and as wanted session, suffix and run.
-
-    Args:
-        text: the first line names the columns. Cells may be empty or n/a.
-        source: named in errors.
-
-    Raises:
-        UnreadableInput: other columns, a line without an input or a subject, a label that BIDS does not take, an input
-            twice.
-    """
-    reader = csv.DictReader(io.StringIO(text.removeprefix("\ufeff")), delimiter="\t", quoting=csv.QUOTE_NONE)
-    columns, expected = reader.fieldnames or (), "a table with the columns input and subject"
-    if not {"input", "subject"} <= set(columns) or not set(columns) <= set(COLUMNS):
-        raise UnreadableInput(source, f"columns {list(columns)}", f"{expected}, and of {', '.join(COLUMNS[2:])}")
-    found: dict[Path, Line] = {}
-    for number, row in enumerate(reader, start=2):
-        cells = {key: "" if value in (None, "n/a") else str(value).strip() for key, value in row.items() if key}
-        path = Path(cells["input"])
-        if not (cells["input"] and cells["subject"]) or path in found:
-            raise UnreadableInput(source, f"line {number}: {json.dumps(cells)}", "an input, once, and a subject")
-        try:
-            run = int(cells["run"]) if cells.get("run") else None
-            subject, session = cells["subject"].removeprefix("sub-"), cells.get("session", "").removeprefix("ses-")
-            found[path] = line = Line(subject, session, cells.get("suffix") or None, run)
-            line.name(line.suffix or SUFFIXES[0])  # which checks the labels
-        except ValueError as error:
-            raise UnreadableInput(source, f"line {number}: {error}", expected) from error
-    return found

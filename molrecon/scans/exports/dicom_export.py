@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal, final, get_args
 
 from molrecon.io import RawVolume
-from molrecon.io.dicom import Origin, Series, Template, write_dicom, write_enhanced_dicom
+from molrecon.io.dicom import DicomSeries, Origin, Template, write_dicom, write_enhanced_dicom
 from molrecon.io.sequence import read_sequence
 from molrecon.scans.reconstruction import Reconstruction
 from molrecon.scans.sidecar import ModelSource, versions
@@ -79,7 +79,7 @@ class DicomExport:
         Raises:
             ValueError: as `write_dicom`. OSError: a file cannot be written.
         """
-        series = Series(
+        series = DicomSeries(
             description=f"molrecon {_label(source)}",
             number=9001 + contrast,
             contrast=contrast,

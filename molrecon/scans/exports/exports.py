@@ -35,51 +35,24 @@ class Exports:
 
         It is the given one without exports, and takes in what they are with them.
         """
-        said = [] if self.dicom is None else [self.dicom.fingerprint()]
-        said += [] if self.bids is None else [self.bids.fingerprint(name)]
-        return hashlib.sha256("\n".join([settings_sha256, *said]).encode()).hexdigest() if said else settings_sha256
-
-    def paths(self, folder: Path, name: str, entities: str = "") -> list[Path]:
-        """Return what `write` writes for an image of an input: files, and folders of files."""
-        found = [] if self.dicom is None else [self.dicom.path(folder, f"{name}_{entities}" if entities else name)]
-        return found if self.bids is None else [*found, *self.bids.paths(name, entities)]
-
-    def phase_paths(self, name: str, entities: str = "") -> list[Path]:
-        """Return what `write_phase` writes."""
-        return [] if self.bids is None else self.bids.paths(name, _with_phase(entities))
-
-    def write_phase(
-        self,
-        name: str,
-        volume: RawVolume,
-        result: Reconstruction,
-        source: ModelSource,
-        settings_sha256: str,
-        *,
-        entities: str = "",
-        contrast: int = 0,
-    ) -> list[Path]:
-        """Write the phase of an image beside it into the BIDS data set; DICOM has the magnitudes alone.
-
-        Arguments as of `write`; the result has its complex image. Raises ValueError without, and OSError.
-        """
-        if self.bids is None:
-            return []
-        if result.complex_image is None:
-            raise ValueError("Exports: a result without its complex image, expected one with it")
-        phase = replace(result, image=np.angle(result.complex_image))
-        return self.bids.write(
-            name,
-            volume,
-            phase,
-            source,
-            settings_sha256,
-            entities=_with_phase(entities),
-            contrast=contrast,
+        fingerprints = [] if self.dicom is None else [self.dicom.fingerprint()]
+        fingerprints += [] if self.bids is None else [self.bids.fingerprint(name)]
+        return (
+            hashlib.sha256("\n".join([settings_sha256, *fingerprints]).encode()).hexdigest()
+            if fingerprints
+            else settings_sha256
         )
 
+    def paths(self, folder: Path, name: str, entities: str = "", *, phase: bool = False) -> list[Path]:
+        """Return what `write` writes for an image of an input: files, and folders of files."""
+        paths = [] if self.dicom is None else [self.dicom.path(folder, _joined(name, entities))]
+        if self.bids is not None:
+            paths += self.bids.paths(name, entities)
+            paths += self.bids.paths(name, _joined(entities, PHASE)) if phase else []
+        return paths
+
     def outside(self) -> list[Path]:
-        """Return a file in each folder, besides that of the outputs, that is written to."""
+        """Return a file in each folder, besides that of the outputs, into which something is written."""
         return [] if self.bids is None else [self.bids.dataset / DESCRIPTION_FILE]
 
     def check(self, name: str, volume: RawVolume) -> None:
@@ -100,47 +73,47 @@ class Exports:
         *,
         entities: str = "",
         contrast: int = 0,
+        phase: bool = False,
     ) -> list[Path]:
         """Write an image of an input, and return the paths.
 
         Args:
             folder, name: of the outputs of the input.
             volume: the scan, of a series in time its first frame.
-            result: its image and the report on it.
+            result: its image and the report on it; with the complex image if the phase is written.
             source, settings_sha256: of the model and of what shapes the image.
             entities: what tells the image from others of the input, as in names of BIDS: "echo-1", "echo-2_part-mag".
             contrast: from 0.
+            phase: write the phase into the BIDS data set too; DICOM has the magnitudes alone.
 
         Raises:
             ValueError, OSError: as `write_dicom` and `write_bids`.
+            ValueError: a phase of a result without its complex image.
         """
         written: list[Path] = []
         if self.dicom is not None:
-            full = f"{name}_{entities}" if entities else name
-            written += self.dicom.write(
-                folder,
-                full,
-                volume,
-                result,
-                source,
-                settings_sha256,
-                contrast=contrast,
-            )
+            series = _joined(name, entities)
+            written += self.dicom.write(folder, series, volume, result, source, settings_sha256, contrast=contrast)
         if self.bids is not None:
-            written += self.bids.write(
-                name,
-                volume,
-                result,
-                source,
-                settings_sha256,
-                entities=entities,
-                contrast=contrast,
-            )
+            images = {entities: result}
+            if phase:
+                images[_joined(entities, PHASE)] = _phase(result)
+            for label, image in images.items():
+                written += self.bids.write(
+                    name, volume, image, source, settings_sha256, entities=label, contrast=contrast
+                )
         return written
 
 
-def _with_phase(entities: str) -> str:
-    return f"{entities}_{PHASE}" if entities else PHASE
+def _joined(*labels: str) -> str:
+    return "_".join(filter(None, labels))
+
+
+def _phase(result: Reconstruction) -> Reconstruction:
+    """Return the result with the phase in rad as its image."""
+    if result.complex_image is None:
+        raise ValueError("Exports: a result without its complex image, expected one with it")
+    return replace(result, image=np.angle(result.complex_image))
 
 
 NO_EXPORTS = Exports()

@@ -12,7 +12,7 @@ from molrecon.reconstructors.base import Reconstructor
 from molrecon.reconstructors.certificate import Certificate
 from molrecon.reconstructors.conditioning import Conditioning
 from molrecon.reconstructors.defaults import DEFAULT_MODEL, SERIES_MODEL, VOLUME_MODEL
-from molrecon.scans.kinds.accelerated import accelerated_axes, acceleration
+from molrecon.scans.kinds.accelerated import accelerated_axes, acceleration_factor
 from molrecon.scans.reconstruction import Unit
 from molrecon.scans.scan import Series
 from molrecon.scans.sidecar import ModelSource
@@ -20,13 +20,13 @@ from molrecon.solvers.solution import Solution
 from molrecon.solvers.solver_settings import SolverSettings
 from operators import LinearOperator
 
-SEEN: Mapping[Unit, str] = {
+UNIT_PHRASES: Mapping[Unit, str] = {
     "slice": "slice by slice",
     "volume": "as one volume",
     "series": "all frames of a slice together",
 }
-APART = "; taken apart along the fully sampled readout, which is exact"
-UNTRAINED: Mapping[Unit, tuple[str, ...]] = {  # what the packaged models never saw; of others nothing is known
+SPLIT_ALONG_READOUT = "; taken apart along the fully sampled readout, which is exact"
+TRAINING_CAUTIONS: Mapping[Unit, tuple[str, ...]] = {  # of the packaged models, against scans of another kind
     "volume": (
         f"{VOLUME_MODEL} was trained on one T1 head with exact coil maps, 4 to 8 times accelerated along both phase"
         f" encodings: compare with --model {DEFAULT_MODEL}",
@@ -36,9 +36,11 @@ UNTRAINED: Mapping[Unit, tuple[str, ...]] = {  # what the packaged models never 
         f" that change from frame to frame: compare with --model {DEFAULT_MODEL}",
     ),
 }
-FRAME_ACCELERATION = 5.0  # simulated k-t series: up to 4 times a frame by itself is closer, from 6 on the series is
-VOLUME_ACCELERATION = 3.0  # 3D heads: twice accelerated, planes are closer; four times, both are level
-FEWEST_FRAMES = 4  # of a series that is seen as one: with fewer there is little to learn from the others
+# Of simulated series: accelerated 4 times, frames by themselves come closer to the truth; 6 times, the series does.
+FRAME_ACCELERATION = 5.0
+# Of 3D heads: accelerated twice, planes by themselves come closer to the truth; four times, both are level.
+VOLUME_ACCELERATION = 3.0
+FEWEST_FRAMES = 4  # of a series that is seen as one: fewer have little information to share
 
 
 @final
@@ -61,16 +63,16 @@ class Choice:
     cautions: tuple[str, ...] = ()
 
     @property
-    def words(self) -> str:
-        """What is seen at a time, by what and why, as a log line ends."""
+    def summary(self) -> str:
+        """The unit, the model and the reason, as a log line ends."""
         name = "the model that was named" if self.source is None else self.source.name
-        return f"{SEEN[self.unit]}, by {name}: {self.reason}"
+        return f"{UNIT_PHRASES[self.unit]}, by {name}: {self.reason}"
 
-    def describe(self, asked: ModelSource) -> dict[str, Any]:
-        """Return what the sidecar says of the choice, `asked` being what the user named."""
+    def describe(self, named: ModelSource) -> dict[str, Any]:
+        """Return the entry of the sidecar about the choice; `named` is the model that the user named."""
         return {
-            "asked_for": asked.name,
-            "weights_sha256": asked.weights_sha256,
+            "asked_for": named.name,
+            "weights_sha256": named.weights_sha256,
             "seen_at_a_time": self.unit,
             "reason": self.reason,
         }
@@ -144,10 +146,11 @@ def choose(series: Series, model: Reconstructor) -> Choice:
     """
     if isinstance(model, Automatic):
         unit, reason = automatic_unit(series)
-        return Choice(unit, model.of(unit), model.sources[unit], reason, UNTRAINED.get(unit, ()))
+        return Choice(unit, model.of(unit), model.sources[unit], reason, TRAINING_CAUTIONS.get(unit, ()))
     name, volumetric = type(model).__name__, series.frames[0].volume.volumetric
     if model.ndim in (None, 2):
-        return Choice("slice", model, None, f"{name} was asked for, which sees planes{APART if volumetric else ''}")
+        split = SPLIT_ALONG_READOUT if volumetric else ""
+        return Choice("slice", model, None, f"{name} was asked for, which sees planes{split}")
     on_grid = series.frames[0].volume.trajectory is None
     if model.ndim != 3 or not on_grid or not (volumetric or _one_shape(series)):
         raise ValueError(
@@ -167,15 +170,21 @@ def automatic_unit(series: Series) -> tuple[Unit, str]:
     first, frames = series.frames[0].volume, len(series.frames)
     if first.volumetric:
         axes = accelerated_axes(first)
-        factor = acceleration(first)
+        factor = acceleration_factor(first)
         if all(axes) and factor > VOLUME_ACCELERATION:
             return "volume", f"a 3D scan accelerated along both phase encodings, {factor:.3g} times"
         if all(axes):
-            return "slice", f"a 3D scan accelerated along both phase encodings, but {factor:.3g} times only{APART}"
-        return "slice", f"a 3D scan accelerated along {'one phase encoding' if any(axes) else 'none'}{APART}"
+            return (
+                "slice",
+                f"a 3D scan accelerated along both phase encodings, but {factor:.3g} times only{SPLIT_ALONG_READOUT}",
+            )
+        return (
+            "slice",
+            f"a 3D scan accelerated along {'one phase encoding' if any(axes) else 'none'}{SPLIT_ALONG_READOUT}",
+        )
     if frames == 1:
         return "slice", "a scan of 2D slices"
-    factor = sum(acceleration(frame.volume) for frame in series.frames) / frames
+    factor = sum(acceleration_factor(frame.volume) for frame in series.frames) / frames
     measured = f"{frames} frames, each accelerated {factor:.3g} times"
     if factor <= FRAME_ACCELERATION:
         return "slice", f"{measured}, which is little enough for each to be reconstructed by itself"

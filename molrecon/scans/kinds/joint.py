@@ -15,14 +15,14 @@ from molrecon.reconstructors.base import Reconstructor, evaluating
 from molrecon.scans.parts.wanted import PLAIN, Parts
 from molrecon.scans.preparation import PreparedVolume
 from molrecon.scans.progress import watched
-from molrecon.scans.reconstruction import Reconstruction, SliceSolutions, Unit, on_device, reported
+from molrecon.scans.reconstruction import Reconstruction, SliceSolutions, Unit, assemble_reconstruction, on_device
 from molrecon.solvers.solution import Kind, Solution
 from molrecon.solvers.solver_settings import SolverSettings
 from operators import Sense, SoftSense
 from operators.model_error import coil_model_error
 
 
-def volume_problem(prepared: PreparedVolume) -> tuple[Tensor, Sense | SoftSense]:
+def joint_volume_problem(prepared: PreparedVolume) -> tuple[Tensor, Sense | SoftSense]:
     """Return k-space (1, coil, readout, rows, cols) and operator of a 3D scan; views of what is held, no copies.
 
     The readout was transformed when the scan was read, so that it is an axis of separate planes for the operator
@@ -32,7 +32,7 @@ def volume_problem(prepared: PreparedVolume) -> tuple[Tensor, Sense | SoftSense]
     return prepared.kspace.transpose(0, 1)[None], _operator(maps, prepared.sampling_mask[None])
 
 
-def series_problem(frames: Sequence[PreparedVolume], k: int) -> tuple[Tensor, Sense | SoftSense]:
+def joint_series_problem(frames: Sequence[PreparedVolume], k: int) -> tuple[Tensor, Sense | SoftSense]:
     """Return k-space (1, coil, time, rows, cols) and operator of slice k at all times, with the maps of the first."""
     maps = frames[0].sensitivity_maps[k][None, :, :, None]  # (1, set, coil, 1, rows, cols)
     masks = [one.sampling_mask[k if len(one.sampling_mask) > 1 else 0] for one in frames]
@@ -81,7 +81,7 @@ def reconstruct_jointly(
         parts: what is wanted beside the magnitude.
 
     Returns:
-        one for each frame. Bound, steps and scale of a slice are those of the problem that it was part of.
+        one for each frame. Bound, steps and scale of a slice are those of the problem that it belongs to.
 
     Raises:
         ValueError: a noise map is wanted.
@@ -92,25 +92,26 @@ def reconstruct_jointly(
     frames = list(frames) if model.takes_sets else [one.first_set() for one in frames]
     volume = len(frames) == 1
     filled = ~np.all([one.empty for one in frames], axis=0)
-    problems = [list(map(int, np.flatnonzero(filled)))] if volume else [[int(k)] for k in np.flatnonzero(filled)]
-    results = [_Parts(one) for one in frames]
+    numbers = [int(k) for k in np.flatnonzero(filled)]
+    problems = [numbers] if volume else [[k] for k in numbers]  # the slices of each
+    results = [_FrameSolutions(one) for one in frames]
     with evaluating(on_device(model, device)) as working, torch.no_grad():
         certificate = working.certificate()
-        for part in problems:
-            kspace, operator = volume_problem(frames[0]) if volume else series_problem(frames, part[0])
+        for slices in problems:
+            kspace, operator = joint_volume_problem(frames[0]) if volume else joint_series_problem(frames, slices[0])
             kspace, operator = kspace.to(device), operator.on(torch.device(device))
-            known = working.condition(kspace, operator, joint_noise_level(frames, part))
+            conditioning = working.condition(kspace, operator, joint_noise_level(frames, slices))
             with watched(solver or working.solver, "iterations", progress) as settings:
-                solution: Solution = working(kspace, operator, conditioning=known, solver=settings)
-            scale = 1.0 if known is None else float(known.scale)
+                solution: Solution = working(kspace, operator, conditioning=conditioning, solver=settings)
+            scale = 1.0 if conditioning is None else float(conditioning.scale)
             planes = solution.value[0].cpu().movedim(-3, 0)  # (readout or time, [set,] rows, cols)
             for k, one in enumerate(results):
-                one.take(part, planes if volume else planes[k, None], solution, scale)
+                one.fill(slices, planes if volume else planes[k, None], solution, scale)
     seconds = (time.perf_counter() - start) / len(frames)
     unit: Unit = "volume" if volume else "series"
     return [
         replace(
-            reported(
+            assemble_reconstruction(
                 one.prepared,
                 one.solutions(seconds),
                 model,
@@ -126,8 +127,8 @@ def reconstruct_jointly(
     ]
 
 
-class _Parts:
-    """What becomes of the slices of one frame, part by part."""
+class _FrameSolutions:
+    """The slices of one frame, filled in as the problems that they belong to are solved."""
 
     def __init__(self, prepared: PreparedVolume) -> None:
         n, sets = len(prepared.kspace), () if prepared.sets == 1 else (prepared.sets,)
@@ -138,11 +139,11 @@ class _Parts:
         self.scale = np.ones(n)
         self.kind: Kind = "none"
 
-    def take(self, part: Sequence[int], planes: Tensor, solution: Solution, scale: float) -> None:
-        """Keep the planes of a solution that are these slices."""
-        chosen = [k for k in part if not self.prepared.empty[k]]
-        where = [k if len(planes) == len(self.image) else 0 for k in chosen]
-        self.image[chosen] = planes[where].to(self.image.dtype)
+    def fill(self, slices: Sequence[int], planes: Tensor, solution: Solution, scale: float) -> None:
+        """Take in the planes of the solution of a problem, which are these slices."""
+        chosen = [k for k in slices if not self.prepared.empty[k]]
+        places = [k if len(planes) == len(self.image) else 0 for k in chosen]
+        self.image[chosen] = planes[places].to(self.image.dtype)
         self.error_bound[chosen] = float(solution.error_bound)
         self.converged[chosen], self.n_steps[chosen] = bool(solution.converged), int(solution.n_steps)
         self.scale[chosen], self.kind = scale, solution.kind

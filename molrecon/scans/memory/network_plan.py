@@ -16,7 +16,7 @@ from molrecon.networks.denoiser import ReceptiveField
 from molrecon.networks.tiling import Tiled, cut_axis
 from molrecon.reconstructors.mol import MOL
 from molrecon.solvers.fixed_point import WINDOW
-from operators.sense import CHUNK_BYTES, DEVICE_CHUNK_BYTES
+from operators.coil_chunks import CHUNK_BYTES, DEVICE_CHUNK_BYTES
 
 UNITS = {"": 1, "k": 1000, "M": 1000**2, "G": 1000**3, "T": 1000**4}
 UNITS |= {f"{prefix}i": 1024**power for power, prefix in enumerate("kMGT", start=1)}
@@ -26,11 +26,11 @@ GIB = 1024**3
 STEPS = {10: 1.0, 8: 1.05, 6: 1.15, 4: 1.25, 2: 1.6, 1: 2.0, 0: 6.0}
 NETWORK_SHARE = 0.6  # of an iteration's time
 SINGLE_PRECISION_COST = 4.0  # it stops short of the tolerance of a strongly weighted data term: the last resort
-PARTS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 32)  # of an axis
-MOST_WORK = 30.0  # pixels computed for one of the image: with smaller tiles nobody waits for the result
+TILES_ALONG_AXIS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 32)
+MOST_WORK = 30.0  # pixels computed for one of the image: smaller tiles would take too long to be of use
 LEFT_OVER_BYTES = 320 * 1024**2  # what the C library keeps of freed tensors under 32 MiB, at most
-# Python, torch and the libraries' own buffers. Measured: importing torch holds 220 MiB, a build with CUDA 500 MiB, also
-# where there is no GPU.
+# Python, torch and the libraries' own buffers: importing torch holds 220 MiB, a build with CUDA 500 MiB, also where
+# there is no GPU.
 PROGRAM_BYTES = (400 if torch.version.cuda is None else 700) * 1024**2
 
 
@@ -42,8 +42,8 @@ def parse_size(text: str) -> int:
     Raises:
         ValueError: anything else, or nothing at all.
     """
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kKMGT]i?)?B?\s*", text)
-    size = int(float(found[1]) * UNITS[(found[2] or "").replace("K", "k")]) if found else 0
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kKMGT]i?)?B?\s*", text)
+    size = int(float(match[1]) * UNITS[(match[2] or "").replace("K", "k")]) if match else 0
     if size < 1:
         raise ValueError(f"parse_size: got {text!r}, expected a size such as '8GiB', '6000MB' or a number of bytes")
     return size
@@ -81,11 +81,11 @@ class MemoryPlan:
 
     def choices(self) -> str:
         """Return what was chosen, in words."""
-        parts = "the whole image at once"
+        tiling = "the whole image at once"
         if any(self.halo):
-            parts = f"tiles {_sizes(self.tile)} with halo {_sizes(self.halo)} ({self.work:.2f} times the pixels)"
+            tiling = f"tiles {_sizes(self.tile)} with halo {_sizes(self.halo)} ({self.work:.2f} times the pixels)"
         precision = "double" if self.refine else "single"
-        return f"{parts}, window {self.window}, {precision} refinement"
+        return f"{tiling}, window {self.window}, {precision} refinement"
 
     def describe(self) -> str:
         """Return the plan and its bill in one sentence."""
@@ -138,12 +138,14 @@ def plan_memory(
     smallest: MemoryPlan | None = None
     for tile, patch, work in _tiles(shape, field):
         halo = tuple(h if t < n else 0 for h, t, n in zip(field.halo, tile, shape, strict=True))
-        for refine, kept in product((True, False), sorted({window, *(w for w in STEPS if w < window)}, reverse=True)):
-            items = data | solve_items(math.prod(shape), patch, field.live, element, kept, refine)
-            plan = MemoryPlan(budget, shape, tile, halo, work, kept, refine, items)
+        for refine, differences in product(
+            (True, False), sorted({window, *(w for w in STEPS if w < window)}, reverse=True)
+        ):
+            items = data | solve_items(math.prod(shape), patch, field.live, element, differences, refine)
+            plan = MemoryPlan(budget, shape, tile, halo, work, differences, refine, items)
             if smallest is None or plan.total < smallest.total:
                 smallest = plan
-            steps = STEPS[max(w for w in STEPS if w <= kept)]
+            steps = STEPS[max(w for w in STEPS if w <= differences)]
             cost = steps * (1 - NETWORK_SHARE + NETWORK_SHARE * work) * (1 if refine else SINGLE_PRECISION_COST)
             if plan.total <= budget and (cheapest is None or cost < cheapest[0]):
                 cheapest = cost, plan
@@ -213,17 +215,17 @@ def _tiles(shape: tuple[int, ...], field: ReceptiveField) -> Iterator[tuple[tupl
     options = []
     for size, halo, grid in zip(shape, field.halo, field.grid, strict=True):
         axis = {}
-        for part in {math.ceil(size / n) for n in PARTS}:
-            cuts = cut_axis(size, part, halo, grid)
-            lengths = [cut.end - cut.begin for cut in cuts]
-            axis[part if len(cuts) > 1 else size] = max(lengths), sum(lengths)
-        options.append([(part, *costs) for part, costs in axis.items()])
-    found = []
+        for length in {math.ceil(size / n) for n in TILES_ALONG_AXIS}:
+            cuts = cut_axis(size, length, halo, grid)
+            widths = [cut.end - cut.begin for cut in cuts]
+            axis[length if len(cuts) > 1 else size] = max(widths), sum(widths)
+        options.append([(length, *costs) for length, costs in axis.items()])
+    candidates = []
     for choice in product(*options):
-        parts, largest, total = zip(*choice, strict=True)
-        found.append((math.prod(total) / math.prod(shape), math.prod(largest), parts))
+        tile, largest, total = zip(*choice, strict=True)
+        candidates.append((math.prod(total) / math.prod(shape), math.prod(largest), tile))
     least = math.inf
-    for work, patch, tile in sorted(found):
+    for work, patch, tile in sorted(candidates):
         if patch < least and work <= MOST_WORK:
             least = patch
             yield tile, patch, work

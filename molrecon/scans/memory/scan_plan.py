@@ -29,8 +29,8 @@ from molrecon.scans.memory.network_plan import (
 from molrecon.scans.preparation import PreparedVolume
 from molrecon.scans.reconstruction import Unit
 
-# What drawing and writing load and hold besides: matplotlib, the encoders of the page and of the cohort's. Measured: a
-# process whose arrays need 100 MiB held 690 to 780 MiB at most, 400 of them the program.
+# What drawing and writing load and hold besides: matplotlib, the encoders of the page and of the cohort's. A process
+# whose arrays need 100 MiB holds 690 to 780 MiB at most, 400 of them the program.
 OUTPUT_BYTES = 300 * 1024**2
 PLANE_COPIES = 8  # of a slice's k-space, with two sets of maps, while it is cropped, calibrated, solved and checked
 GUIDED_PIXEL = 1500  # bytes: thresholds of all layers, and the U-Net that made them
@@ -47,14 +47,14 @@ class ScanPlan:
         budget: bytes.
         model: the model, set up for it.
         batch_size: slices at a time.
-        words: the choices in one sentence.
+        choices: in one sentence.
         items: bytes of what is held at the peak.
     """
 
     budget: int
     model: Reconstructor
     batch_size: int
-    words: str
+    choices: str
     items: dict[str, int]
 
     @property
@@ -64,7 +64,7 @@ class ScanPlan:
 
     def describe(self) -> str:
         """Return the plan and its bill in one sentence."""
-        return f"{self.words}; estimated {gib(self.total)} of {gib(self.budget)} GiB: {bill(self.items)}"
+        return f"{self.choices}; estimated {gib(self.total)} of {gib(self.budget)} GiB: {bill(self.items)}"
 
 
 @contextmanager
@@ -90,9 +90,9 @@ def inside_budget(path: Path, folder: Path, budget: int | None) -> Iterator[None
     whole = fixed + max(4 * size.kspace + work, size.kspace + size.transient)
     least = fixed + max(work, size.transient) + (0 if size.by_slice else size.kspace)
     if least > budget:
-        what = "one slice of it at a time" if size.by_slice else "all of it, as files of this kind are read,"
+        reading = "one slice of it at a time" if size.by_slice else "all of it, as files of this kind are read,"
         raise ValueError(
-            f"{path.name}: the budget is {gib(budget)} GiB, expected {gib(least)} or more: {what} takes so much"
+            f"{path.name}: the budget is {gib(budget)} GiB, expected {gib(least)} or more: {reading} takes so much"
         )
     if whole <= budget:
         yield
@@ -136,19 +136,19 @@ def plan_series(
         work = _slice_items(model, size * rows * cols, size * plane)
         items = {"program": PROGRAM_BYTES, **arrays, "solutions": 16 * pixels, **work}
         if sum(items.values()) <= budget:
-            words = (
+            choices = (
                 f"{size} slice{'s' if size > 1 else ''} at a time{', k-space and maps on disk' if on_disk() else ''}"
             )
-            return ScanPlan(budget, model, size, words, items)
+            return ScanPlan(budget, model, size, choices, items)
     _check(budget, items, f"one slice of {rows} x {cols} with {coils} coils")
     raise RuntimeError("plan_series: no batch was tried")
 
 
-def _check(budget: int, items: dict[str, int], what: str) -> None:
+def _check(budget: int, items: dict[str, int], work: str) -> None:
     total = sum(items.values())
     if total > budget:
         raise ValueError(
-            f"plan_series: the budget is {gib(budget)} GiB, expected {gib(total)} or more for {what}: {bill(items)}"
+            f"plan_series: the budget is {gib(budget)} GiB, expected {gib(total)} or more for {work}: {bill(items)}"
         )
 
 

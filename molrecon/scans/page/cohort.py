@@ -41,7 +41,7 @@ def write_index(folder: Path, content: Mapping[str, Any]) -> Verdict:
         content: from `manifest.write_manifest`.
 
     Raises:
-        ValueError: a page of somebody else is in its place.
+        ValueError: a page of another program is in its place.
         OSError: it cannot be written.
     """
     path = folder / INDEX
@@ -92,7 +92,7 @@ def cohort_page(rows: Sequence[Row], content: Mapping[str, Any]) -> str:
         "histograms": draw_distributions(rows),
         "outlier_z": OUTLIER_Z,
         "fewest": FEWEST,
-        "facts": _facts(content),
+        "provenance": _provenance(content),
     }
     return render("cohort.html", "cohort.js", variables, {})
 
@@ -101,39 +101,39 @@ def judge(rows: Sequence[Row]) -> Verdict:
     """Return the first lines of the page: how many volumes are certified, and how many are not, and why."""
     n, certified = len(rows), sum(row.certified for row in rows)
     statuses = Counter(row.status for row in rows)
-    known = sum(statuses[status] for status in (*STATUSES, NOT_DONE))
+    recognised = sum(statuses[status] for status in (*STATUSES, NOT_DONE))
     counts = [
         (statuses[OK] - certified, "without a certificate"),
         (statuses[NOT_CONVERGED], "not converged"),
         (statuses[INCOMPLETE], "incomplete"),
         (statuses[UNREADABLE], "unreadable"),
         (statuses[FAILED], "failed"),
-        (n - known, "unknown"),
+        (n - recognised, "unknown"),
         (statuses[NOT_DONE], "not done yet"),
         (warned := sum(row.warned > 0 for row in rows), "with warnings about the data"),
     ]
-    said = [f"{certified} of {n} volumes certified", *(f"{count} {words}" for count, words in counts if count)]
+    phrases = [f"{certified} of {n} volumes certified", *(f"{count} {words}" for count, words in counts if count)]
     levels = {row.level for row in rows}
     return Verdict(
         "bad" if "bad" in levels else "caution" if "caution" in levels or warned else "good",
-        f"{'; '.join(said)}." if rows else "No volumes.",
+        f"{'; '.join(phrases)}." if rows else "No volumes.",
         [CERTIFIED] if certified else [],
         [NOT_CERTIFIED],
     )
 
 
-def _facts(content: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _provenance(content: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return name and value of what the volumes were made with; no paths."""
-    made: Counter[tuple[str, str, str]] = Counter()
+    counts: Counter[tuple[str, str, str]] = Counter()
     for record in content["volumes"]:
         model = record.get("model")
         if isinstance(model, Mapping):
             name = PurePath(str(model.get("name")).replace("\\", "/")).name
             weights, settings = model.get("weights_sha256") or "none", record.get("settings_sha256") or "unknown"
-            made[name, str(weights), str(settings)] += 1
-    facts = [
+            counts[name, str(weights), str(settings)] += 1
+    rows = [
         (f"{count} volume{'' if count == 1 else 's'}", f"model {name}, weights sha256 {weights}, settings {settings}")
-        for (name, weights, settings), count in made.most_common()
+        for (name, weights, settings), count in counts.most_common()
     ]
-    facts.append(("page", f"written {content['written']}; molrecon {content['versions'].get('molrecon', 'unknown')}"))
-    return facts
+    rows.append(("page", f"written {content['written']}; molrecon {content['versions'].get('molrecon', 'unknown')}"))
+    return rows

@@ -77,21 +77,21 @@ def draw_curves(residuals: Sequence[np.ndarray], tol: float, *, bounded: bool) -
         chosen = np.unique(np.linspace(0, len(one) - 1, MAX_POINTS if len(one) else 0).round().astype(int))
         points = [(x(k), y(float(one[k]))) for k in chosen if np.isfinite(one[k])]
         lines.append(" ".join(f"{a:.1f},{b:.1f}" for a, b in points))
-    what = "relative error bound" if bounded else "relative residual (no bound)"
+    quantity = "relative error bound" if bounded else "relative residual (no bound)"
     return Curves(
         lines=lines,
         tolerance=y(tol),
         x_ticks=[Tick(x(step), str(step)) for step in _whole_ticks(steps)],
         y_ticks=[Tick(y(10.0**power), f"1e{power}") for power in _powers(low, high)],
-        label=what,
-        text=f"{what} over up to {steps} iterations, one line a slice, from {np.nanmax(values[:-1]):.1e} down to"
+        label=quantity,
+        text=f"{quantity} over up to {steps} iterations, one line a slice, from {np.nanmax(values[:-1]):.1e} down to"
         f" {np.nanmin(values[:-1]):.1e}; the tolerance is {tol:g}",
     )
 
 
 def _whole_ticks(steps: int) -> list[int]:
-    apart = next(size for size in (10**k * f for k in range(12) for f in (1, 2, 5)) if steps / size <= 8)
-    return list(range(0, steps + 1, apart))
+    spacing = next(size for size in (10**k * f for k in range(12) for f in (1, 2, 5)) if steps / size <= 8)
+    return list(range(0, steps + 1, spacing))
 
 
 def _powers(low: float, high: float) -> list[int]:

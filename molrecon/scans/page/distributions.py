@@ -66,16 +66,16 @@ def draw_distributions(rows: Sequence[Row]) -> list[Histogram]:
 
 
 def _draw(quantity: Quantity, rows: Sequence[Row]) -> Histogram | None:
-    known = [(row, value) for row in rows if (value := row.values.get(quantity.key)) is not None]
-    if len(known) < 2:
+    measured = [(row, value) for row in rows if (value := row.values.get(quantity.key)) is not None]
+    if len(measured) < 2:
         return None
-    values = np.array([value for _, value in known])
-    logs, odd = np.log10(values), np.array([quantity.key in row.z for row, _ in known])
+    values = np.array([value for _, value in measured])
+    logs, odd = np.log10(values), np.array([quantity.key in row.z for row, _ in measured])
     low, high = float(logs.min()), float(logs.max())
     if high - low < 0.1:  # nearly one value: in the middle of a narrow range
         low, high = (low + high) / 2 - 0.05, (low + high) / 2 + 0.05
     edges = np.linspace(low, high, BINS + 1)
-    odd_counts, all_counts = (np.histogram(part.clip(low, high), edges)[0] for part in (logs[odd], logs))
+    odd_counts, all_counts = (np.histogram(values.clip(low, high), edges)[0] for values in (logs[odd], logs))
     most = int(all_counts.max())
 
     def x(value: float) -> float:
@@ -94,7 +94,7 @@ def _draw(quantity: Quantity, rows: Sequence[Row]) -> Histogram | None:
         for k, (count, odd_count) in enumerate(zip(all_counts.tolist(), odd_counts.tolist(), strict=True))
         if count
     ]
-    outliers = [(row, value) for row, value in known if quantity.key in row.z]
+    outliers = [(row, value) for row, value in measured if quantity.key in row.z]
     outliers.sort(key=lambda pair: -abs(pair[0].z[quantity.key]))
     median = float(np.median(values))
     summary = f"median {short(median)}, from {short(values.min())} to {short(values.max())}"
@@ -102,7 +102,7 @@ def _draw(quantity: Quantity, rows: Sequence[Row]) -> Histogram | None:
     return Histogram(
         title=quantity.title,
         summary=summary,
-        text=f"Histogram of {quantity.title} over {len(known)} volumes: {summary}; outliers: {named}",
+        text=f"Histogram of {quantity.title} over {len(measured)} volumes: {summary}; outliers: {named}",
         bars=bars,
         ticks=[
             (x(at), short(10**at), anchor)

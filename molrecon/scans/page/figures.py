@@ -39,7 +39,7 @@ QUANTITIES = (
 
 
 def figures(sidecar: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what is worth comparing of a volume, from its sidecar (`sidecar.describe`); empty for another file.
+    """Return what is worth comparing of a volume, from its sidecar (`sidecar.make_sidecar`); empty for another file.
 
     Keys: `kind` of the bounds, `slices`, the worst `error_bound`, the `noise` level relative to the image's maximum,
     `seconds`, and `n_steps`, the most iterations of a slice. None where a figure is unknown.
@@ -78,16 +78,16 @@ def robust_z(values: Sequence[float | None]) -> list[float]:
 
     Reference: Iglewicz and Hoaglin, How to detect and handle outliers, 1993.
     """
-    known = [(k, math.log(value)) for k, value in enumerate(values) if value is not None]
-    found = [0.0] * len(values)
-    if len(known) < FEWEST:
-        return found
-    logs = np.array([value for _, value in known])
-    away = logs - np.median(logs)
-    spread = max(1.4826 * float(np.median(np.abs(away))), SMALLEST_SPREAD)
-    for (k, _), z in zip(known, away / spread, strict=True):
-        found[k] = float(z)
-    return found
+    logarithms = [(k, math.log(value)) for k, value in enumerate(values) if value is not None]
+    scores = [0.0] * len(values)
+    if len(logarithms) < FEWEST:
+        return scores
+    logs = np.array([value for _, value in logarithms])
+    deviations = logs - np.median(logs)
+    spread = max(1.4826 * float(np.median(np.abs(deviations))), SMALLEST_SPREAD)
+    for (k, _), z in zip(logarithms, deviations / spread, strict=True):
+        scores[k] = float(z)
+    return scores
 
 
 def stands_out(z: float, quantity: Quantity) -> bool:

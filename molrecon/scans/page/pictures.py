@@ -92,8 +92,8 @@ def grey_view(
         if sum(len(_webp(image, coding)) for image in judged) <= bytes_per_pixel * judged.size:
             break
     encoded = [webp_uri(_webp(image, coding)) for image in grey]
-    said = "lossless" if coding is None else f"WebP, quality {coding}"
-    return View(key, title, note, encoded, low, high, unit, group or key, said, window)
+    words = "lossless" if coding is None else f"WebP, quality {coding}"
+    return View(key, title, note, encoded, low, high, unit, group or key, words, window)
 
 
 def mosaic(images: np.ndarray, width: int) -> np.ndarray:

@@ -36,7 +36,7 @@ class Row:
         certified: outputs are there, converged, and with a proven bound.
         pages: texts and relative addresses of the pages of its images, as far as they are there.
         thumbnail: a data URI, or nothing.
-        values: positive figures by the key of their quantity. slices: how many, if that is known.
+        values: positive figures by the key of their quantity. slices: how many, or None.
         warned: the number of warnings. remarks: sentences on the volume.
         z: robust z by the key of its quantity, where the volume is an outlier.
     """
@@ -68,10 +68,10 @@ def make_rows(folder: Path, content: Mapping[str, Any], *, thumbnails: bool) -> 
     Args:
         folder: of the outputs; thumbnails lie beside the records.
         content: from `manifest.write_manifest`.
-        thumbnails: whether they are wanted.
+        thumbnails: whether the rows have them.
     """
-    there = {path.name for path in folder.iterdir()}
-    rows = [_row(folder, record, there, thumbnails) for record in content["volumes"]]
+    files = {path.name for path in folder.iterdir()}
+    rows = [_row(folder, record, files, thumbnails) for record in content["volumes"]]
     for quantity in QUANTITIES:
         scores = robust_z([row.values.get(quantity.key) for row in rows])
         for row, z in zip(rows, scores, strict=True):
@@ -87,21 +87,21 @@ def thumbnail_path(folder: Path, name: str) -> Path:
     return folder / RECORDS / f"{name}{THUMBNAIL}"
 
 
-def _row(folder: Path, record: Mapping[str, Any], there: set[str], thumbnails: bool) -> Row:
+def _row(folder: Path, record: Mapping[str, Any], files: set[str], thumbnails: bool) -> Row:
     name, status = name_of(record), str(record.get("status"))
-    found = (record.get("figures") or _sidecar_figures(folder, name)) if status in WRITTEN else {}
-    kind, warnings = str(found.get("kind")), [w for w in _list(record, "warnings") if isinstance(w, dict)]
+    volume_figures = (record.get("figures") or _sidecar_figures(folder, name)) if status in WRITTEN else {}
+    kind, warnings = str(volume_figures.get("kind")), [w for w in _list(record, "warnings") if isinstance(w, dict)]
     certified = status == OK and kind == "certified"
-    slices = found.get("slices")
+    slices = volume_figures.get("slices")
     return Row(
         name=name,
         status=status,
         state=STATES.get(kind, OK) if status == OK else status,
         level="caution" if status == OK and (warnings or not certified) else LEVELS.get(status, "bad"),
         certified=certified,
-        pages=_pages(name, record, there),
+        pages=_pages(name, record, files),
         thumbnail=_thumbnail(folder, name) if thumbnails and status in WRITTEN else "",
-        values={quantity.key: positive(found.get(quantity.key)) for quantity in QUANTITIES},
+        values={quantity.key: positive(volume_figures.get(quantity.key)) for quantity in QUANTITIES},
         slices=slices if isinstance(slices, int) else None,
         warned=len(warnings),
         remarks=[*_reason(name, record, status), *_checks(warnings)],
@@ -109,8 +109,8 @@ def _row(folder: Path, record: Mapping[str, Any], there: set[str], thumbnails: b
 
 
 def _list(record: Mapping[str, Any], key: str) -> list[Any]:
-    found = record.get(key)
-    return found if isinstance(found, list) else []
+    items = record.get(key)
+    return items if isinstance(items, list) else []
 
 
 def _sidecar_figures(folder: Path, name: str) -> dict[str, Any]:
@@ -122,12 +122,12 @@ def _sidecar_figures(folder: Path, name: str) -> dict[str, Any]:
     return figures(content) if isinstance(content, dict) else {}
 
 
-def _pages(name: str, record: Mapping[str, Any], there: set[str]) -> list[tuple[str, str]]:
+def _pages(name: str, record: Mapping[str, Any], files: set[str]) -> list[tuple[str, str]]:
     """Return the pages of a volume, one a series: the first by the volume's name, others by what tells them apart."""
-    files = [PurePath(str(output).replace("\\", "/")).name for output in _list(record, "outputs")]
-    found = [file for file in files if file.endswith(".html") and file in there]
-    texts = [name, *(file.removesuffix(".html").removeprefix(f"{name}_") for file in found[1:])]
-    return [(text, f"./{quote(file)}") for text, file in zip(texts, found, strict=False)]
+    outputs = [PurePath(str(output).replace("\\", "/")).name for output in _list(record, "outputs")]
+    pages = [file for file in outputs if file.endswith(".html") and file in files]
+    texts = [name, *(file.removesuffix(".html").removeprefix(f"{name}_") for file in pages[1:])]
+    return [(text, f"./{quote(file)}") for text, file in zip(texts, pages, strict=False)]
 
 
 def _thumbnail(folder: Path, name: str) -> str:
@@ -156,5 +156,5 @@ def _checks(warnings: list[dict[str, Any]]) -> list[str]:
 
 def _natural(name: str) -> tuple[list[tuple[int, str]], str]:
     """Return the key of an order in which scan 2 comes before scan 10."""
-    parts = re.split(r"(\d+)", name.casefold())
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts], name
+    pieces = re.split(r"(\d+)", name.casefold())
+    return [(int(piece), "") if piece.isdecimal() else (-1, piece) for piece in pieces], name

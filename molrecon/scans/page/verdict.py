@@ -52,16 +52,16 @@ def verdict(result: Reconstruction) -> Verdict:
 
 def listed(numbers: Sequence[int] | np.ndarray) -> str:
     """Return numbers in order as text, neighbours as ranges: "0 to 3, 7"."""
-    parts: list[str] = []
+    ranges: list[str] = []
     values = [int(number) for number in numbers]
     start = 0
     for k, value in enumerate(values):
         if k + 1 < len(values) and values[k + 1] == value + 1:
             continue
         first = values[start]
-        parts.append(str(value) if first == value else f"{first}{',' if value == first + 1 else ' to'} {value}")
+        ranges.append(str(value) if first == value else f"{first}{',' if value == first + 1 else ' to'} {value}")
         start = k + 1
-    return ", ".join(parts)
+    return ", ".join(ranges)
 
 
 def _converged(result: Reconstruction, missed: np.ndarray) -> str:
@@ -69,13 +69,13 @@ def _converged(result: Reconstruction, missed: np.ndarray) -> str:
     if solver is None:
         return f"No error bound: {result.method} solves no equation to a tolerance."
     if len(missed):
-        found = f"Not converged: {_slices(missed, n)} missed the tolerance {solver.tol:g}"
-        return found + ("." if result.kind == "none" else f"; the error bound is at worst {_worst(result)}.")
+        headline = f"Not converged: {_slices(missed, n)} missed the tolerance {solver.tol:g}"
+        return headline + ("." if result.kind == "none" else f"; the error bound is at worst {_worst(result)}.")
     if result.kind == "none":
         return f"Converged, without an error bound: {_all(n)} reached the tolerance {solver.tol:g}."
     word = "Certified" if result.kind == "certified" else "Not certified"
-    rest = "" if result.kind == "certified" else ", by constants that were estimated"
-    return f"{word}: {_all(n)} within {solver.tol:g} of the exact solution{rest}; at worst {_worst(result)}."
+    caution = "" if result.kind == "certified" else ", by constants that were estimated"
+    return f"{word}: {_all(n)} within {solver.tol:g} of the exact solution{caution}; at worst {_worst(result)}."
 
 
 def _certified(result: Reconstruction) -> list[str]:
@@ -90,22 +90,22 @@ def _certified(result: Reconstruction) -> list[str]:
 
 
 def _not_certified(result: Reconstruction, missed: np.ndarray) -> list[str]:
-    said = []
+    sentences = []
     if result.kind == "estimated":
-        said.append("The error bounds rest on constants that were observed or assumed, not proved.")
+        sentences.append("The error bounds rest on constants that were observed or assumed, not proved.")
     if result.kind == "none":
-        said.append("How far the image is from the solution of any equation.")
+        sentences.append("How far the image is from the solution of any equation.")
     if len(missed) and result.solver is not None:
-        said.append(f"The tolerance {result.solver.tol:g} in {_slices(missed, len(result.converged))}.")
-    said.append(
+        sentences.append(f"The tolerance {result.solver.tol:g} in {_slices(missed, len(result.converged))}.")
+    sentences.append(
         "That the image shows the anatomy as it is: a bound speaks of the method's equation, with the coil maps, the"
         " noise level and the samples that were used, and not of motion, wrong maps or lost signal."
     )
     if result.empty.any():
-        said.append(f"Anything in slices {listed(np.flatnonzero(result.empty))}: they hold no data and are zero.")
+        sentences.append(f"Anything in slices {listed(np.flatnonzero(result.empty))}: they hold no data and are zero.")
     if result.left_out:
-        said.append(f"What was left out of the file: {left_out_text(result.left_out)}.")
-    return said
+        sentences.append(f"What was left out of the file: {left_out_text(result.left_out)}.")
+    return sentences
 
 
 def _worst(result: Reconstruction) -> str:

@@ -27,7 +27,7 @@ def volume_page(name: str, prepared: PreparedVolume, result: Reconstruction, sid
     Args:
         name: of the outputs, the title.
         prepared, result: what is shown.
-        sidecar: from `sidecar.describe`, with "settings_sha256".
+        sidecar: from `sidecar.make_sidecar`, with "settings_sha256".
     """
     views = make_views(prepared, result)
     rows, cols = result.image.shape[1:]
@@ -44,7 +44,7 @@ def volume_page(name: str, prepared: PreparedVolume, result: Reconstruction, sid
         "slices": _slice_rows(result),
         "warnings": _grouped(result.warnings),
         "mask": _sampling(prepared.volume, sidecar["sampling"]),
-        "facts": _facts(prepared, result, sidecar),
+        "provenance": _provenance(prepared, result, sidecar),
     }
     data = {
         "count": len(result.image),
@@ -94,25 +94,25 @@ def _grouped(warnings: list[DataWarning]) -> list[dict[str, Any]]:
         {
             "check": check,
             "advice": advice,
-            "where": _where(found),
-            "found": _found(found),
+            "where": _where(group),
+            "measured": _measured(group),
         }
-        for (check, advice), found in groups.items()
+        for (check, advice), group in groups.items()
     ]
 
 
-def _where(found: list[DataWarning]) -> str:
-    indices = sorted({warning.slice for warning in found if warning.slice is not None})
+def _where(warnings: list[DataWarning]) -> str:
+    indices = sorted({warning.slice for warning in warnings if warning.slice is not None})
     if not indices:
         return "whole volume"
     return f"slice{'' if len(indices) == 1 else 's'} {listed(indices)}"
 
 
-def _found(found: list[DataWarning]) -> str:
-    values = [warning.value for warning in found if warning.value is not None]
+def _measured(warnings: list[DataWarning]) -> str:
+    values = [warning.value for warning in warnings if warning.value is not None]
     if not values:
         return ""
-    limit = found[0].threshold
+    limit = warnings[0].threshold
     shown = f"{max(values):.3g}" + (" at worst" if len(values) > 1 else "")
     return shown if limit is None else f"{shown}, at most {limit:.3g} is sound"
 
@@ -135,8 +135,8 @@ def _mask(mask: np.ndarray, sampling: Mapping[str, Any]) -> dict[str, Any]:
     """Return the strip that shows the measured columns; of masks with rows the first slice's, as it is."""
     by_rows = mask.shape[1] > 1
     image = mask[0] if by_rows else mask[:, 0]
-    what = "samples" if by_rows else "columns"
-    text = f"{sampling['measured']} of {sampling['of']} {what} measured"
+    counted = "samples" if by_rows else "columns"
+    text = f"{sampling['measured']} of {sampling['of']} {counted} measured"
     if sampling["acceleration"]:
         text += f", acceleration {sampling['acceleration']:.3g}"
     if len(mask) > 1:
@@ -144,12 +144,12 @@ def _mask(mask: np.ndarray, sampling: Mapping[str, Any]) -> dict[str, Any]:
     return {"uri": png_uri(image), "text": text, "by_rows": by_rows, "lines": len(image)}
 
 
-def _facts(prepared: PreparedVolume, result: Reconstruction, sidecar: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _provenance(prepared: PreparedVolume, result: Reconstruction, sidecar: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return name and value of what the image was made of and with; no paths."""
-    slices, coils, rows, cols = prepared.volume.kspace.shape
+    slices, coils, readout, cols = prepared.volume.kspace.shape
     size = result.voxel_size
-    facts = [
-        ("k-space", f"{slices} slices, {coils} coils, {rows} x {cols}"),
+    rows = [
+        ("k-space", f"{slices} slices, {coils} coils, {readout} x {cols}"),
         ("image", " x ".join(map(str, result.image.shape)) + " (slices, rows, columns)"),
         ("voxel size", "unknown" if size is None else " x ".join(f"{mm:.4g}" for mm in size) + " mm"),
         ("coil maps", prepared.maps_source.method),
@@ -164,10 +164,10 @@ def _facts(prepared: PreparedVolume, result: Reconstruction, sidecar: Mapping[st
         ("time", f"{result.seconds:.1f} s"),
     ]
     if result.noise is not None:
-        facts.insert(5, ("noise in the image", _noise(result.image, *result.noise)))
+        rows.insert(5, ("noise in the image", _noise(result.image, *result.noise)))
     if "parts" in sidecar:
-        facts.append(("files beside", ", ".join(sidecar["parts"]["files"])))
-    return facts
+        rows.append(("files beside", ", ".join(sidecar["parts"]["files"])))
+    return rows
 
 
 def _place(result: Reconstruction) -> str:

@@ -15,7 +15,7 @@ from molrecon.command.parser import main
 from molrecon.networks import ResidualNetwork
 from molrecon.reconstructors.base import Reconstructor
 from molrecon.reconstructors.mol import MOL
-from molrecon.simulation.phantom import make_sample_volume
+from molrecon.simulation.phantom import write_phantom
 from molrecon.weights import available_models, save, weights_hash
 
 SHAPE = (36, 32)
@@ -33,11 +33,11 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_sample_volume(tmp_path_factory.mktemp("sample") / "head.h5", slices=2, coils=4, shape=SHAPE)
+    return write_phantom(tmp_path_factory.mktemp("sample") / "head.h5", slices=2, coils=4, shape=SHAPE)
 
 
 def small_demo(path: Path) -> Path:
-    return make_sample_volume(path, slices=2, coils=4, shape=(48, 100))
+    return write_phantom(path, slices=2, coils=4, shape=(48, 100))
 
 
 def test_demo(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):

@@ -27,10 +27,12 @@ from molrecon.networks import ResidualNetwork
 from molrecon.reconstructors.mol import MOL
 from molrecon.scans.quality_page import write_png
 from molrecon.scans.sidecar import write_json
-from molrecon.simulation.phantom import make_sample_volume
+from molrecon.simulation.phantom import write_phantom
 from molrecon.training.checkpoints import write_checkpoint
 from molrecon.training.log import TrainingLog, read_log
-from molrecon.training.loop import Task, TrainSettings, train
+from molrecon.training.loop import train
+from molrecon.training.task import Task
+from molrecon.training.train_settings import TrainSettings
 from molrecon.weights import save
 
 KIB = 1024
@@ -55,7 +57,7 @@ WRITERS: dict[str, Callable[[Path, int], object]] = {
     "nii.gz": lambda folder, seed: write_nifti(folder / "a.nii.gz", noise(seed, 3, 50, 60), None),
     "nii": lambda folder, seed: write_nifti(folder / "a.nii", noise(seed, 3, 50, 60), None),
     "h5": lambda folder, seed: write_submission(folder / "a.h5", noise(seed, 3, 50, 60)),
-    "sample": lambda folder, seed: make_sample_volume(folder / "a.h5", 1, 4, (32, 32), seed=seed),
+    "sample": lambda folder, seed: write_phantom(folder / "a.h5", 1, 4, (32, 32), seed=seed),
     "png": lambda folder, seed: write_png(folder / "a.png", page(seed)),
     "photograph": lambda folder, seed: write_image(folder / "a.png", (255 * noise(seed, 90, 90)).astype(np.uint8)),
     "json": lambda folder, seed: write_json(folder / "a.json", {"a": noise(seed, 3000)}),
@@ -211,7 +213,7 @@ def test_other_commands_say_so_as_well(small_disk: Path, tmp_path: Path, capsys:
 
 @pytest.mark.parametrize("left", [0, 16, 60, 150])
 def test_a_volume_that_does_not_fit(left: int, small_disk: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    sample = make_sample_volume(tmp_path / "head.h5", slices=2, coils=4, shape=(64, 60))
+    sample = write_phantom(tmp_path / "head.h5", slices=2, coils=4, shape=(64, 60))
     save(network(0), tmp_path / "untrained.safetensors", {"data": "none"})
     out = small_disk / "out"
     command = ["reconstruct", str(sample), "--out", str(out), "--model", str(tmp_path / "untrained.safetensors")]

@@ -9,7 +9,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from examples._kinds import INSTALLED, KINDS, KnownScan
+from examples._kinds import INSTALLED, KINDS, ScanWithTruth
 from molrecon.command.parser import main
 from molrecon.reconstructors.defaults import DEFAULT_MODEL
 from molrecon.scans.metrics import psnr
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(not INSTALLED, reason="ismrmrd-tools is not inst
 GAIN = 3.0
 
 
-def images(out: Path, scan: KnownScan, model: str) -> dict[str, np.ndarray]:
+def images(out: Path, scan: ScanWithTruth, model: str) -> dict[str, np.ndarray]:
     """Return what the command writes, (slices, rows, cols) or with the time in front, without the coils' brightness."""
     assert main(["reconstruct", str(scan.path), "--out", str(out), "--model", model]) == 0
     found = {}

@@ -67,10 +67,10 @@ def test_neither_folder_nor_name_of_the_image_is_told(scan, maps, placed, tmp_pa
     out = tmp_path / "out"
     options = ["--geometry", str(placed), "--no-paths", "--workers", "1"]
     assert main(["reconstruct", str(scan), "--out", str(out), *FIXED, maps, *options]) == 0
-    said = capsys.readouterr()
+    output = capsys.readouterr()
     written = b"".join(path.read_bytes() for path in out.rglob("*") if path.is_file())
     assert b"DOE_JANE" not in written and b"scanner.nii" not in written
-    assert "DOE_JANE" not in said.out + said.err
+    assert "DOE_JANE" not in output.out + output.err
 
 
 def test_an_image_that_does_not_fit_fails_its_scan_with_a_sentence(scan, maps, placed, tmp_path, capsys):
@@ -119,9 +119,9 @@ def test_conjugated_data_give_the_image_turned_round(raw, maps, tmp_path):
 
 
 def test_every_command_that_reads_takes_it(raw, tmp_path, monkeypatch, capsys):
-    for word, said in (("yes", True), ("no", False)):
+    for word, conjugated in (("yes", True), ("no", False)):
         assert main(["info", str(raw), "--json", "-", "--conjugate", word]) == 0
-        assert json.loads(capsys.readouterr().out)["conjugated"] is said
+        assert json.loads(capsys.readouterr().out)["conjugated"] is conjugated
     read = []
 
     def stop(path, *, conjugate=None):

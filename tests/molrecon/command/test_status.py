@@ -13,7 +13,7 @@ import pytest
 from molrecon.command.parser import main
 from molrecon.io import read_volume
 from molrecon.scans.manifest import write_list, write_record
-from molrecon.simulation.phantom import make_sample_volume
+from molrecon.simulation.phantom import write_phantom
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +25,7 @@ def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
 def scans(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Three scans of one name, each in the folder of a patient."""
     folder = tmp_path_factory.mktemp("scans")
-    first = make_sample_volume(folder / "all.h5", slices=1, coils=4, shape=(24, 20))
+    first = write_phantom(folder / "all.h5", slices=1, coils=4, shape=(24, 20))
     kspace, found = read_volume(first).kspace, []
     for patient in ("DOE^JANE", "ROE RICHARD", "POE"):
         (folder / patient).mkdir()
@@ -56,8 +56,8 @@ def test_shards_of_a_list_and_their_status(
         assert reconstruct(out, *scans, "--shard", shard, "--resume") == 0
     capsys.readouterr()
     assert main(["status", str(out), "--json", "-"]) == 0
-    said = json.loads(capsys.readouterr().out)
-    assert said["inputs"] == 3 and said["missing"] == []
+    content = json.loads(capsys.readouterr().out)
+    assert content["inputs"] == 3 and content["missing"] == []
 
 
 def test_status_of_failures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -66,9 +66,9 @@ def test_status_of_failures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     for k in range(15):
         write_record(tmp_path, {"name": f"n{k:02}", "status": "failed" if k else "ok", "message": f"why {k}"})
     assert main(["status", str(tmp_path)]) == 4
-    said = capsys.readouterr().out
-    assert "15 volumes: 1 ok, 14 failed, 25 missing" in said and "failed: n03: why 3" in said
-    assert "missing: n34\nmissing: and 5 more" in said
+    output = capsys.readouterr().out
+    assert "15 volumes: 1 ok, 14 failed, 25 missing" in output and "failed: n03: why 3" in output
+    assert "missing: n34\nmissing: and 5 more" in output
 
 
 @pytest.mark.parametrize(
@@ -102,8 +102,8 @@ def test_nothing_names_a_folder(scans: list[Path], tmp_path: Path, capsys: pytes
     for _ in range(2):  # the second time there is something to replace
         assert reconstruct(out, *inputs, "--no-paths", "--verbose") == 4
     assert main(["status", str(out)]) == 4
-    said = capsys.readouterr()
-    text = said.out + said.err
+    output = capsys.readouterr()
+    text = output.out + output.err
     assert "bad.npy" in text and "absent.h5" in text
     written = [path for path in out.rglob("*") if path.is_file()]
     assert len(written) == 5 * 3 + 3 + 5 + 3  # with thumbnails, records, list, manifest and page

@@ -14,7 +14,7 @@ from molrecon.command.parser import main
 from molrecon.reconstructors.base import Reconstructor
 from molrecon.reconstructors.post_processing import PostProcessing
 from molrecon.reconstructors.varnet import VarNet
-from molrecon.simulation.phantom import make_sample_volume
+from molrecon.simulation.phantom import write_phantom
 from molrecon.training.log import read_log
 from molrecon.weights import load, load_card
 
@@ -38,8 +38,8 @@ def test_stack_to_model_and_on(stack: str, tmp_path: Path, capsys: pytest.Captur
     out = tmp_path / "run"
     command = ["train", stack, "--out", str(out), "--model", "varnet", "--size", "32", "--loss", "l1", *FEW_STEPS]
     assert main([*command, "--precision", "mixed", "--patience", "1", "--tensorboard"]) == 0
-    told = capsys.readouterr()
-    assert "2 steps, validation psnr db" in told.out and str(out / "varnet.safetensors") in told.out
+    output = capsys.readouterr()
+    assert "2 steps, validation psnr db" in output.out and str(out / "varnet.safetensors") in output.out
     assert isinstance(load(out / "varnet.safetensors", Reconstructor), VarNet)
     card = load_card(out / "varnet.safetensors")
     assert card["steps"] == 2 and card["loss"] == "l1" and card["precision"] == "mixed" and card["processes"] == 1
@@ -97,19 +97,19 @@ def test_a_finished_folder_takes_no_other_training(
 
 
 def test_fastmri_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    sample = make_sample_volume(tmp_path / "data" / "a.h5", slices=1, coils=4, shape=(32, 56))
+    sample = write_phantom(tmp_path / "data" / "a.h5", slices=1, coils=4, shape=(32, 56))
     (tmp_path / "data" / "b.h5").write_bytes(sample.read_bytes())
     (tmp_path / "data" / "broken.h5").write_bytes(sample.read_bytes()[:1000])
     command = ["train", str(tmp_path / "data"), "--model", "unet", *FEW_STEPS]
     assert main([*command, "--out", str(tmp_path / "full")]) == 4
-    told = capsys.readouterr()
-    assert "2 steps, validation psnr" in told.out and "broken.h5" in told.err
+    output = capsys.readouterr()
+    assert "2 steps, validation psnr" in output.out and "broken.h5" in output.err
     assert isinstance(load(tmp_path / "full" / "unet.safetensors", Reconstructor), PostProcessing)
     assert "1 files or slices unusable" in load_card(tmp_path / "full" / "unet.safetensors")["data"]
     (tmp_path / "data" / "broken.h5").unlink()  # was not trained on
     assert main([*command, "--out", str(tmp_path / "full")]) == 0
     capsys.readouterr()
-    make_sample_volume(tmp_path / "data" / "a.h5", slices=1, coils=4, shape=(32, 56), seed=1)
+    write_phantom(tmp_path / "data" / "a.h5", slices=1, coils=4, shape=(32, 56), seed=1)
     assert main([*command, "--out", str(tmp_path / "full")]) == 2
     assert 'found training_data "1 files (a.h5), sha256 ' in capsys.readouterr().err
     for name in ("a.h5", "b.h5"):

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from molrecon.descent.glow_prox import Glow, GlowProx
+from molrecon.descent.glow import Glow
+from molrecon.descent.glow_prox import GlowProx
 from operators import Inpainting
 
 pytest.importorskip("normflows")

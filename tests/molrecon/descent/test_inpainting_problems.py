@@ -24,7 +24,8 @@ from molrecon.descent.inpainting_problems import (
     split_images,
 )
 from molrecon.io.images import write_image
-from molrecon.training.loop import TrainSettings, train
+from molrecon.training.loop import train
+from molrecon.training.train_settings import TrainSettings
 
 
 def parts(split: ImageSplit) -> list[np.ndarray]:
@@ -117,8 +118,9 @@ def test_folders(tmp_path: Path) -> None:
 def test_training(tmp_path: Path) -> None:
     pytest.importorskip("cooper")
     pytest.importorskip("normflows")
+    from molrecon.descent.constraints import Descent
     from molrecon.descent.inpainting_training import InpaintingProblem
-    from molrecon.descent.training import Descent, DescentTask
+    from molrecon.descent.training import DescentTask
 
     faces = shipped_faces()
     model = GlowProx(n_layers=2, levels=2, blocks=1, features=8)

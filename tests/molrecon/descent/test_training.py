@@ -15,12 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from examples._arms import ARMS, RESULT_FILE, FourArms, mean_and_spread, run_arms
+from molrecon.descent.constraints import Assessment, Descent, DescentProblem, assess
 from molrecon.descent.descent_checks import LayerNoise, check_descent, distance_ratios, gradient_norm_ratios
 from molrecon.descent.multipliers import Layerwise
-from molrecon.descent.training import Assessment, Descent, DescentProblem, DescentTask, assess
+from molrecon.descent.training import DescentTask
 from molrecon.reconstructors.unrolled import Disturb
 from molrecon.training.log import finish, read_log
-from molrecon.training.loop import TrainSettings, train
+from molrecon.training.loop import train
+from molrecon.training.train_settings import TrainSettings
 
 CURVATURE = torch.tensor([1.0, 10.0])
 
@@ -260,7 +262,7 @@ def test_four_arms_share_all_but_what_names_them(tmp_path: Path) -> None:
     assert not (tmp_path / "constrained" / "0" / "checkpoint.pt").exists()
     assert (tmp_path / "constrained" / "0" / RESULT_FILE).is_file()
     for other, message in (
-        (replace(comparison, facts={"data": "others"}), r'found data not told \(expected "others"\)'),
+        (replace(comparison, fingerprint={"data": "others"}), r'found data not given \(expected "others"\)'),
         (replace(comparison, descent=Descent(0.1, dual_rate=0.5)), r"found descent.epsilon 0.05 \(expected 0.1\)"),
         (replace(comparison, settings=replace(comparison.settings, steps=41)), r"found steps 40 \(expected 41\)"),
     ):

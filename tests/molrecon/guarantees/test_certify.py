@@ -23,7 +23,7 @@ from molrecon.reconstructors.conditioning import Conditioning
 from molrecon.reconstructors.modl import MoDL
 from molrecon.reconstructors.mol import MOL
 from molrecon.reconstructors.robustness_bounds import data_robustness_bound, operator_robustness_bound
-from molrecon.simulation.phantom import make_sample_volume
+from molrecon.simulation.phantom import write_phantom
 from molrecon.weights import load, save
 from operators import Sense
 
@@ -89,15 +89,18 @@ def test_the_data_bound_is_attained() -> None:
     # One pixel, one coil of sensitivity a: x = lambda a b / (m + lambda a^2), steepest at a = sqrt(m / lambda).
     model = MOL(Scaling(), data_weight=5.0).double().eval()
     model.solver = replace(model.solver, tol=1e-12)
-    known = Conditioning(
+    conditioning = Conditioning(
         torch.ones(1).double(), torch.full((1,), 0.01).double(), torch.ones(1, 1, 1, dtype=torch.complex128)
     )
     maps = torch.full((1, 1, 1, 1), math.sqrt(0.1 / 5.0), dtype=torch.complex128)
     operator = Sense(maps, torch.ones(1, 1, 1))
     b = torch.full((1, 1, 1, 1), 3.0 - 1j, dtype=torch.complex128)
     with torch.no_grad():
-        moved = model(2 * b, operator, conditioning=known).value - model(b, operator, conditioning=known).value
-    ratio = model.weight_ratio(known)
+        moved = (
+            model(2 * b, operator, conditioning=conditioning).value
+            - model(b, operator, conditioning=conditioning).value
+        )
+    ratio = model.weight_ratio(conditioning)
     torch.testing.assert_close(data_robustness_bound(ratio, operator, b), moved.abs().flatten(), rtol=1e-6, atol=0)
 
 
@@ -107,15 +110,15 @@ def test_the_bound_of_changed_maps_holds_at_all_sizes() -> None:
     model.solver = replace(model.solver, tol=1e-10)
     operator = problem.operator
     assert isinstance(operator, Sense)
-    known = model.condition(problem.kspace.to(torch.complex128), operator, 0.01)
+    conditioning = model.condition(problem.kspace.to(torch.complex128), operator, 0.01)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
-        base = model(problem.kspace, operator, conditioning=known).value
+        base = model(problem.kspace, operator, conditioning=conditioning).value
         for size in (1e-3, 0.1, 1.0, 10.0):
             change = size * torch.randn(operator.sensitivity_maps.shape, dtype=torch.complex64, generator=generator)
             changed = Sense(operator.sensitivity_maps + change, operator.sampling_mask)
-            moved = (model(problem.kspace, changed, conditioning=known).value - base).norm()
-            bound = operator_robustness_bound(model.weight_ratio(known), operator, changed, problem.kspace, base)
+            moved = (model(problem.kspace, changed, conditioning=conditioning).value - base).norm()
+            bound = operator_robustness_bound(model.weight_ratio(conditioning), operator, changed, problem.kspace, base)
             assert moved <= bound
             assert size > 1e-3 or moved >= 0.05 * bound
 
@@ -130,7 +133,7 @@ def test_scans() -> None:
 
 
 def test_a_fully_sampled_scan_is_undersampled(tmp_path: Path) -> None:
-    volume = read_volume(make_sample_volume(tmp_path / "head.h5", slices=2, coils=3, shape=(40, 100)))
+    volume = read_volume(write_phantom(tmp_path / "head.h5", slices=2, coils=3, shape=(40, 100)))
     problem = volume_problem(volume)
     assert "head.h5" in problem.name and "of 100 columns" in problem.name
     assert problem.kspace.shape == (1, 3, 40, 100)

@@ -133,10 +133,10 @@ def test_the_published_weights_violate_their_claim() -> None:
     coils = torch.stack([torch.exp(-((y - a) ** 2) - (x - b) ** 2 + 1j * (a * x - b * y)) for a, b in _CORNERS])
     maps = coils / torch.linalg.vector_norm(coils, dim=0)
     operator = Sense(maps[None], torch.from_numpy(random_mask(64, 4, 0.1, 1))[None, None])
-    known = Conditioning(torch.ones(1).double(), torch.full((1,), 0.01).double(), torch.ones_like(image))
+    conditioning = Conditioning(torch.ones(1).double(), torch.full((1,), 0.01).double(), torch.ones_like(image))
     with torch.no_grad():
-        equilibrium = model(operator(image), operator, conditioning=known).value
-    denoise = known.denoiser(model.network)
+        equilibrium = model(operator(image), operator, conditioning=conditioning).value
+    denoise = conditioning.denoiser(model.network)
     points = neighbours(equilibrium, 1, 0.05, seed=0)
     stretch = local_lipschitz(denoise, points, power_steps=30, ascent_steps=2, radii=(1e-2,))
     assert stretch.derivative[0] > 1

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from molrecon.command.parser import main
-from molrecon.guarantees.robustness import HeldFixed, evaluate, select_slices, take_slices
+from molrecon.guarantees.method_on_scan import ConditionedMethod
+from molrecon.guarantees.robustness import evaluate, select_slices, take_slices
 from molrecon.guarantees.robustness_report import describe_robustness, robustness_figure, robustness_table
 from molrecon.guarantees.robustness_trials import Robustness
 from molrecon.io import RawVolume, read_npy, read_volume
@@ -27,7 +28,7 @@ from molrecon.reconstructors.modl import MoDL
 from molrecon.reconstructors.mol import MOL
 from molrecon.scans.comparison import Comparison, reference_image, undersample
 from molrecon.scans.preparation import PreparedVolume, prepare
-from molrecon.simulation.phantom import make_sample_volume
+from molrecon.simulation.phantom import write_phantom
 from molrecon.solvers.batched import norm
 from molrecon.solvers.solution import Solution, unbounded_solution
 from molrecon.weights import load, save
@@ -44,7 +45,7 @@ def small_network() -> ResidualNetwork:
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_sample_volume(tmp_path_factory.mktemp("sample") / "head.h5", slices=2, coils=4, shape=SHAPE)
+    return write_phantom(tmp_path_factory.mktemp("sample") / "head.h5", slices=2, coils=4, shape=SHAPE)
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +115,7 @@ def test_without_a_perturbation_both_scores_are_those_of_compare(
 
 def test_without_a_perturbation_everything_is_found_as_it_was(tmp_path: Path):
     # With readout oversampling the noise is estimated on rows that the cropped data no longer have.
-    full = read_volume(make_sample_volume(tmp_path / "head.h5", slices=1, coils=4, shape=(64, 32)))
+    full = read_volume(write_phantom(tmp_path / "head.h5", slices=1, coils=4, shape=(64, 32)))
     scan = prepare(undersample(replace(full, recon_shape=(32, 32)), random_mask(32, 2, 0.25, 0), 0.0, [0]))
     assert scan.kspace.shape[-2] == 32 and scan.volume.kspace.shape[-2] > 32
     reference = np.ones((1, 32, 32), np.float32)
@@ -127,7 +128,7 @@ def test_the_bound_of_cg_sense_is_reached_where_the_singular_value_is_the_root_o
     maps = torch.full((1, 1, 6, 5), math.sqrt(MU), dtype=torch.complex64)
     operator = Sense(maps, torch.ones(1, 1, 1, dtype=torch.bool))
     kspace, change = torch.randn(2, 1, 1, 6, 5, dtype=torch.complex64, generator=torch.Generator().manual_seed(0))
-    method = HeldFixed(CGSense(MU), kspace, operator, 0.0)
+    method = ConditionedMethod(CGSense(MU), kspace, operator, 0.0)
     moved = method.solve(kspace + change, None).value - method.solve(kspace, None).value
     bound = method.bound(change)
     assert bound is not None

@@ -52,8 +52,8 @@ def test_mask_of_left_out_columns(tmp_path, kspace):
     volume = read_npy(save(tmp_path / "a.npy", data))
     np.testing.assert_array_equal(volume.sampling_mask, LINES.astype(bool)[None, None])
     assert not volume.fully_sampled
-    parts = volume.kspace.view(np.float32)
-    assert not np.signbit(parts[parts == 0]).any()
+    floats = volume.kspace.view(np.float32)
+    assert not np.signbit(floats[floats == 0]).any()
 
 
 def test_mask_of_left_out_samples(tmp_path, kspace):

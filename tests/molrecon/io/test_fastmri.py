@@ -75,8 +75,8 @@ def test_no_negative_zero_tells_the_sign_of_data_left_out(fastmri_file, kspace, 
     data = (kspace(1, 2, 16, 10) * LINES).astype(np.complex64)
     assert np.signbit(data.view(np.float32)[data.view(np.float32) == 0]).any()
     volume = read_fastmri(fastmri_file({"kspace": data} | ({"mask": LINES} if with_mask else {})))
-    parts = volume.kspace.view(np.float32)
-    assert not np.signbit(parts[parts == 0]).any()
+    floats = volume.kspace.view(np.float32)
+    assert not np.signbit(floats[floats == 0]).any()
     np.testing.assert_array_equal(volume.sampling_mask, LINES.astype(bool)[None, None])
 
 

@@ -60,8 +60,8 @@ def test_every_slice_is_masked_by_its_own(kspace_of):
     masked = data.copy()
     mask_kspace(masked, mask)
     np.testing.assert_array_equal(masked, data * mask[:, None])
-    parts = masked.view(np.float32)
-    assert not np.signbit(parts[parts == 0]).any()
+    floats = masked.view(np.float32)
+    assert not np.signbit(floats[floats == 0]).any()
 
 
 def test_one_shape():

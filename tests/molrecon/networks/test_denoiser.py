@@ -39,11 +39,11 @@ def test_a_module_of_ones_own_reconstructs() -> None:
     model = MOL(Denoiser.from_module(Half(), lipschitz=0.5), data_weight=20.0).double().eval()
     assert not model.network.certified and model.certificate().kind == "estimated"
     assert model.certificate().monotonicity == 0.5
-    known = model.condition(kspace, operator, 0.01)
+    conditioning = model.condition(kspace, operator, 0.01)
     with torch.no_grad():
-        solution = model(kspace, operator, conditioning=known, solver=replace(model.solver, tol=1e-10))
+        solution = model(kspace, operator, conditioning=conditioning, solver=replace(model.solver, tol=1e-10))
     assert solution.kind == "estimated" and bool(solution.converged.all())
-    weight = model.data_weight(known.noise_level).detach()[:, None, None]
+    weight = model.data_weight(conditioning.noise_level).detach()[:, None, None]
     residual = solution.value / 2 - solution.value + weight * operator.adjoint(kspace - operator(solution.value))
     assert (norms(residual) <= 1e-8 * norms(solution.value)).all()
 

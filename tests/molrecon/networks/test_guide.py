@@ -34,74 +34,74 @@ NOISE = torch.tensor([0.01])
 def network(seed: int = 0, *, strength: float = 1.0, **more: Any) -> ResidualNetwork:
     """Return a small guided network with a guide that was not left at zero."""
     settings = {"monotonicity": 0.1, "channels": 3, "features": 4, "levels": 3, "cycles": 2, **more}
-    made = ResidualNetwork(guide_channels=GUIDE_CHANNELS, guide_width=4, seed=seed, **settings)
-    assert made.guide is not None
+    denoiser = ResidualNetwork(guide_channels=GUIDE_CHANNELS, guide_width=4, seed=seed, **settings)
+    assert denoiser.guide is not None
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for parameter in made.guide.heads.parameters():
+        for parameter in denoiser.guide.heads.parameters():
             parameter.copy_(strength * torch.randn(parameter.shape, generator=generator))
-    return made.eval()
+    return denoiser.eval()
 
 
 def images(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def sizes(made: ResidualNetwork) -> tuple[int, ...]:
-    return (11, 14) if made.ndim == 2 else (5, 11, 14)
+def sizes(denoiser: ResidualNetwork) -> tuple[int, ...]:
+    return (11, 14) if denoiser.ndim == 2 else (5, 11, 14)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_stays_within_its_bound_in_the_iterate_and_the_guide_matters(kind: str) -> None:
-    made = network(**KINDS[kind])
-    assert made.certified and made.lipschitz_bound() <= 0.9 + 1e-9
-    spatial = sizes(made)
+    denoiser = network(**KINDS[kind])
+    assert denoiser.certified and denoiser.lipschitz_bound() <= 0.9 + 1e-9
+    spatial = sizes(denoiser)
     guides = [images(1, GUIDE_CHANNELS, *spatial, seed=seed) for seed in (1, 2)]
     one, other = images(1, 2, *spatial, seed=3), images(1, 2, *spatial, seed=4)
     with torch.no_grad():
         for guide in (*guides, 100 * guides[0]):
-            denoise = made.denoiser(NOISE, guide)
+            denoise = denoiser.denoiser(NOISE, guide)
             for y in (other, one + 1e-3 * other, 1e3 * other):
                 assert float(norm(denoise(one) - denoise(y))) <= 0.9 * float(norm(one - y)) * (1 + 1e-5)
-        first, second = (made.denoiser(NOISE, guide)(one) for guide in guides)
+        first, second = (denoiser.denoiser(NOISE, guide)(one) for guide in guides)
     assert float(norm(first - second)) > 1e-3 * float(norm(one))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_guide_starts_as_none_at_all(kind: str) -> None:
-    made = network(strength=0.0, **KINDS[kind])
-    plain = ResidualNetwork(**{**made.settings(), "guide_channels": 0}).eval()
-    plain.load_state_dict({k: v for k, v in made.state_dict().items() if not k.startswith("guide.")})
-    x = images(1, 2, *sizes(made))
+    denoiser = network(strength=0.0, **KINDS[kind])
+    plain = ResidualNetwork(**{**denoiser.settings(), "guide_channels": 0}).eval()
+    plain.load_state_dict({k: v for k, v in denoiser.state_dict().items() if not k.startswith("guide.")})
+    x = images(1, 2, *sizes(denoiser))
     with torch.no_grad():
         torch.testing.assert_close(
-            made.denoiser(NOISE, images(1, GUIDE_CHANNELS, *sizes(made)))(x), plain.denoiser(NOISE)(x)
+            denoiser.denoiser(NOISE, images(1, GUIDE_CHANNELS, *sizes(denoiser)))(x), plain.denoiser(NOISE)(x)
         )
 
 
 @pytest.mark.parametrize("kind", ["potential", "sll", "volumes", "series"])
 def test_tiles_cut_the_guide_too(kind: str) -> None:
-    made = network(strength=0.3, **{**KINDS[kind], "levels": 2, "cycles": 1})
-    spatial = (90, 84) if made.ndim == 2 else (32, 40, 36)
+    denoiser = network(strength=0.3, **{**KINDS[kind], "levels": 2, "cycles": 1})
+    spatial = (90, 84) if denoiser.ndim == 2 else (32, 40, 36)
     x, guide = images(1, 2, *spatial), images(1, GUIDE_CHANNELS, *spatial, seed=1)
-    tiled = Tiled(made, tuple(size // 3 for size in spatial))
+    tiled = Tiled(denoiser, tuple(size // 3 for size in spatial))
     assert tiled.guide_channels == GUIDE_CHANNELS and any(len(cuts) > 1 for cuts in tiled.cuts(spatial))
     with torch.no_grad():
-        whole = made.denoiser(NOISE, guide)(x)
+        whole = denoiser.denoiser(NOISE, guide)(x)
         torch.testing.assert_close(tiled.denoiser(NOISE, guide)(x), whole, rtol=0, atol=1e-5)
-    assert untiled(tiled) is made
+    assert untiled(tiled) is denoiser
 
 
 def test_what_does_not_fit() -> None:
-    made, guide = network(), images(1, GUIDE_CHANNELS, 11, 14)
+    denoiser, guide = network(), images(1, GUIDE_CHANNELS, 11, 14)
     with pytest.raises(ValueError, match=r"got no guide, expected \(batch, 6, \*spatial\)"):
-        made.denoiser(NOISE)
+        denoiser.denoiser(NOISE)
     with pytest.raises(ValueError, match=r"got a guide \(1, 2, 11, 14\), expected \(batch, 6"):
-        made.denoiser(NOISE, guide[:, :2])
+        denoiser.denoiser(NOISE, guide[:, :2])
     with pytest.raises(ValueError, match="expected none"):
         ResidualNetwork(channels=2, features=2, levels=1, cycles=1).denoiser(NOISE, guide)
     with pytest.raises(ValueError, match="6 guide channels and no first model"):
-        MOL(made)
+        MOL(denoiser)
     with pytest.raises(ValueError, match="0 guide channels and a first model"):
         MOL(PlainNetwork(), first=MOL(PlainNetwork()))
 
@@ -126,16 +126,21 @@ def test_the_equilibrium_is_certified_and_starts_where_the_first_one_ended() -> 
     kspace, operator = problem()
     solution = model(kspace, operator, 0.02)
     assert solution.kind == "certified" and bool(solution.converged.all())
-    known = model.condition(kspace, operator, 0.02)
-    assert known.guide is not None and known.guide.shape == (2, GUIDE_CHANNELS, 16, 12)
-    again = model(kspace, operator, conditioning=known)
+    conditioning = model.condition(kspace, operator, 0.02)
+    assert conditioning.guide is not None and conditioning.guide.shape == (2, GUIDE_CHANNELS, 16, 12)
+    again = model(kspace, operator, conditioning=conditioning)
     torch.testing.assert_close(again.value, solution.value)
-    elsewhere = model(kspace, operator, conditioning=known, start=torch.zeros_like(solution.value))
+    elsewhere = model(kspace, operator, conditioning=conditioning, start=torch.zeros_like(solution.value))
     bound = solution.error_bound * norm(solution.value) + elsewhere.error_bound * norm(elsewhere.value)
     assert bool((norm(elsewhere.value - solution.value) <= bound).all())
-    itself = model(kspace, operator, conditioning=replace(known, guide=None))
+    itself = model(kspace, operator, conditioning=replace(conditioning, guide=None))
     torch.testing.assert_close(itself.value, solution.value, rtol=1e-4, atol=1e-4)
-    one = replace(known, scale=known.scale[:1], noise_level=known.noise_level[:1], phase=known.phase[:1])
+    one = replace(
+        conditioning,
+        scale=conditioning.scale[:1],
+        noise_level=conditioning.noise_level[:1],
+        phase=conditioning.phase[:1],
+    )
     one = model.guided(kspace[:1], operator, one)
     assert not check_equilibrium(model, kspace[:1], operator, one).violated
     assert not check_decrease(model, kspace[:1], operator, one).violated
@@ -149,14 +154,14 @@ def test_gradients_go_through_the_guide(monkeypatch: pytest.MonkeyPatch) -> None
     model = two_stages().double()
     model.solver = replace(model.solver, tol=1e-10, backward_tol=1e-10, max_steps=900, backward_max_steps=900)
     kspace, operator = problem(torch.complex128)
-    known = model.condition(kspace, operator, 0.02)
+    conditioning = model.condition(kspace, operator, 0.02)
     direction = operator.sampling(
         torch.randn(kspace.shape, dtype=kspace.dtype, generator=torch.Generator().manual_seed(2))
     )
 
     def loss(b: Tensor, *, through: bool) -> Tensor:
-        conditioning = replace(known, guide=None) if through else known
-        return model(b, operator, conditioning=conditioning).value.abs().square().sum()
+        of_call = replace(conditioning, guide=None) if through else conditioning
+        return model(b, operator, conditioning=of_call).value.abs().square().sum()
 
     slopes = {}
     for through in (True, False):

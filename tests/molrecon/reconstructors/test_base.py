@@ -77,8 +77,8 @@ def test_every_method_has_the_call_and_says_what_its_bound_rests_on(name: str) -
     )
     for report in (solution.error_bound, solution.converged, solution.n_steps):
         assert report.shape == (2,)
-    known = model.condition(kspace, operator, 0.01)
-    again = model(kspace, operator, conditioning=known, start=solution.value)
+    conditioning = model.condition(kspace, operator, 0.01)
+    again = model(kspace, operator, conditioning=conditioning, start=solution.value)
     difference = torch.linalg.vector_norm(again.value - solution.value) / torch.linalg.vector_norm(solution.value)
     assert float(difference) <= (3e-3 if name.startswith(("cg", "de", "mol")) else 1e-6)
 
@@ -128,14 +128,14 @@ def test_nothing_is_certified_in_training(name: str) -> None:
 def test_a_conditioning_that_cannot_be_is_refused(name: str) -> None:
     model = METHODS[name]().eval()
     kspace, operator = problem()
-    known = model.condition(kspace, operator, 0.0)  # no noise at all is held at the least that is allowed
-    assert known is not None and bool((known.noise_level > 0).all())
+    conditioning = model.condition(kspace, operator, 0.0)  # no noise at all is held at the least that is allowed
+    assert conditioning is not None and bool((conditioning.noise_level > 0).all())
     assert model(kspace, operator, 0.0).value.isfinite().all()
     for wrong in (
-        replace(known, noise_level=torch.zeros(2)),
-        replace(known, noise_level=torch.ones(3)),
-        replace(known, scale=torch.tensor([1.0, torch.nan])),
-        replace(known, phase=known.phase[:1]),
+        replace(conditioning, noise_level=torch.zeros(2)),
+        replace(conditioning, noise_level=torch.ones(3)),
+        replace(conditioning, scale=torch.tensor([1.0, torch.nan])),
+        replace(conditioning, phase=conditioning.phase[:1]),
     ):
         with pytest.raises(ValueError, match="conditioning with"):
             model(kspace, operator, conditioning=wrong)
@@ -204,9 +204,9 @@ def test_bounds_of_changes_hold_and_are_those_of_the_method() -> None:
         model = build().eval()
         if name == "l1-wavelet":
             continue
-        known = model.condition(kspace, operator, 0.01)
-        bound = model.change_bound(known, operator, change)
+        conditioning = model.condition(kspace, operator, 0.01)
+        bound = model.change_bound(conditioning, operator, change)
         assert (bound is None) == (name not in ("zero-filled", "cg-sense", "mol", "mol-penalised")), name
         if bound is not None and name != "mol-penalised":
-            one, other = (model(b, operator, conditioning=known).value for b in (kspace, kspace + change))
+            one, other = (model(b, operator, conditioning=conditioning).value for b in (kspace, kspace + change))
             assert float(torch.linalg.vector_norm(other - one)) <= float(bound) * (1 + 1e-3), name

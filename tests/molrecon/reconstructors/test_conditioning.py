@@ -30,9 +30,9 @@ def test_the_error_of_the_maps_counts_as_noise() -> None:
     error = coil_model_error(kspace, operator)
     assert bool((error > 0).all())
     for sigma in (0.0, 0.003, 0.02):
-        known = condition(kspace, operator, sigma)
-        expected = torch.hypot(torch.full((2,), sigma), error) / known.scale
-        torch.testing.assert_close(known.noise_level, expected.clamp(*NOISE_LIMITS))
+        conditioning = condition(kspace, operator, sigma)
+        expected = torch.hypot(torch.full((2,), sigma), error) / conditioning.scale
+        torch.testing.assert_close(conditioning.noise_level, expected.clamp(*NOISE_LIMITS))
 
 
 @pytest.mark.skipif("MOLRECON_DATA" not in os.environ, reason="needs measured data (MOLRECON_DATA)")
@@ -47,10 +47,10 @@ def test_kspace_that_seems_free_of_noise_is_not_fitted_more_closely_than_the_map
     scan = prepare(undersample(full, random_mask(256, 4, 0.1, 0), 0.0, [0]))
     model = load("mol-brain-2d", MOL)  # which lost 3 to 4 dB; the guided model still loses 0.9
     rough = replace(model.solver, tol=1e-2)
-    told = Comparison(scan, full).score("told", model, solver=rough).score.psnr
+    as_read = Comparison(scan, full).score("as read", model, solver=rough).score.psnr
     louder = Comparison(replace(scan, noise_level=8 * scan.noise_level), full)
     right = louder.score("right", model, solver=rough).score.psnr
-    assert told > right - 0.5
+    assert as_read > right - 0.5
 
 
 def test_the_data_weight_of_nearly_noise_free_scans_is_limited() -> None:

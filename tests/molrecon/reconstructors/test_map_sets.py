@@ -51,12 +51,12 @@ def test_the_equilibrium_of_two_sets_is_certified(guided: bool) -> None:
     kspace, operator = problem()
     solution = mol(kspace, operator, 0.02)
     assert solution.value.shape == (2, 2, 16, 12) and solution.kind == "certified" and bool(solution.converged.all())
-    known = mol.condition(kspace[:1], operator, 0.02)
-    assert not check_equilibrium(mol, kspace[:1], operator, known).violated
-    assert not check_decrease(mol, kspace[:1], operator, known).violated
+    conditioning = mol.condition(kspace[:1], operator, 0.02)
+    assert not check_equilibrium(mol, kspace[:1], operator, conditioning).violated
+    assert not check_decrease(mol, kspace[:1], operator, conditioning).violated
     change = operator.sampling(0.05 * torch.randn(kspace[:1].shape, dtype=kspace.dtype))
-    one, other = (mol(b, operator, conditioning=known) for b in (kspace[:1], kspace[:1] + change))
-    bound = mol.change_bound(known, operator, change)
+    one, other = (mol(b, operator, conditioning=conditioning) for b in (kspace[:1], kspace[:1] + change))
+    bound = mol.change_bound(conditioning, operator, change)
     assert bound is not None
     errors = sum(s.error_bound * norm(s.value) for s in (one, other))
     assert bool((norm(one.value - other.value) <= bound + errors).all())
@@ -67,9 +67,9 @@ def test_one_set_is_the_model_of_one_image() -> None:
     mol = model()
     kspace, operator = problem(sets=1)
     plain = Sense(operator.sensitivity_maps[:, 0], operator.sampling_mask)
-    known, of_plain = (mol.condition(kspace, A, 0.02) for A in (operator, plain))
-    torch.testing.assert_close(known.phase[:, 0], of_plain.phase)
-    torch.testing.assert_close(known.scale, of_plain.scale)
+    conditioning, of_plain = (mol.condition(kspace, A, 0.02) for A in (operator, plain))
+    torch.testing.assert_close(conditioning.phase[:, 0], of_plain.phase)
+    torch.testing.assert_close(conditioning.scale, of_plain.scale)
     soft, single = (mol(kspace, A, 0.02).value for A in (operator, plain))
     torch.testing.assert_close(soft[:, 0], single, rtol=1e-3, atol=1e-4)
 
@@ -78,12 +78,12 @@ def test_the_gradient_is_that_of_the_equilibrium() -> None:
     mol = model().double()
     mol.solver = replace(mol.solver, tol=1e-11, backward_tol=1e-11, max_steps=500, backward_max_steps=500)
     kspace, operator = problem(torch.complex128)
-    known = mol.condition(kspace, operator, 0.02)
+    conditioning = mol.condition(kspace, operator, 0.02)
     generator = torch.Generator().manual_seed(2)
     direction = operator.sampling(torch.randn(kspace.shape, dtype=kspace.dtype, generator=generator))
 
     def loss(b: Tensor) -> Tensor:
-        return mol(b, operator, conditioning=known).value.abs().square().sum()
+        return mol(b, operator, conditioning=conditioning).value.abs().square().sum()
 
     b = kspace.clone().requires_grad_()
     loss(b).backward()
@@ -95,9 +95,9 @@ def test_the_gradient_is_that_of_the_equilibrium() -> None:
 
 def test_images_of_other_kinds_are_told() -> None:
     kspace, operator = problem()
-    known = model().condition(kspace, Sense(operator.sensitivity_maps[:, 0], operator.sampling_mask), 0.02)
+    conditioning = model().condition(kspace, Sense(operator.sensitivity_maps[:, 0], operator.sampling_mask), 0.02)
     with pytest.raises(ValueError, match=r"\(batch, set, \*spatial\), expected 2 spatial axes"):
-        model()(kspace, operator, conditioning=known)
+        model()(kspace, operator, conditioning=conditioning)
 
 
 @pytest.mark.skipif("MOLRECON_DATA" not in os.environ, reason="needs measured data (MOLRECON_DATA)")

@@ -22,15 +22,17 @@ def exact(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("exact")
 def test_stages_approach_the_equilibrium() -> None:
-    kspace, operator, known = make_problem()
+    kspace, operator, conditioning = make_problem()
     shared = small_network()
     equilibrium = MOL(shared, data_weight=5.0).double().eval()
     equilibrium.solver = replace(equilibrium.solver, tol=1e-10)
     unrolled = MoDL(shared, n_unrolls=40, data_weight=5.0).double().eval()
     with torch.no_grad():
-        goal = equilibrium(kspace, operator, conditioning=known).value
-        gaps = [float((x - goal).norm() / goal.norm()) for x in unrolled.stages(kspace, operator, conditioning=known)]
-        last = unrolled(kspace, operator, conditioning=known).value
+        goal = equilibrium(kspace, operator, conditioning=conditioning).value
+        gaps = [
+            float((x - goal).norm() / goal.norm()) for x in unrolled.stages(kspace, operator, conditioning=conditioning)
+        ]
+        last = unrolled(kspace, operator, conditioning=conditioning).value
     assert len(gaps) == 40
     assert gaps[0] > 1e-3
     assert gaps[-1] < 1e-6
@@ -40,10 +42,10 @@ def test_stages_approach_the_equilibrium() -> None:
 
 @pytest.mark.usefixtures("exact")
 def test_gradients() -> None:
-    kspace, operator, known = make_problem()
+    kspace, operator, conditioning = make_problem()
     model = MoDL(small_network(), n_unrolls=3, data_weight=5.0).double()
     assert_gradients(
-        model, lambda b: model(b, operator, conditioning=known).value.abs().square().sum(), kspace, operator
+        model, lambda b: model(b, operator, conditioning=conditioning).value.abs().square().sum(), kspace, operator
     )
 
 
@@ -57,10 +59,10 @@ def test_units_follow_the_data() -> None:
 
 
 def test_errors() -> None:
-    kspace, operator, known = make_problem()
+    kspace, operator, conditioning = make_problem()
     with pytest.raises(ValueError, match="MoDL: got n_unrolls 0"):
         MoDL(small_network(), n_unrolls=0)
     with pytest.raises(ValueError, match=r"data_weight -1\.0"):
         MoDL(small_network(), data_weight=-1.0)
     with pytest.raises(TypeError, match=r"MoDL: kspace has dtype torch\.float64"):
-        MoDL(small_network())(kspace.real, operator, conditioning=known)
+        MoDL(small_network())(kspace.real, operator, conditioning=conditioning)

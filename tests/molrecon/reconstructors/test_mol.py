@@ -123,18 +123,18 @@ def test_a_relaxation_is_positive() -> None:
 def test_the_bound_bounds_and_falls_at_the_promised_rate_without_acceleration() -> None:
     kspace, operator, _ = make_problem()
     model = make_model()
-    known = model.condition(kspace, operator, 0.01)
-    truth = model(kspace, operator, conditioning=known).value
+    conditioning = model.condition(kspace, operator, 0.01)
+    truth = model(kspace, operator, conditioning=conditioning).value
     model.solver = replace(model.solver, window=0)
     m = model.network.monotonicity
     rate = (1 - m) * (1 + m / 4) + m / 4
     for steps in (1, 3, 10):
         model.solver = replace(model.solver, max_steps=steps)
-        solution = model(kspace, operator, conditioning=known)
+        solution = model(kspace, operator, conditioning=conditioning)
         error = norms(solution.value - truth)
         assert (error <= solution.error_bound * norms(solution.value) * (1 + 1e-6)).all()
     model.solver = replace(model.solver, max_steps=60, tol=1e-8)
-    absolute = model(kspace, operator, conditioning=known).residuals
+    absolute = model(kspace, operator, conditioning=conditioning).residuals
     # The history is relative to the size of the iterate, which settles after some steps.
     assert (absolute[11:] <= absolute[10:-1] * rate * 1.01).all()
 
@@ -143,14 +143,14 @@ def test_the_bound_bounds_and_falls_at_the_promised_rate_without_acceleration() 
 def test_data_perturbations_stay_within_the_robustness_bound() -> None:
     kspace, operator, _ = make_problem()
     model = make_model()
-    known = model.condition(kspace, operator, 0.01)
-    base = model(kspace, operator, conditioning=known).value
-    weight = model.data_weight(known.noise_level)
+    conditioning = model.condition(kspace, operator, 0.01)
+    base = model(kspace, operator, conditioning=conditioning).value
+    weight = model.data_weight(conditioning.noise_level)
     limit = model.certificate().robustness * weight.sqrt()
     generator = torch.Generator().manual_seed(2)
     for size in (1e-3, 0.1, 3.0):
         change = operator.sampling(torch.randn(kspace.shape, dtype=kspace.dtype, generator=generator)) * size
-        moved = model(kspace + change, operator, conditioning=known).value
+        moved = model(kspace + change, operator, conditioning=conditioning).value
         assert (norms(moved - base) <= limit * norms(change) * (1 + 1e-6)).all()
         other = weight / model.network.monotonicity * norms(operator.adjoint(change))
         assert (norms(moved - base) <= other * (1 + 1e-6)).all()
@@ -166,14 +166,14 @@ def test_implicit_gradients_match_finite_differences() -> None:
     kspace, operator, _ = make_problem(shape=(12, 10), batch=1)
     model = make_model(monotonicity=0.3)
     model.solver = replace(model.solver, tol=1e-11, backward_tol=1e-11)
-    known = model.condition(kspace, operator, 0.01)
+    conditioning = model.condition(kspace, operator, 0.01)
     maps = operator.sensitivity_maps.clone().requires_grad_()
     kspace = kspace.clone().requires_grad_()
     reports: list[Solution] = []
 
     def loss(k: Tensor, s: Tensor) -> Tensor:
         settings = replace(model.solver, on_backward=reports.append)
-        solution = model(k, Sense(s, operator.sampling_mask), conditioning=known, solver=settings)
+        solution = model(k, Sense(s, operator.sampling_mask), conditioning=conditioning, solver=settings)
         return _loss(solution.value)
 
     loss(kspace, maps).backward()
@@ -306,15 +306,15 @@ def test_any_number_of_axes_and_any_operator(case: str) -> None:
     )
     model.solver = replace(model.solver, tol=1e-6)
     kspace = 40 * operator(image)
-    known = model.condition(kspace, operator, 0.4)
-    assert 0.4 < float(known.scale) / 40 < 1.3  # the intensity of the image, whatever the norm of A
+    conditioning = model.condition(kspace, operator, 0.4)
+    assert 0.4 < float(conditioning.scale) / 40 < 1.3  # the intensity of the image, whatever the norm of A
     noise = torch.randn(image.shape, dtype=image.dtype, generator=torch.Generator().manual_seed(0))
-    first, second = (model(kspace, operator, conditioning=known, start=start) for start in (None, noise))
+    first, second = (model(kspace, operator, conditioning=conditioning, start=start) for start in (None, noise))
     assert first.converged.all() and second.converged.all()
     assert norms(first.value - second.value) <= 2e-6 * norms(first.value)
     other = MOL(ResidualNetwork(levels=2, cycles=1, ndim=5 - ndim)).double().eval()
     with pytest.raises(ValueError, match=rf"expected {5 - ndim} spatial axes"):
-        other(kspace, operator, conditioning=known)
+        other(kspace, operator, conditioning=conditioning)
 
 
 def test_certificate_is_certified_and_follows_the_network() -> None:
@@ -355,10 +355,10 @@ def test_published_weights_reach_their_fixed_point_and_are_not_certified() -> No
     image = image / image.abs().max()
     _, operator, _ = make_problem(shape=(64, 64), batch=1)
     kspace = operator(image)
-    known = Conditioning(torch.ones(1).double(), torch.full((1,), 0.01).double(), torch.ones_like(image))
+    conditioning = Conditioning(torch.ones(1).double(), torch.full((1,), 0.01).double(), torch.ones_like(image))
     model.solver = replace(model.solver, tol=1e-6)
-    first = model(kspace, operator, conditioning=known)
-    second = model(kspace, operator, conditioning=replace(known), start=torch.zeros_like(image))
+    first = model(kspace, operator, conditioning=conditioning)
+    second = model(kspace, operator, conditioning=replace(conditioning), start=torch.zeros_like(image))
     assert first.converged.all()
     assert norms(first.value - second.value) <= 2e-6 * norms(first.value)
     assert model.certificate().kind == "estimated"
@@ -406,14 +406,14 @@ def test_the_last_residual_is_that_of_the_equation_in_the_units_of_the_image() -
     model = make_model(monotonicity=0.3)
     solver = replace(model.solver, tol=1e-4, keep_residual=True)
     with torch.no_grad():
-        known = model.condition(kspace, operator, 0.01)
-        solution = model(kspace, operator, conditioning=known, solver=solver)
+        conditioning = model.condition(kspace, operator, 0.01)
+        solution = model(kspace, operator, conditioning=conditioning, solver=solver)
         left, x = solution.last_residual, solution.value
         assert left is not None
-        weight = per_sample(model.data_weight(known.noise_level), x)
-        scale = per_sample(known.scale, x)
-        denoised = scale * known.denoiser(model.network)(x / scale)
+        weight = per_sample(model.data_weight(conditioning.noise_level), x)
+        scale = per_sample(conditioning.scale, x)
+        denoised = scale * conditioning.denoiser(model.network)(x / scale)
         expected = denoised + weight * (operator.adjoint(kspace) - operator.normal(x)) - x
     torch.testing.assert_close(left, expected, rtol=0, atol=1e-7 * float(x.abs().amax()))
     assert (norms(left) <= 0.3 * solution.error_bound * norms(x) * (1 + 1e-6)).all()
-    assert not left.requires_grad and model(kspace, operator, conditioning=known).last_residual is None
+    assert not left.requires_grad and model(kspace, operator, conditioning=conditioning).last_residual is None

@@ -35,14 +35,14 @@ def make_problem(shape: tuple[int, int] = (12, 16)) -> tuple[Tensor, Sense]:
 
 def network(guide: bool, seed: int) -> ResidualNetwork:
     channels = GUIDE_CHANNELS if guide else 0
-    made = ResidualNetwork(
+    denoiser = ResidualNetwork(
         monotonicity=0.2, channels=3, features=8, levels=2, cycles=2, seed=seed, guide_channels=channels
     )
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for parameter in made.parameters():
+        for parameter in denoiser.parameters():
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
-    return made
+    return denoiser
 
 
 def model(kind: str) -> Reconstructor:
@@ -51,8 +51,8 @@ def model(kind: str) -> Reconstructor:
     if kind == "zero-filled":
         return ZeroFilled()
     first = MOL(network(False, 3), data_weight=20.0, solver=TIGHT)
-    made = first if kind == "mol" else MOL(network(True, 4), first=first, data_weight=20.0, solver=TIGHT)
-    return made.double().eval()
+    reconstructor = first if kind == "mol" else MOL(network(True, 4), first=first, data_weight=20.0, solver=TIGHT)
+    return reconstructor.double().eval()
 
 
 KINDS = ("zero-filled", "cg-sense", "mol", "mol guided")
@@ -71,14 +71,14 @@ def exact_guides(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_response_is_the_slope_of_the_image(kind: str) -> None:
     kspace, operator = make_problem()
     method = model(kind)
-    known = method.condition(kspace, operator, SIGMA)
+    conditioning = method.condition(kspace, operator, SIGMA)
     with torch.no_grad():
-        image = method(kspace, operator, conditioning=known).value
+        image = method(kspace, operator, conditioning=conditioning).value
         generator = torch.Generator().manual_seed(5)
         change = operator.sampling(torch.randn(kspace.shape, dtype=kspace.dtype, generator=generator))
         step = 1e-5
-        ends = [method(kspace + s * step * change, operator, conditioning=known).value for s in (1, -1)]
-    respond = method.response(operator, known, image, kspace)
+        ends = [method(kspace + s * step * change, operator, conditioning=conditioning).value for s in (1, -1)]
+    respond = method.response(operator, conditioning, image, kspace)
     assert respond is not None
     found = respond(change)
     difference = (ends[0] - ends[1]) / (2 * step)
@@ -116,7 +116,7 @@ def agreement(one: Tensor, other: Tensor, draws: int) -> tuple[float, float]:
 def test_the_deviation_is_that_of_pseudo_replicas(kind: str) -> None:
     kspace, operator = make_problem((8, 12))
     method = model(kind)
-    known = method.condition(kspace, operator, SIGMA)
+    conditioning = method.condition(kspace, operator, SIGMA)
     draws, sigma, rough = (
         30,
         0.1 * SIGMA,
@@ -124,14 +124,14 @@ def test_the_deviation_is_that_of_pseudo_replicas(kind: str) -> None:
     )  # small, but finite: the first order holds, and every replica is solved anew
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
-        image = method(kspace, operator, conditioning=known).value
+        image = method(kspace, operator, conditioning=conditioning).value
         replicas = []
         for _ in range(draws):
             noise = operator.sampling(sigma * torch.randn(kspace.shape, dtype=kspace.dtype, generator=generator))
-            replicas.append(method(kspace + noise, operator, conditioning=known, solver=rough).value)
+            replicas.append(method(kspace + noise, operator, conditioning=conditioning, solver=rough).value)
     measured = torch.stack(replicas).sub(image).abs().square().mean(0).sqrt()
     found = noise_deviation(
-        method, operator, kspace, sigma, image, conditioning=known, probes=draws, generator=generator
+        method, operator, kspace, sigma, image, conditioning=conditioning, probes=draws, generator=generator
     )
     mean, size = agreement(found, measured, draws)
     assert abs(mean) < 0.5  # neighbouring pixels are not independent, so that the mean does not vanish

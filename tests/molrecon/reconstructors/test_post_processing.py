@@ -20,10 +20,10 @@ def network() -> UNet:
 
 
 def test_it_starts_as_the_zero_filled_image() -> None:
-    kspace, operator, known = make_problem()
+    kspace, operator, conditioning = make_problem()
     model = PostProcessing(UNet(channels=(2, 3), monotonicity=0.3).double())
     with torch.no_grad():
-        image = model(kspace, operator, conditioning=known).value
+        image = model(kspace, operator, conditioning=conditioning).value
     torch.testing.assert_close(image, 0.7 * operator.adjoint(kspace))
     assert model.settings() == {"network": model.network, "phase_reference": True}
 
@@ -38,14 +38,14 @@ def test_units_follow_the_data() -> None:
 
 
 def test_gradients() -> None:
-    kspace, operator, known = make_problem()
+    kspace, operator, conditioning = make_problem()
     model = PostProcessing(network())
     assert_gradients(
-        model, lambda b: model(b, operator, conditioning=known).value.abs().square().sum(), kspace, operator
+        model, lambda b: model(b, operator, conditioning=conditioning).value.abs().square().sum(), kspace, operator
     )
 
 
 def test_errors() -> None:
-    kspace, operator, known = make_problem()
+    kspace, operator, conditioning = make_problem()
     with pytest.raises(TypeError, match=r"PostProcessing: kspace has dtype torch\.float64"):
-        PostProcessing(network())(kspace.real, operator, conditioning=known)
+        PostProcessing(network())(kspace.real, operator, conditioning=conditioning)

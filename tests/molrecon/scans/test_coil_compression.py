@@ -18,7 +18,7 @@ from molrecon.scans.preparation import prepare
 from molrecon.scans.reconstruction import reconstruct_prepared
 from molrecon.scans.settings import Settings
 from molrecon.scans.sidecar import ModelSource
-from molrecon.simulation.phantom import make_sample_volume
+from molrecon.simulation.phantom import write_phantom
 from operators import random_mask
 
 COILS, LEVEL = 12, 0.02
@@ -27,7 +27,7 @@ COILS, LEVEL = 12, 0.02
 @pytest.fixture(scope="module")
 def scan(tmp_path_factory: pytest.TempPathFactory) -> RawVolume:
     path = tmp_path_factory.mktemp("scan") / "head.h5"
-    full = read_volume(make_sample_volume(path, slices=2, coils=COILS, shape=(48, 64), noise_level=LEVEL))
+    full = read_volume(write_phantom(path, slices=2, coils=COILS, shape=(48, 64), noise_level=LEVEL))
     return undersample(full, random_mask(64, 2, 0.3, 0), 0.0, [0])
 
 
@@ -74,12 +74,12 @@ def test_the_sidecar_says_what_was_lost(scan: RawVolume, tmp_path: Path) -> None
         reconstruct_cohort([tmp_path / "scan.npy"], out, CGSense(), source, Settings(compress=compress))
         sidecar = json.loads((out / "scan.json").read_text())
         hashes.append(sidecar["settings_sha256"])
-        said = sidecar["coil_compression"]
+        compression = sidecar["coil_compression"]
         if compress is None:
-            assert said is None
+            assert compression is None
         else:
-            assert (said["virtual_coils"], said["of"]) == (6, COILS)
-            assert 0.9 < said["energy_kept"] < 1 and said["signal_lost_over_noise"] >= 0
+            assert (compression["virtual_coils"], compression["of"]) == (6, COILS)
+            assert 0.9 < compression["energy_kept"] < 1 and compression["signal_lost_over_noise"] >= 0
     assert hashes[0] != hashes[1]
 
 

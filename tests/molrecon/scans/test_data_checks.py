@@ -25,7 +25,7 @@ from molrecon.scans.data_warnings import DataWarning, noise_warnings
 from molrecon.scans.preparation import prepare
 from molrecon.scans.quality_page import summary
 from molrecon.scans.reconstruction import Reconstruction, reconstruct_volume
-from molrecon.simulation.phantom import coil_maps, make_sample_volume
+from molrecon.simulation.phantom import coil_maps, write_phantom
 from molrecon.solvers.solution import Solution, unbounded_solution
 from molrecon.solvers.solver_settings import SolverSettings
 from operators import LinearOperator, Sense, centred_fft, equispaced_fraction_mask, random_mask
@@ -43,7 +43,7 @@ def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., RawVolum
 
     def phantom(seed: int = 0, **arguments: Any) -> RawVolume:
         path = folder / f"{seed}-{abs(hash(tuple(arguments.items())))}.h5"
-        return read_volume(path if path.exists() else make_sample_volume(path, seed=seed, **arguments))
+        return read_volume(path if path.exists() else write_phantom(path, seed=seed, **arguments))
 
     return phantom
 
@@ -56,8 +56,8 @@ def brain() -> RawVolume:
 @pytest.fixture(scope="module")
 def four_coil_brain() -> RawVolume:
     with np.load(Path(DATA or "") / "mri" / "multicoil_brain_4ch_ge_coilimages_i16.npz") as file:
-        parts = torch.from_numpy(file["x"].astype(np.float32) / 32767)
-    return with_kspace(None, centred_fft(torch.complex(parts[:, 0], parts[:, 1]), (-2, -1))[None].numpy())
+        components = torch.from_numpy(file["x"].astype(np.float32) / 32767)
+    return with_kspace(None, centred_fft(torch.complex(components[:, 0], components[:, 1]), (-2, -1))[None].numpy())
 
 
 def with_kspace(volume: RawVolume | None, kspace: np.ndarray) -> RawVolume:
@@ -301,7 +301,7 @@ def test_empty_slices_and_remarks(phantoms: Callable[..., RawVolume]):
 def broken(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small phantom whose head wraps, with every second column missing outside the centre."""
     path = tmp_path_factory.mktemp("broken") / "head.npy"
-    volume = read_volume(make_sample_volume(path.with_suffix(".h5"), slices=2, shape=(96, 96)))
+    volume = read_volume(write_phantom(path.with_suffix(".h5"), slices=2, shape=(96, 96)))
     kspace = folded(volume).kspace
     keep = np.arange(kspace.shape[-1]) % 2 == 0
     keep[14:34] = True
@@ -332,7 +332,7 @@ def test_warnings_are_printed_and_stored(broken: Path, tmp_path: Path, capsys: p
 
 
 def test_strict_lets_sound_scans_pass(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    path = make_sample_volume(tmp_path / "head.h5", slices=1, shape=(96, 80))
+    path = write_phantom(tmp_path / "head.h5", slices=1, shape=(96, 80))
     assert main(["reconstruct", str(path), "--out", str(tmp_path / "out"), "--model", "cg-sense", "--strict"]) == 0
     assert "warning" not in capsys.readouterr().err
 

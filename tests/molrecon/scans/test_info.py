@@ -90,6 +90,6 @@ def test_what_is_odd_is_said(tmp_path: Path) -> None:
 def test_nobody_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write(tmp_path / "scan.h5")
     assert main(["info", str(path), "--json", str(tmp_path / "info.json")]) == 0
-    said = capsys.readouterr().out + (tmp_path / "info.json").read_text() + json.dumps(describe_scan(path))
+    output = capsys.readouterr().out + (tmp_path / "info.json").read_text() + json.dumps(describe_scan(path))
     for word in (*IDENTITY, "Doe", "Jane", "4711", "1970", "Miller", "knee", "Hospital"):
-        assert word not in said
+        assert word not in output

@@ -17,8 +17,8 @@ INPUT = st.tuples(st.lists(PART, max_size=3), PART, st.sampled_from(["", ".h5", 
 
 
 @given(st.lists(INPUT, max_size=40))
-def test_names_are_unique_whatever_the_inputs(parts: list[tuple[list[str], str, str]]) -> None:
-    inputs = list(dict.fromkeys(Path("/", *folders, name + suffix) for folders, name, suffix in parts))
+def test_names_are_unique_whatever_the_inputs(paths: list[tuple[list[str], str, str]]) -> None:
+    inputs = list(dict.fromkeys(Path("/", *folders, name + suffix) for folders, name, suffix in paths))
     names = output_names(inputs)
     assert len({name.casefold() for name in names}) == len(names) == len(inputs)
     files = [str(path).casefold() for name in names for path in output_paths("out", name)]

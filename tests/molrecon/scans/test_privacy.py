@@ -17,7 +17,7 @@ import pytest
 
 from molrecon.command.parser import main
 from molrecon.io import UnreadableInput, read_volume
-from molrecon.simulation.phantom import make_sample_volume
+from molrecon.simulation.phantom import write_phantom
 
 FIXED = ("--model", "zero-filled", "--noise-level", "0.01")
 SECRETS = ("DOE^JANE", "MRN-4711-0815", "19610704", "1961-07-04", "Dr. Roe", "St. Elsewhere", "ACC998877")
@@ -76,7 +76,7 @@ def planted(xml: str) -> str:
 @pytest.fixture(scope="module")
 def header(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The header of a scan, without any identity."""
-    header = read_volume(make_sample_volume(tmp_path_factory.mktemp("head") / "a.h5", 1, 4, (24, 20))).header
+    header = read_volume(write_phantom(tmp_path_factory.mktemp("head") / "a.h5", 1, 4, (24, 20))).header
     assert header is not None
     return header
 
@@ -84,7 +84,7 @@ def header(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture
 def scans(tmp_path: Path, header: str) -> list[Path]:
     """A fastMRI file and an MRD file of one slice that tell of a person wherever they can."""
-    fastmri, mrd = make_sample_volume(tmp_path / "in" / "one.h5", 1, 4, (24, 20)), tmp_path / "in" / "two.mrd"
+    fastmri, mrd = write_phantom(tmp_path / "in" / "one.h5", 1, 4, (24, 20)), tmp_path / "in" / "two.mrd"
     kspace = read_volume(fastmri).kspace[0]
     with h5py.File(fastmri, "r+") as file:
         del file["ismrmrd_header"]
@@ -151,15 +151,15 @@ def test_no_identity_in_what_is_written_and_said(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("molrecon.scans.quality_page.RESOLUTION", 10)
-    said: list[str] = []
+    summaries: list[str] = []
     summary = "molrecon.scans.quality_page.summary"
     from molrecon.scans import quality_page
 
     whole = quality_page.summary
 
     def remembered(*args: Any) -> str:  # pixels cannot be searched
-        said.append(whole(*args))
-        return said[-1]
+        summaries.append(whole(*args))
+        return summaries[-1]
 
     monkeypatch.setattr(summary, remembered)
     out = tmp_path / "out"
@@ -169,7 +169,7 @@ def test_no_identity_in_what_is_written_and_said(
         assert code == 4
         assert main(["status", str(out), "--json", str(out / "status.json")]) == 4
         assert main(["report", str(out)]) == 0
-    assert len(said) == 2
+    assert len(summaries) == 2
     statuses = [one["status"] for one in json.loads((out / "status.json").read_text())["volumes"]]
     assert sorted(statuses)[0] == "failed" and sorted(statuses)[-1] == "unreadable"
     written = [path for path in out.rglob("*") if path.is_file()]
@@ -177,7 +177,7 @@ def test_no_identity_in_what_is_written_and_said(
     assert len(written) == 2 * 5 + 2 + 4 + 1 + 1 + 1 + 1
     assert sorted(path.name for path in out.glob("*.html")) == ["index.html", "one.html", "two.html"]
     texts = said_and_written([out], capsys.readouterr(), caplog.text)
-    assert not leaks({**texts, "pages": "\n".join(said)})
+    assert not leaks({**texts, "pages": "\n".join(summaries)})
     if options:
         pages = "".join(path.read_text(encoding="utf-8") for path in out.glob("*.html"))
         assert str(tmp_path) not in pages and tmp_path.name not in pages

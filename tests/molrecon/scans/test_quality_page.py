@@ -14,7 +14,7 @@ from molrecon.scans.comparison import undersample
 from molrecon.scans.preparation import PreparedVolume, prepare
 from molrecon.scans.quality_page import make_preview, quality_page, summary, write_png
 from molrecon.scans.reconstruction import Reconstruction, reconstruct_prepared
-from molrecon.simulation.phantom import make_sample_volume
+from molrecon.simulation.phantom import write_phantom
 from operators import random_mask
 
 SHAPE = (32, 32)
@@ -22,7 +22,7 @@ SHAPE = (32, 32)
 
 @pytest.fixture(scope="module")
 def scan(tmp_path_factory: pytest.TempPathFactory) -> RawVolume:
-    path = make_sample_volume(tmp_path_factory.mktemp("sample") / "head.h5", slices=3, coils=4, shape=SHAPE)
+    path = write_phantom(tmp_path_factory.mktemp("sample") / "head.h5", slices=3, coils=4, shape=SHAPE)
     return undersample(read_volume(path), random_mask(SHAPE[1], 2, 0.25, 0), 0.0, [0])
 
 

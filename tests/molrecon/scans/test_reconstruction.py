@@ -22,8 +22,8 @@ from molrecon.scans.outputs import output_names, output_paths, write_outputs
 from molrecon.scans.preparation import prepare, read_maps
 from molrecon.scans.reconstruction import reconstruct_prepared, reconstruct_volume, solve_slices
 from molrecon.scans.settings import Settings
-from molrecon.scans.sidecar import ModelSource, describe, describe_sampling, plain, write_json
-from molrecon.simulation.phantom import make_sample_volume
+from molrecon.scans.sidecar import ModelSource, describe_sampling, make_sidecar, plain, write_json
+from molrecon.simulation.phantom import write_phantom
 from molrecon.solvers.solution import Solution, unbounded_solution
 from operators import LinearOperator, centred_fft, centred_ifft, random_mask
 from operators.hybrid import crop_readout
@@ -35,7 +35,7 @@ SOURCE = ModelSource("untrained", "0" * 64)
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("sample") / "head.h5"
-    return make_sample_volume(path, slices=2, coils=4, shape=SHAPE, noise_level=0.01)
+    return write_phantom(path, slices=2, coils=4, shape=SHAPE, noise_level=0.01)
 
 
 @pytest.fixture(scope="module")
@@ -389,11 +389,11 @@ def test_the_file_in_one_call(sample: Path, model: MOL, tmp_path: Path, monkeypa
     assert result.converged.all()
     assert json.loads((tmp_path / "out" / "head.json").read_text())["model"]["name"] == "mine"
     assert reconstruct_file(sample).image.shape == result.image.shape
-    assert describe(prepare(read_volume(sample)), result, SOURCE)["input"]["fully_sampled"] is True
+    assert make_sidecar(prepare(read_volume(sample)), result, SOURCE)["input"]["fully_sampled"] is True
 
 
 def test_a_folded_scan_gets_two_sets_of_maps_and_is_better_for_it(tmp_path: Path):
-    full = read_volume(make_sample_volume(tmp_path / "head.h5", slices=1, shape=(96, 80), coils=8))
+    full = read_volume(write_phantom(tmp_path / "head.h5", slices=1, shape=(96, 80), coils=8))
     kspace = np.ascontiguousarray(full.kspace[..., ::2])
     folded = replace(full, kspace=kspace, sampling_mask=np.ones((1, 1, 40), bool), recon_shape=(96, 40), reference=None)
     folded = replace(folded, reference_kind=None)

@@ -23,7 +23,7 @@ from molrecon.scans.scan import Scan, read_scan
 from molrecon.scans.scan_reconstruction import reconstruct_scan, write_scan
 from molrecon.scans.series import frame_of
 from molrecon.scans.sidecar import ModelSource
-from molrecon.simulation.phantom import make_sample_volume
+from molrecon.simulation.phantom import write_phantom
 
 GENERATE = "ismrmrd_generate_cartesian_shepp_logan"
 ROWS, COLS, COILS = 24, 20, 4
@@ -111,7 +111,7 @@ def test_a_reader_of_ones_own_joins(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def noisy(folder: Path, psi: np.ndarray, sigma: float) -> tuple[np.ndarray, np.ndarray]:
     """Return a phantom's k-space (1, coil, rows, cols), fully sampled, noise goes with `psi`; and its covariance."""
     rng = np.random.default_rng(1)
-    volume = read_volume(make_sample_volume(folder / "phantom.h5", 1, COILS, (48, 40), 0.0))
+    volume = read_volume(write_phantom(folder / "phantom.h5", 1, COILS, (48, 40), 0.0))
     shape = volume.kspace[0].shape
     white = (rng.normal(size=shape) + 1j * rng.normal(size=shape)) / np.sqrt(2)
     level = sigma * np.abs(volume.kspace).max()

@@ -26,7 +26,7 @@ from molrecon.scans.quality_page import summary
 from molrecon.scans.reconstruction import reconstruct_prepared, reconstruct_volume
 from molrecon.scans.settings import Settings
 from molrecon.scans.sidecar import ModelSource, describe_sampling
-from molrecon.simulation.phantom import make_sample_volume
+from molrecon.simulation.phantom import write_phantom
 from molrecon.weights import save
 from operators import variable_density_mask
 
@@ -39,7 +39,7 @@ needs_tools = pytest.mark.skipif(shutil.which(GENERATE) is None, reason="ismrmrd
 @pytest.fixture(scope="module")
 def full(tmp_path_factory: pytest.TempPathFactory) -> RawVolume:
     path = tmp_path_factory.mktemp("sample") / "head.h5"
-    return read_volume(make_sample_volume(path, slices=2, coils=6, shape=SHAPE, noise_level=LEVEL))
+    return read_volume(write_phantom(path, slices=2, coils=6, shape=SHAPE, noise_level=LEVEL))
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ def parts(task: RandomSensingTask, step: int) -> list[float]:
 
 def test_every_step_has_a_matrix_and_a_ratio_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("molrecon.sensing.random_sensing.MATRICES", 3)
-    task = RandomSensingTask(assemble("coast", "gin", n_stages=1), BLOCKS, batch=4, part=2)
+    task = RandomSensingTask(assemble("coast", "gin", n_stages=1), BLOCKS, batch=4, micro_batch=2)
     rows: list[int] = []
     original = task.model.stages
 

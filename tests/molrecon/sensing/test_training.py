@@ -86,7 +86,7 @@ def test_training_learns_and_resumes_as_if_never_stopped(tmp_path: Path) -> None
         return scores[-1]
 
     def run(trained: BlockImager, name: str) -> Iterator[int]:
-        return train(cs.ImagingTask(trained, blocks, batch=8, part=4), settings, tmp_path / name, validate)
+        return train(cs.ImagingTask(trained, blocks, batch=8, micro_batch=4), settings, tmp_path / name, validate)
 
     whole, stopped = imager(), imager()
     validate(whole)

@@ -9,7 +9,7 @@ from ismrmrd import xsd
 from molrecon.io import center_crop, read_volume
 from molrecon.simulation.anatomy import Anatomy, SmoothField
 from molrecon.simulation.coils import receive_field
-from molrecon.simulation.phantom import coil_maps, make_sample_volume, phantom_volume, voxel_size
+from molrecon.simulation.phantom import coil_maps, phantom_volume, voxel_size, write_phantom
 from operators.fourier import centred_fft, centred_ifft
 
 SMALL = (48, 42)
@@ -17,7 +17,7 @@ SMALL = (48, 42)
 
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory):
-    return make_sample_volume(tmp_path_factory.mktemp("phantom") / "sample.h5", 3, 8, SMALL, noise_level=0.01, seed=5)
+    return write_phantom(tmp_path_factory.mktemp("phantom") / "sample.h5", 3, 8, SMALL, noise_level=0.01, seed=5)
 
 
 def test_volume_has_the_fastmri_layout(sample):
@@ -34,7 +34,7 @@ def test_volume_has_the_fastmri_layout(sample):
 
 @pytest.mark.parametrize("shape", [SMALL, (33, 31)])
 def test_reference_is_the_root_sum_of_squares_of_the_cropped_coil_images(tmp_path, shape):
-    path = make_sample_volume(tmp_path / "sample.h5", 2, 4, shape)
+    path = write_phantom(tmp_path / "sample.h5", 2, 4, shape)
     volume = read_volume(path)
     images = centred_ifft(torch.from_numpy(volume.kspace), (-2, -1)).abs().numpy()
     expected = np.sqrt((center_crop(images, shape) ** 2).sum(1))
@@ -69,20 +69,20 @@ def test_our_reader_takes_it(sample):
 
 
 def test_kspace_is_maps_times_image_plus_noise_of_the_stated_level(tmp_path):
-    clean = read_volume(make_sample_volume(tmp_path / "clean.h5", 1, 4, SMALL, noise_level=0.0, seed=2)).kspace
+    clean = read_volume(write_phantom(tmp_path / "clean.h5", 1, 4, SMALL, noise_level=0.0, seed=2)).kspace
     padded = np.zeros((1, 4, 96, 42), np.complex64)
     padded[:, :, 24:72] = coil_maps(1, 4, SMALL, seed=2) * phantom_volume(1, SMALL, 2)[:, None]
     expected = centred_fft(torch.from_numpy(padded), (-2, -1)).numpy()
     np.testing.assert_allclose(clean, expected, atol=1e-5)
 
-    noisy = read_volume(make_sample_volume(tmp_path / "noisy.h5", 1, 4, SMALL, noise_level=0.03, seed=2)).kspace
+    noisy = read_volume(write_phantom(tmp_path / "noisy.h5", 1, 4, SMALL, noise_level=0.03, seed=2)).kspace
     noise = noisy - clean
     assert np.sqrt(np.mean(np.abs(noise) ** 2)) == pytest.approx(0.03, rel=0.03)
     assert abs(np.mean(noise**2)) < 0.05 * 0.03**2  # circular: real and imaginary part alike and uncorrelated
 
 
 def test_same_arguments_same_bytes_other_seed_other_head(tmp_path):
-    paths = [make_sample_volume(tmp_path / f"{i}.h5", 1, 2, (24, 20), seed=seed) for i, seed in enumerate((1, 1, 2))]
+    paths = [write_phantom(tmp_path / f"{i}.h5", 1, 2, (24, 20), seed=seed) for i, seed in enumerate((1, 1, 2))]
     first, again, other = (path.read_bytes() for path in paths)
     assert first == again != other
     assert np.abs(phantom_volume(1, (24, 20), 1) - phantom_volume(1, (24, 20), 2)).max() > 0.1
@@ -189,7 +189,7 @@ def test_anatomy_is_empty_outside_the_head():
 )
 def test_impossible_requests_are_refused_and_nothing_is_written(tmp_path, arguments):
     with pytest.raises(ValueError, match=r"phantom: got .*, expected"):
-        make_sample_volume(tmp_path / "sample.h5", **arguments)
+        write_phantom(tmp_path / "sample.h5", **arguments)
     assert not list(tmp_path.iterdir())
 
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from molrecon.simulation import scan as simulation
-from molrecon.simulation.images import ImageSet
-from molrecon.simulation.problem import Problem
+from molrecon.simulation.images import ImageSet, wrap
+from molrecon.simulation.problem import Problem, stack_problems
 from molrecon.simulation.scan import SimulatedScan, simulate, strip
 from molrecon.simulation.stream import ProblemStream
-from operators import centred_fft
+from operators import SoftSense, centred_fft
 
 
 def head(rows: int = 90, cols: int = 72) -> np.ndarray:
@@ -54,7 +54,7 @@ def test_scan(seed: int) -> None:
 
 def test_a_complex_image_keeps_its_phase(monkeypatch: pytest.MonkeyPatch) -> None:
     """Received by one uniform coil and not moved, the reference is the image, but for its scale."""
-    monkeypatch.setattr(simulation, "placed", lambda image, rng: image)
+    monkeypatch.setattr(simulation, "placed", lambda image, rng, largest: image)
     monkeypatch.setattr(simulation, "draw_matrix", lambda cols, rng: None)
     monkeypatch.setattr(simulation, "draw_fields", lambda image, coils, rng: np.ones((1, *image.shape), np.complex64))
     image = complex_head()
@@ -115,3 +115,69 @@ def test_no_images_is_an_error() -> None:
         ProblemStream([ImageSet("none", [])])
     with pytest.raises(ValueError, match="positive"):
         ProblemStream([ImageSet("one", head()[None])], rows=0)
+
+
+@pytest.mark.parametrize("cols", [36, 40, 54, 200])
+def test_a_narrow_view_samples_the_same_k_space(cols: int) -> None:
+    image = torch.from_numpy(complex_head())
+    seen = wrap(image, cols)
+    assert seen.shape == (90, cols)
+    place = torch.arange(72.0) - 36
+    frequency = (torch.arange(float(cols)) - cols // 2) / cols
+    wave = torch.exp(-2j * torch.pi * frequency * place[:, None])
+    torch.testing.assert_close(centred_fft(seen, (-1,)) * cols**0.5, image @ wave, rtol=1e-4, atol=1e-4)
+    if cols == 36:
+        every_second = centred_fft(image, (-1,))[:, ::2] * 2**0.5
+        torch.testing.assert_close(centred_fft(seen, (-1,)), every_second, rtol=1e-4, atol=1e-4)
+
+
+def wrapped_scan(monkeypatch: pytest.MonkeyPatch, two_sets: float = 1.0) -> SimulatedScan:
+    """Return the scan of a box with eight coils, in a view of half its grid where `two_sets` is 1."""
+    fields = simulation.draw_fields
+    monkeypatch.setattr(simulation, "placed", lambda image, rng, largest: image)
+    monkeypatch.setattr(simulation, "draw_matrix", lambda cols, rng: None)
+    monkeypatch.setattr(simulation, "draw_filter", lambda rng: None)
+    monkeypatch.setattr(simulation, "draw_fields", lambda image, coils, rng: fields(image, coils, rng, count=8))
+    monkeypatch.setattr(simulation, "draw_narrow_view", lambda images, rng: images.shape[-1] // 2)
+    monkeypatch.setattr(simulation, "draw_calibration_lines", lambda cols, rng: 18)
+    monkeypatch.setattr(simulation, "draw_noise_level", lambda rng: 0.002)
+    image = head(120, 144) * np.exp(1j * np.linspace(-1, 1, 144))
+    return simulate(image.astype(np.complex64), np.random.default_rng(1), two_sets=two_sets)
+
+
+def test_a_wrapped_scan_has_two_sets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both images together are what the coils received; one set would leave the half that lies underneath."""
+    scan = wrapped_scan(monkeypatch)
+    assert scan.wrapped == pytest.approx(126 / 72)
+    assert scan.sensitivity_maps.shape == (2, 8, 120, 72)
+    explained = (scan.sensitivity_maps * scan.reference[:, None]).sum(0)
+    left = torch.linalg.vector_norm(scan.coil_images - explained) / torch.linalg.vector_norm(scan.coil_images)
+    assert float(left) < 0.1
+    problem = strip(scan, 48, np.random.default_rng(0), margin=4)
+    assert isinstance(problem.operator, SoftSense)
+    assert problem.reference.shape == (1, 2, 48, 72)
+    assert problem.judged(problem.reference).shape == (1, 80, 72)
+    again = problem.operator(problem.reference) - problem.kspace
+    assert float(torch.linalg.vector_norm(again) / torch.linalg.vector_norm(problem.kspace)) < 0.15
+    expected = torch.linalg.vector_norm(problem.reference, dim=1)
+    torch.testing.assert_close(problem.magnitude(problem.reference), expected)
+
+
+def test_without_a_share_scans_have_one_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    scan = wrapped_scan(monkeypatch, two_sets=0.0)
+    assert scan.wrapped == 1
+    assert scan.sensitivity_maps.shape == (8, 120, 144)
+
+
+def test_problems_of_one_and_two_sets_are_no_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    two = strip(wrapped_scan(monkeypatch), 48, np.random.default_rng(0))
+    both = stack_problems([two, two])
+    assert isinstance(both.operator, SoftSense)
+    torch.testing.assert_close(both.operator(both.reference)[1:], two.operator(two.reference))
+    with pytest.raises(ValueError, match=r"stack_problems: \[2, None\] sets of maps"):
+        stack_problems([two, strip(plain_scan(), 48, np.random.default_rng(0))])
+
+
+def test_a_share_lies_between_0_and_1() -> None:
+    with pytest.raises(ValueError, match=r"two_sets is 1.5"):
+        ProblemStream([ImageSet("one", head()[None])], two_sets=1.5)

@@ -85,8 +85,10 @@ def test_samples_that_are_not_marked_keep_their_reference() -> None:
     x = 0 * right_side
     residual(x)
     residual.exactly(x + 1, torch.tensor([True, False, False]))
-    known, image = residual._reference or (x, x)
-    torch.testing.assert_close(known, torch.tensor([1.0, 0.0, 0.0], dtype=known.dtype)[:, None].expand_as(known))
+    reference, image = residual._reference or (x, x)
+    torch.testing.assert_close(
+        reference, torch.tensor([1.0, 0.0, 0.0], dtype=reference.dtype)[:, None].expand_as(reference)
+    )
     assert float(image[1:].abs().max()) == 0 < float(image[0].abs().max())
 
 

@@ -103,8 +103,8 @@ PARTS = st.one_of(
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(PARTS, max_size=8))
-def test_any_messages_in_any_order(parts):
-    assert_ended(serve(b"".join(parts)))
+def test_any_messages_in_any_order(messages):
+    assert_ended(serve(b"".join(messages)))
 
 
 def test_a_thousand_mutated_sessions(monkeypatch, tmp_path):

@@ -52,9 +52,9 @@ def test_numbers_go_on_in_the_next_series_where_sixteen_bits_end(made):
 def test_places_without_geometry_are_those_of_the_readouts(made):
     volume, result, heads = made
     maker = ImageMaker("float32", ModelSource("model", None), heads)
-    known = list(maker.images(Frame(volume), result, 1))
-    unknown = list(maker.images(Frame(replace(volume, geometry=None)), result, 1))
-    for one, other in zip(known, unknown, strict=True):
+    placed = list(maker.images(Frame(volume), result, 1))
+    unplaced = list(maker.images(Frame(replace(volume, geometry=None)), result, 1))
+    for one, other in zip(placed, unplaced, strict=True):
         for name in ("position", "read_dir", "phase_dir", "slice_dir", "slice", "acquisition_time_stamp"):
             np.testing.assert_array_equal(one.head[name], other.head[name])
 

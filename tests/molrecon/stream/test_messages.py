@@ -14,10 +14,10 @@ from molrecon.stream import wire
 from molrecon.stream.messages import (
     Acquisition,
     Config,
-    Header,
     Image,
     Skipped,
     Text,
+    XmlHeader,
     encode_acquisition,
     encode_config,
     encode_image,
@@ -86,7 +86,7 @@ def test_waveforms_of_the_reference_are_read_past():
 
 
 def test_texts_with_and_without_a_nul():
-    assert message(b"\x03\x00\x03\x00\x00\x00ab\x00") == Header("ab")
+    assert message(b"\x03\x00\x03\x00\x00\x00ab\x00") == XmlHeader("ab")
     assert message(b"\x02\x00\x02\x00\x00\x00ab") == Config("ab")
     assert message(encode_config("molrecon")) == Config("molrecon")
     assert message(b"") is None

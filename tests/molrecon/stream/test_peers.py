@@ -38,7 +38,7 @@ needs_peer = pytest.mark.skipif(not (PEERS / "client.py").is_file(), reason="nee
 
 def run(command: list[object], folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [str(part) for part in command],
+        [str(word) for word in command],
         cwd=folder,
         env=ENVIRONMENT,
         capture_output=True,
@@ -171,11 +171,11 @@ def test_sigterm_lets_the_scan_finish(scan, tmp_path):
     server = Served(tmp_path)
     try:
         with socket.create_connection(("127.0.0.1", server.port), timeout=60) as peer:
-            rest = send_half(peer, scan)
+            second_half = send_half(peer, scan)
             time.sleep(0.3)
             server.process.send_signal(signal.SIGTERM)
             time.sleep(0.5)
-            peer.sendall(rest)
+            peer.sendall(second_half)
             read, found = socket_reader(peer), list[Message | None]()
             while not found or not isinstance(found[-1], Close):
                 found.append(read_message(read, Limits(), images=True))
@@ -207,5 +207,5 @@ def test_wrong_arguments_of_the_command(served):
         return done.returncode, done.stderr
 
     assert complaint("--port", "70000")[0] == 2
-    code, said = complaint("--port", str(served.port), "--model", "cg-sense")
-    assert code == 4 and "in use" in said
+    code, message = complaint("--port", str(served.port), "--model", "cg-sense")
+    assert code == 4 and "in use" in message

@@ -234,7 +234,7 @@ def test_two_hundred_scans_leave_nothing_behind(port, scan, monkeypatch, tmp_pat
 def test_nobody_is_named(port, scan, caplog):
     with caplog.at_level("DEBUG"):
         answer = stream_file(scan, port=port, parameters={"tol": 1e-3})
-    said = [caplog.text, *answer.texts, *(str(image.meta) for image in answer.images)]
-    assert not any(PLANTED in text or "1911" in text for text in said)
+    texts = [caplog.text, *answer.texts, *(str(image.meta) for image in answer.images)]
+    assert not any(PLANTED in text or "1911" in text for text in texts)
     with h5py.File(scan, "r") as file:
         assert PLANTED in ElementTree.fromstring(file["dataset/xml"][0]).findtext(".//{*}patientName", "")

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from molrecon.io import UnreadableInput
-from molrecon.simulation.phantom import make_sample_volume
+from molrecon.simulation.phantom import write_phantom
 from molrecon.simulation.problem import Problem
 from molrecon.training.fastmri_folder import FastMRIFolder
 from molrecon.training.fastmri_slices import SliceCache
@@ -28,7 +28,7 @@ COILS = 4
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """Return a fully sampled fastMRI file, 3 slices of 48 x 56 by 4 coils."""
-    return make_sample_volume(tmp_path_factory.mktemp("sample") / "a.h5", 3, COILS, SHAPE).read_bytes()
+    return write_phantom(tmp_path_factory.mktemp("sample") / "a.h5", 3, COILS, SHAPE).read_bytes()
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def test_bad_files_are_listed(folder: Path, sample: bytes, caplog: pytest.LogCap
     edited(folder / "f_test.h5", sample, replaced(undersampled))
     edited(folder / "g_header.h5", sample, lambda file: file["ismrmrd_header"].write_direct(np.array(b"<x")) and None)
     edited(folder / "h_empty.h5", sample, replaced(lambda kspace: 0 * kspace))
-    make_sample_volume(folder / "i_narrow.h5", 1, COILS, (48, 40))
+    write_phantom(folder / "i_narrow.h5", 1, COILS, (48, 40))
     (folder / "notes.txt").write_text("not a scan")
     with caplog.at_level(logging.WARNING):
         data = FastMRIFolder(folder, rows=12)
@@ -213,7 +213,7 @@ def test_columns_that_were_never_acquired(folder: Path, sample: bytes) -> None:
 
 
 def test_files_of_other_coils_never_share_a_batch(folder: Path) -> None:
-    make_sample_volume(folder / "file0.h5", 2, 3, SHAPE)
+    write_phantom(folder / "file0.h5", 2, 3, SHAPE)
     data = FastMRIFolder(folder, rows=12, batch=2)
     rng = np.random.default_rng(1)
     coils = {data.draw(rng, step).kspace.shape[1] for step in range(4)}

@@ -11,8 +11,9 @@ from molrecon.networks import PlainNetwork
 from molrecon.reconstructors.mol import MOL
 from molrecon.simulation.strips import Problem, simulate_scan, strip_problem
 from molrecon.training.lipschitz_penalty import BARRIER_WIDTH, log_barrier, stretch
-from molrecon.training.loop import TrainSettings, train
+from molrecon.training.loop import train
 from molrecon.training.reconstruction_task import ReconstructionSettings, ReconstructionTask
+from molrecon.training.train_settings import TrainSettings
 
 
 def test_estimate_of_a_linear_map_is_its_norm() -> None:

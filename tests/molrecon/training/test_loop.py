@@ -21,8 +21,10 @@ from molrecon.reconstructors.learned import LearnedReconstructor
 from molrecon.reconstructors.mol import MOL
 from molrecon.simulation.strips import Problem, simulate_scan, strip_problem
 from molrecon.training.log import finish, read_log
-from molrecon.training.loop import Task, TrainSettings, train
+from molrecon.training.loop import train
 from molrecon.training.reconstruction_task import ReconstructionSettings, ReconstructionTask
+from molrecon.training.task import Task
+from molrecon.training.train_settings import TrainSettings
 
 SETTINGS = TrainSettings(
     steps=12, warmup=1, learning_rate=0.05, decay_start=0, ema=0.5, clip=10.0, checkpoint_every=4, log_every=3
@@ -113,37 +115,42 @@ class Curriculum(Line):
 
 
 class Steep(Line):
-    def facts(self) -> dict[str, Any]:
+    def fingerprint(self) -> dict[str, Any]:
         return {"slope": 2, "points": (4, 1)}
 
 
 @pytest.mark.parametrize(
-    ("task", "changes", "facts", "message"),
+    ("task", "changes", "fingerprint", "message"),
     [
         (Steep, {"clip": 9.0}, {}, r"found clip 10\.0 \(expected 9\.0\)\), expected"),
         (Steep, {"learning_rate": 0.1, "seed": 1}, {}, r"found learning_rate 0\.05 \(expected 0\.1\), seed 0"),
         (Steep, {"steps": 13}, {}, r"found steps 12 \(expected 13\)"),
-        (Line, {}, {}, r"found slope 2 \(expected not told\), points \[4, 1\]"),
+        (Line, {}, {}, r"found slope 2 \(expected not given\), points \[4, 1\]"),
         (Steep, {}, {"data": "other.npy"}, r'found data "head.npy" \(expected "other.npy"\)'),
-        (Steep, {}, {"data": "head.npy", "scans": {"rows": 8}}, r"found scans.rows not told \(expected 8\)"),
+        (Steep, {}, {"data": "head.npy", "scans": {"rows": 8}}, r"found scans.rows not given \(expected 8\)"),
         (Steep, {"checkpoint_every": 3, "log_every": 2}, {"data": "head.npy"}, None),
         (Steep, {}, {"data": "head.npy"}, None),
     ],
 )
 @pytest.mark.parametrize("until", [4, 12])
 def test_a_checkpoint_of_another_training_is_refused(
-    until: int, task: type[Line], changes: dict[str, Any], facts: dict[str, Any], message: str | None, tmp_path: Path
+    until: int,
+    task: type[Line],
+    changes: dict[str, Any],
+    fingerprint: dict[str, Any],
+    message: str | None,
+    tmp_path: Path,
 ) -> None:
-    known = {"data": "head.npy"} if message is None or "data" in message or "scans" in message else {}
-    for done in train(Steep(), SETTINGS, tmp_path, facts=known):
+    recorded = {"data": "head.npy"} if message is None or "data" in message or "scans" in message else {}
+    for done in train(Steep(), SETTINGS, tmp_path, fingerprint=recorded):
         if done == until:
             break
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     if message is None:
-        assert len(list(train(task(), replace(SETTINGS, **changes), tmp_path, facts=facts))) == 12 - until
+        assert len(list(train(task(), replace(SETTINGS, **changes), tmp_path, fingerprint=fingerprint))) == 12 - until
         return
     with pytest.raises(ValueError, match=rf"checkpoint\.pt: not a checkpoint of this training \({message}"):
-        train(task(), replace(SETTINGS, **changes), tmp_path, facts=facts)
+        train(task(), replace(SETTINGS, **changes), tmp_path, fingerprint=fingerprint)
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
@@ -161,7 +168,7 @@ def test_more_steps_where_no_step_depends_on_their_number(tmp_path: Path) -> Non
         train(Curriculum(), replace(constant, steps=20), tmp_path / "c")
 
 
-def test_a_checkpoint_without_facts(tmp_path: Path) -> None:
+def test_a_checkpoint_without_a_fingerprint(tmp_path: Path) -> None:
     list(train(Line(), SETTINGS, tmp_path))
     state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
     del state["facts"]
@@ -169,7 +176,7 @@ def test_a_checkpoint_without_facts(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"it does not say of which training"):
         train(Line(), SETTINGS, tmp_path)
     with pytest.raises(TypeError, match="not JSON serializable"):
-        train(Line(), SETTINGS, tmp_path, facts={"data": tmp_path})
+        train(Line(), SETTINGS, tmp_path, fingerprint={"data": tmp_path})
 
 
 def test_training_that_cannot_go_on(tmp_path: Path) -> None:

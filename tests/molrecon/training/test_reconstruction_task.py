@@ -17,10 +17,11 @@ from molrecon.reconstructors.learned import LearnedReconstructor
 from molrecon.reconstructors.modl import MoDL
 from molrecon.reconstructors.mol import MOL
 from molrecon.reconstructors.unrolled import UnrolledReconstructor
+from molrecon.scans.metrics import psnr
 from molrecon.simulation.strips import Problem, simulate_scan, strip_problem
 from molrecon.training.defaults import DESCRIPTIONS
 from molrecon.training.log import read_log
-from molrecon.training.loop import TrainSettings, train
+from molrecon.training.loop import train
 from molrecon.training.losses import log_mse
 from molrecon.training.models import build
 from molrecon.training.reconstruction_task import (
@@ -29,6 +30,8 @@ from molrecon.training.reconstruction_task import (
     mean_psnr,
     withheld_score,
 )
+from molrecon.training.train_settings import TrainSettings
+from operators import SoftSense
 
 SETTINGS = TrainSettings(steps=6, warmup=2, checkpoint_every=2)
 POOL = ReconstructionSettings(pool=2, visits=2)
@@ -41,6 +44,19 @@ def make_problem(rng: np.random.Generator, step: int = 0) -> Problem:
     image[6:26, 8:24] = 0.6
     image[10:20, 10:16] = 1
     return strip_problem(simulate_scan(image, 32, rng, coils=4), 8, rng)
+
+
+def one_or_two_sets(rng: np.random.Generator, step: int = 0) -> Problem:
+    """Return a problem, every second time with a second set of maps, orthogonal to the first, and an image for it."""
+    problem = make_problem(rng)
+    if step % 2:
+        return problem
+    first = problem.operator.sensitivity_maps
+    second = torch.stack([first[:, 1].conj(), -first[:, 0].conj(), first[:, 3].conj(), -first[:, 2].conj()], 1)
+    maps = torch.stack([first, second], 1)
+    operator = SoftSense(maps, problem.operator.sampling_mask)
+    reference = torch.stack([problem.reference, 0.5 * problem.reference.flip(-1)], 1)
+    return Problem(operator(reference), operator, reference, problem.noise_level)
 
 
 def strict() -> MOL:
@@ -127,6 +143,35 @@ def test_training_resumes_to_the_bit(fresh: Callable[[], MOL], self_supervised: 
     list(train(whole, SETTINGS, tmp_path / "b"))
     for a, b in zip(whole.model.state_dict().values(), resumed.model.state_dict().values(), strict=True):
         assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("self_supervised", [False, True])
+@pytest.mark.parametrize("fresh", [strict, penalised])
+def test_one_and_two_sets_of_maps_train_together(
+    fresh: Callable[[], MOL], self_supervised: bool, tmp_path: Path
+) -> None:
+    """And a training that stopped goes on to the bit."""
+    own = replace(POOL, self_supervised=self_supervised)
+    interrupted = train(ReconstructionTask(fresh(), one_or_two_sets, own), SETTINGS, tmp_path / "a")
+    assert [next(interrupted) for _ in range(3)] == [1, 2, 3]
+    whole, resumed = (ReconstructionTask(fresh(), one_or_two_sets, own) for _ in range(2))
+    assert list(train(resumed, SETTINGS, tmp_path / "a")) == [3, 4, 5, 6]
+    list(train(whole, SETTINGS, tmp_path / "b"))
+    for a, b in zip(whole.model.state_dict().values(), resumed.model.state_dict().values(), strict=True):
+        assert torch.isfinite(a).all() and torch.equal(a, b)
+
+
+def test_the_loss_and_the_score_of_two_sets_see_both_images() -> None:
+    problem = one_or_two_sets(np.random.default_rng(1))
+    model = strict()
+    (loss,) = ReconstructionTask(model, lambda rng, step: problem, ALWAYS_THE_SAME).losses(0, np.random.default_rng(0))
+    louder = replace(problem, reference=problem.reference * torch.tensor([1, 2]).reshape(1, 2, 1, 1))
+    (other,) = ReconstructionTask(model, lambda rng, step: louder, ALWAYS_THE_SAME).losses(0, np.random.default_rng(0))
+    assert float(other.detach()) > float(loss.detach()) + 0.1
+    with torch.no_grad():
+        image = model(problem.kspace, problem.operator, problem.noise_level).value
+    shown, expected = (torch.linalg.vector_norm(x, dim=1).numpy() for x in (image, problem.reference))
+    assert mean_psnr(model, [problem]) == pytest.approx(psnr(expected, shown), abs=0.5)  # that has its own scale
 
 
 def test_withheld_samples_can_be_predicted_better_after_training(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def read_page(text: str):
 def test_the_hub_reads_every_page(name: str, exported: Path) -> None:
     card = load_card(name)
     mri = "MRI" in card.get("model", "")
-    text = model_page(name, card, tags=["mri"] if mri else ["a: tag"], facts={"class": "x"})
+    text = model_page(name, card, tags=["mri"] if mri else ["a: tag"], properties={"class": "x"})
     data = read_page(text)
     assert data.library_name == "molrecon" and data.license in ("mit", "other")
     assert (data.license == "mit") == (card["licence"] == "data: none needed")
@@ -73,12 +73,12 @@ def test_the_hub_loads_the_file(exported: Path) -> None:
 
 def test_what_yaml_would_misread() -> None:
     card = {"model": 'a: "b" # c | d\ne', "licence": "Grüße: {x}", "scores": {"validation_psnr_db": 1e-7}}
-    text = model_page("no", card, tags=["yes", "1.5", "é: # [x]"], facts={})
+    text = model_page("no", card, tags=["yes", "1.5", "é: # [x]"], properties={})
     data = read_page(text)
     assert data.tags == ["yes", "1.5", "é: # [x]"] and data.model_name == "no"
     assert data.eval_results is not None and data.eval_results[0].metric_value == 1e-7
     assert '| model | a: "b" # c \\| d e |' in text
-    assert read_page(model_page("n", {}, tags=["x"], facts={})).eval_results is None
+    assert read_page(model_page("n", {}, tags=["x"], properties={})).eval_results is None
 
 
 def test_nothing_is_overwritten(exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from molrecon.descent.glow_prox import Glow, GlowProx
+from molrecon.descent.glow import Glow
+from molrecon.descent.glow_prox import GlowProx
 from molrecon.descent.inpainting import biharmonic_fill, inpainting_score
 from molrecon.descent.inpainting_problems import FACE_SIZE, evaluation_batches, shipped_faces
 from molrecon.reconstructors.base import Reconstructor

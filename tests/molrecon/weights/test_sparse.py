@@ -1,4 +1,4 @@
-"""Networks of sparse codes survive saving, in half precision almost; packaged ones are whole and as good as told."""
+"""Networks of sparse codes survive saving, nearly so in half precision; packaged ones score as their cards say."""
 
 from __future__ import annotations
 
@@ -57,9 +57,9 @@ def test_packaged_networks(name: str) -> None:
     dictionary = model.dictionary
     card = load_card(name)
     assert {"data", "split", "steps", "seed", "licence"} <= card.keys() and card["intended_use"] == "research use"
-    told = card["scores"].get("test_pooled_nmse_db_by_layer")
-    if told is not None:
+    pooled = card["scores"].get("test_pooled_nmse_db_by_layer")
+    if pooled is not None:
         codes, measurements = BernoulliGaussian(dictionary, snr_db=card["snr_db"]).draw(200, stream(0, TEST))
         with torch.no_grad():
             found = pooled_nmse_db(model(measurements, Dense(dictionary)), codes)
-        assert found == pytest.approx(told[-1], abs=4)  # of fewer codes, and hard ones count
+        assert found == pytest.approx(pooled[-1], abs=4)  # of fewer codes, and hard ones count

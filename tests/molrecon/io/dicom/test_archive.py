@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from molrecon.io.dicom import Origin, Series, write_dicom, write_enhanced_dicom
+from molrecon.io.dicom import DicomSeries, Origin, write_dicom, write_enhanced_dicom
 from molrecon.simulation.phantom import phantom_volume
 
 from .conftest import GEOMETRIES
@@ -41,7 +41,9 @@ def test_a_study_is_sent_stored_found_and_shown(tmp_path: Path) -> None:
     place = GEOMETRIES["readout left to right"]
     files = write_dicom(tmp_path / "classic", image, place, origin)
     files.append(write_enhanced_dicom(tmp_path / "all.dcm", image, place, origin))
-    files += write_dicom(tmp_path / "second", 0.5 * image, place, origin, series=Series("second contrast", 9002, 1))
+    files += write_dicom(
+        tmp_path / "second", 0.5 * image, place, origin, series=DicomSeries("second contrast", 9002, 1)
+    )
     session = tmp_path / "session"
     session.mkdir()
     command = ["unshare", "-rn", sys.executable, str(SESSION), str(session), *map(str, files)]

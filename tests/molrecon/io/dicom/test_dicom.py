@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from molrecon.io import UnreadableInput
-from molrecon.io.dicom import Origin, Series, read_template, write_dicom, write_enhanced_dicom
+from molrecon.io.dicom import DicomSeries, Origin, read_template, write_dicom, write_enhanced_dicom
 from molrecon.io.dicom.layout import quantise, turned
 from molrecon.io.dicom.origin import derivation
 from molrecon.io.geometry import Geometry
@@ -59,7 +59,7 @@ def test_what_else_is_refused(tmp_path: Path, image: np.ndarray, origin: Origin)
         write_dicom(tmp_path / "out", image * np.nan, place, origin)
     for wrong in ({"frame_seconds": 0.0}, {"contrast": -1}, {"number": -1}):
         with pytest.raises(ValueError, match="Series"):
-            Series(**wrong)
+            DicomSeries(**wrong)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -136,7 +136,7 @@ def test_every_object_has_its_own_identifier(tmp_path: Path, image: np.ndarray, 
     place = GEOMETRIES["axial"]
     origins = [origin, replace(origin, weights_sha256="00" * 32), replace(origin, settings_sha256="00" * 32)]
     paths = [write_dicom(tmp_path / f"{k}", image, place, one) for k, one in enumerate(origins)]
-    paths.append(write_dicom(tmp_path / "contrast", image, place, origin, series=Series(contrast=1)))
+    paths.append(write_dicom(tmp_path / "contrast", image, place, origin, series=DicomSeries(contrast=1)))
     paths.append([write_enhanced_dicom(tmp_path / "e.dcm", image, place, origin)])
     found = [[pydicom.dcmread(path) for path in series] for series in paths]
     instances = [data.SOPInstanceUID for series in found for data in series]
@@ -185,7 +185,7 @@ def test_identity_comes_from_the_template(tmp_path: Path, image: np.ndarray, ori
     frames = np.stack([image, image])
     timed = replace(origin, error_bound=None, n_steps=None, converged=None)
     paths = write_dicom(
-        tmp_path / "b", frames, GEOMETRIES["axial"], timed, series=Series(frame_seconds=2.0), template=template
+        tmp_path / "b", frames, GEOMETRIES["axial"], timed, series=DicomSeries(frame_seconds=2.0), template=template
     )
     last = pydicom.dcmread(paths[-1])
     assert (last.AcquisitionDate, last.AcquisitionTime) == ("20260201", "000001.000000")

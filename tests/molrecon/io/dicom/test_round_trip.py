@@ -10,7 +10,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from molrecon.io.dicom import Origin, Series, write_dicom, write_enhanced_dicom
+from molrecon.io.dicom import DicomSeries, Origin, write_dicom, write_enhanced_dicom
 from molrecon.io.geometry import Geometry
 from molrecon.io.sequence import Sequence
 
@@ -25,7 +25,9 @@ SEQUENCE = Sequence(
 )
 
 
-def write(form: str, folder: Path, image: np.ndarray, geometry: Geometry, origin: Origin, series: Series) -> list[Path]:
+def write(
+    form: str, folder: Path, image: np.ndarray, geometry: Geometry, origin: Origin, series: DicomSeries
+) -> list[Path]:
     if form == "classic":
         return write_dicom(folder, image, geometry, origin, series=series)
     folder.mkdir()
@@ -57,13 +59,13 @@ def assert_same_voxels(found: nibabel.Nifti1Image, image: np.ndarray, geometry: 
 def test_every_voxel_comes_back_to_its_place(
     form: str, tmp_path: Path, image: np.ndarray, geometry: Geometry, origin: Origin
 ) -> None:
-    write(form, tmp_path / "out", image, geometry, origin, Series())
+    write(form, tmp_path / "out", image, geometry, origin, DicomSeries())
     assert_same_voxels(converted(tmp_path / "out", tmp_path / "nifti"), image, geometry)
 
 
 @pytest.mark.parametrize("form", ["classic", "enhanced"])
 def test_no_error(form: str, tmp_path: Path, image: np.ndarray, geometry: Geometry, origin: Origin, errors: Errors):
-    paths = write(form, tmp_path / "out", image, geometry, origin, Series(sequence=SEQUENCE))
+    paths = write(form, tmp_path / "out", image, geometry, origin, DicomSeries(sequence=SEQUENCE))
     assert len(paths) == (3 if form == "classic" else 1)
     assert [errors(path) for path in paths] == [[]] * len(paths)
 
@@ -71,7 +73,7 @@ def test_no_error(form: str, tmp_path: Path, image: np.ndarray, geometry: Geomet
 @pytest.mark.parametrize("form", ["classic", "enhanced"])
 def test_a_single_slice(form: str, tmp_path: Path, image: np.ndarray, geometry: Geometry, errors: Errors) -> None:
     origin = Origin("ab" * 32, "zero-filled", None, "ef" * 32, "0.2.0")
-    paths = write(form, tmp_path / "out", image[:1], geometry, origin, Series())
+    paths = write(form, tmp_path / "out", image[:1], geometry, origin, DicomSeries())
     assert errors(paths[0]) == []
     assert_same_voxels(converted(tmp_path / "out", tmp_path / "nifti"), image[:1], geometry)
 
@@ -90,7 +92,7 @@ def test_a_series_in_time(
     frames = np.stack([image, image[:, ::-1], 0.5 * image, image[..., ::-1]])
     bound = np.full((4, 3), 1e-4)
     origin = Origin("ab" * 32, "mol-2d", None, "ef" * 32, "0.2.0", "certified", bound)
-    paths = write(form, tmp_path / "out", frames, geometry, origin, Series(frame_seconds=seconds))
+    paths = write(form, tmp_path / "out", frames, geometry, origin, DicomSeries(frame_seconds=seconds))
     assert errors(paths[-1]) == []
     found = converted(tmp_path / "out", tmp_path / "nifti")
     assert found.shape[3] == 4
@@ -113,7 +115,7 @@ def test_values_of_any_size(
     form: str, scale: float, tmp_path: Path, image: np.ndarray, origin: Origin, errors: Errors
 ) -> None:
     image = (image / image.max() * scale).astype(np.float32)
-    paths = write(form, tmp_path / "out", image, GEOMETRIES["axial"], origin, Series())
+    paths = write(form, tmp_path / "out", image, GEOMETRIES["axial"], origin, DicomSeries())
     assert errors(paths[0]) == []
     data = pydicom.dcmread(paths[0])
     rescale = data if form == "classic" else data.SharedFunctionalGroupsSequence[0].PixelValueTransformationSequence[0]
@@ -124,7 +126,7 @@ def test_values_of_any_size(
 
 def test_sequence_parameters_are_written(tmp_path: Path, image: np.ndarray, origin: Origin) -> None:
     (first, *_) = write_dicom(
-        tmp_path / "out", image, GEOMETRIES["axial"], origin, series=Series("T1", 9002, 1, None, SEQUENCE)
+        tmp_path / "out", image, GEOMETRIES["axial"], origin, series=DicomSeries("T1", 9002, 1, None, SEQUENCE)
     )
     data = pydicom.dcmread(first)
     assert (data.RepetitionTime, data.EchoTime, data.FlipAngle, data.EchoNumbers) == (500, 11, 70, 2)

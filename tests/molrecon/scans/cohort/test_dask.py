@@ -19,11 +19,11 @@ import pytest
 from molrecon.command.parser import main
 from molrecon.reconstructors.base import Reconstructor
 from molrecon.scans.cohort import reconstruct_cohort
-from molrecon.scans.cohort.one_volume import Item, Outcome, Recipe
+from molrecon.scans.cohort.recipe import Item, Outcome, Recipe
 from molrecon.scans.methods import load_method
 from molrecon.scans.outputs import temporary_prefix
 from molrecon.scans.settings import Settings
-from molrecon.simulation.phantom import make_sample_volume
+from molrecon.simulation.phantom import write_phantom
 from tests.benchmarks.cohort import POISON, check, make_volumes, null
 
 distributed = pytest.importorskip("distributed", reason="needs the extra dask")
@@ -92,7 +92,7 @@ def test_the_images_of_a_running_cluster(
 ) -> None:
     monkeypatch.setattr("molrecon.scans.quality_page.RESOLUTION", 10)  # of this process' pages
     monkeypatch.chdir(tmp_path)
-    make_sample_volume(tmp_path / "scan.h5", slices=1, coils=4, shape=(32, 30), seed=1)
+    write_phantom(tmp_path / "scan.h5", slices=1, coils=4, shape=(32, 30), seed=1)
     (tmp_path / "bad.h5").write_bytes(b"nothing")
     command = ["reconstruct", "bad.h5", "scan.h5", "--model", "cg-sense", "--device", "cpu", "--no-paths"]
     assert main([*command, "--out", "here"]) == 4

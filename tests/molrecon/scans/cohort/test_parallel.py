@@ -13,13 +13,13 @@ import pytest
 from molrecon.networks import ResidualNetwork
 from molrecon.reconstructors.mol import MOL
 from molrecon.scans.cohort import reconstruct_cohort
-from molrecon.scans.cohort.one_volume import Recipe
 from molrecon.scans.cohort.parallel import InWorkers, _remove_unfinished, load_same
+from molrecon.scans.cohort.recipe import Recipe
 from molrecon.scans.methods import load_method
 from molrecon.scans.outputs import temporary_prefix
 from molrecon.scans.settings import Settings
 from molrecon.scans.sidecar import ModelSource
-from molrecon.simulation.phantom import make_sample_volume
+from molrecon.simulation.phantom import write_phantom
 from molrecon.weights import save
 from tests.benchmarks.cohort import check, make_volumes, survive
 
@@ -35,7 +35,7 @@ def test_every_volume_has_one_record_whoever_is_killed(tmp_path: Path, monkeypat
 
 def test_the_same_image_as_in_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("molrecon.scans.quality_page.RESOLUTION", 10)  # of this process' pages
-    scan = make_sample_volume(tmp_path / "scan.h5", slices=1, coils=4, shape=(32, 30), seed=1)
+    scan = write_phantom(tmp_path / "scan.h5", slices=1, coils=4, shape=(32, 30), seed=1)
     network = ResidualNetwork(monotonicity=0.2, channels=2, features=4, levels=1, cycles=1)
     save(MOL(network).eval(), tmp_path / "mine.safetensors", {"data": "none"})
     model, source = load_method(str(tmp_path / "mine.safetensors"))

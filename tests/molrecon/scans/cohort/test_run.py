@@ -21,7 +21,7 @@ from molrecon.scans.cohort import reconstruct_cohort, reconstruct_file
 from molrecon.scans.manifest import write_manifest, write_record
 from molrecon.scans.settings import Settings
 from molrecon.scans.sidecar import ModelSource, write_json
-from molrecon.simulation.phantom import make_sample_volume
+from molrecon.simulation.phantom import write_phantom
 from molrecon.weights import save
 
 SHAPE = (32, 30)
@@ -37,9 +37,7 @@ def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
 def scans(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Scans of two patients, of one name."""
     folder = tmp_path_factory.mktemp("scans")
-    return [
-        make_sample_volume(folder / f"patient{k}" / "scan.h5", slices=1, coils=4, shape=SHAPE, seed=k) for k in (1, 2)
-    ]
+    return [write_phantom(folder / f"patient{k}" / "scan.h5", slices=1, coils=4, shape=SHAPE, seed=k) for k in (1, 2)]
 
 
 def network() -> MOL:
@@ -197,8 +195,8 @@ def test_a_record_that_a_power_failure_tore(scans: list[Path], tmp_path: Path) -
     reconstruct_cohort(scans[:1], tmp_path, network(), SOURCE, Settings())
     record = tmp_path / "records" / "scan.json"
     whole = json.loads(record.read_text())
-    for rest in (b"", bytes(300), b'{"name": "scan", "sta'):
-        record.write_bytes(rest)
+    for torn in (b"", bytes(300), b'{"name": "scan", "sta'):
+        record.write_bytes(torn)
         assert manifest.missing(tmp_path, ["scan"]) == ["scan"]
         content = write_manifest(tmp_path)
         assert content["volumes"] == [] and content["missing"] == ["scan"]

@@ -72,7 +72,7 @@ def test_a_job_array(tmp_path: Path) -> None:
     if session.returncode and "Operation not permitted" in session.stderr:
         pytest.skip("this container may not make a network of its own")
     assert session.returncode == 0, session.stderr
-    said = [(tmp_path / f"said.{k}").read_text() for k in (1, 2)]
-    assert [text.count("unreadable") for text in said] == [2, 1], said
+    outputs = [(tmp_path / f"said.{k}").read_text() for k in (1, 2)]
+    assert [text.count("unreadable") for text in outputs] == [2, 1], outputs
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert manifest["counts"]["unreadable"] == 3 and not manifest["missing"]

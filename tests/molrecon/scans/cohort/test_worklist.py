@@ -23,9 +23,9 @@ def test_lists() -> None:
 
 @given(st.integers(0, 50), st.integers(1, 12))
 def test_every_item_is_in_one_shard(items: int, count: int) -> None:
-    parts = [Shard(k, count).take(range(items)) for k in range(1, count + 1)]
-    assert sorted(item for part in parts for item in part) == list(range(items))
-    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+    shards = [Shard(k, count).take(range(items)) for k in range(1, count + 1)]
+    assert sorted(item for shard in shards for item in shard) == list(range(items))
+    assert max(map(len, shards)) - min(map(len, shards)) <= 1
 
 
 @pytest.mark.parametrize(("index", "count"), [(0, 4), (5, 4), (1, 0), (-1, 3)])

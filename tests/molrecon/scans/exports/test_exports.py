@@ -18,7 +18,7 @@ from molrecon.__main__ import main
 from molrecon.io import UnreadableInput
 from molrecon.io.bids import BidsName
 from molrecon.scans.exports import BidsExport, DicomExport, Exports
-from molrecon.scans.exports.bids_export import Line, names_for, read_table
+from molrecon.scans.exports.bids_names import Line, names_for, read_table
 
 pydicom = pytest.importorskip("pydicom")
 
@@ -205,7 +205,7 @@ def test_suffixes_that_the_headers_tell(tmp_path: Path) -> None:
     inputs = [tmp_path / name for name in ("two.mrd", "one.mrd", "bad.h5")]
     assert reconstruct(*inputs, "--out", tmp_path / "out", "--bids", tmp_path / "bids", "--subject", "1") == 4
     images = sorted(path.name for path in (tmp_path / "bids").rglob("*.nii.gz"))
-    assert images == [f"sub-1_rec-molrecon_{rest}.nii.gz" for rest in ("T2w", "echo-1_MESE", "echo-2_MESE")]
+    assert images == [f"sub-1_rec-molrecon_{ending}.nii.gz" for ending in ("T2w", "echo-1_MESE", "echo-2_MESE")]
     times = [
         json.loads((tmp_path / "bids" / "sub-1" / "anat" / name.replace(".nii.gz", ".json")).read_text())["EchoTime"]
         for name in images
@@ -246,12 +246,12 @@ def test_arguments_that_do_not_go_together(tmp_path: Path, capsys: pytest.Captur
     ):
         assert reconstruct(*options, "--out", tmp_path / "out") == 2
         assert words in capsys.readouterr().err
-    for rest in (
+    for arguments in (
         (scan, "--bids", tmp_path / "raw", "--subject", "1"),
         (scan, "--dicom", "classic", "--dicom-template", scan),
         ("--bids", tmp_path / "b", "--inputs-from", tmp_path / "table.tsv"),
     ):
-        assert reconstruct(*rest, "--out", tmp_path / "out") in (2, 3)
+        assert reconstruct(*arguments, "--out", tmp_path / "out") in (2, 3)
         assert "expected" in capsys.readouterr().err
     shutil.move(scan, tmp_path / "x.dcm")
     assert reconstruct(tmp_path / "x.dcm", "--out", tmp_path, "--dicom", "enhanced") == 2

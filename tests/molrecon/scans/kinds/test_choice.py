@@ -176,7 +176,7 @@ def test_log_sidecar_and_manifest_say_what_was_chosen_and_why(
     described = describe_scan(scan)
     assert described["model"] == VOLUME_MODEL and described["outputs"][0]["reason"] == reason
 
-    monkeypatch.setattr("molrecon.scans.cohort.one_volume.input_sha256", lambda path: sidecar["input"]["sha256"])
+    monkeypatch.setattr("molrecon.scans.cohort.earlier_run.input_sha256", lambda path: sidecar["input"]["sha256"])
     monkeypatch.setattr("molrecon.scans.cohort.one_volume.reconstruct_one", None)
     main([*command, "--max-steps", "2", "--resume"])
     (entry,) = json.loads((out / "manifest.json").read_text())["volumes"]

@@ -10,7 +10,12 @@ import torch
 
 from molrecon.networks import ResidualNetwork
 from molrecon.reconstructors.mol import MOL
-from molrecon.scans.kinds.joint import joint_noise_level, reconstruct_jointly, series_problem, volume_problem
+from molrecon.scans.kinds.joint import (
+    joint_noise_level,
+    joint_series_problem,
+    joint_volume_problem,
+    reconstruct_jointly,
+)
 from molrecon.scans.preparation import PreparedVolume, prepare
 from molrecon.scans.scan import Scan
 from molrecon.scans.series import joined
@@ -46,7 +51,7 @@ def slab(sets: int = 1) -> PreparedVolume:
 @torch.no_grad()
 def test_a_volume_is_the_problem_of_its_3d_kspace() -> None:
     prepared, mol = slab(), model()
-    kspace, operator = volume_problem(prepared)
+    kspace, operator = joint_volume_problem(prepared)
     whole = centred_fft(kspace, (2,))  # with the readout as it was measured
     reference = Sense(operator.sensitivity_maps.contiguous(), prepared.sampling_mask[None])
     x = torch.randn(1, READOUT, ROWS, COLS, dtype=torch.complex64)
@@ -90,7 +95,7 @@ def test_a_slice_over_time_is_one_problem() -> None:
     assert float((image - solution.value[0].abs()).norm() / solution.value.norm()) < 1e-4
     assert together.empty.tolist() == [False] * 5 + [True] + [False] * 4
     assert not together.image[2, 1].any() and together.n_steps[5] == 0
-    assert series_problem(frames, 1)[0].shape == (1, COILS, times, ROWS, COLS)
+    assert joint_series_problem(frames, 1)[0].shape == (1, COILS, times, ROWS, COLS)
 
 
 def test_the_error_of_the_maps_counts_as_noise() -> None:

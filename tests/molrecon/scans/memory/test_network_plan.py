@@ -23,7 +23,7 @@ from molrecon.reconstructors.mol import MOL
 from molrecon.scans.memory import fit_to_memory, parse_size, plan_memory
 from molrecon.scans.memory.network_plan import PROGRAM_BYTES
 from molrecon.training.step_memory import peak_growth, training_memory
-from operators import Sense, SoftSense, sense
+from operators import Sense, SoftSense, coil_chunks
 
 CPU = torch.device("cpu")
 ROOT = Path(__file__).resolve().parents[4]
@@ -136,12 +136,12 @@ def solve_within_the_estimate() -> None:
     kspace, operator = make_problem(shape, coils)
     model = MOL(ResidualNetwork(channels=4, features=24, levels=2, cycles=1, ndim=3, layer="sll")).eval()
     model.solver = replace(model.solver, max_steps=1, tol=0.0)
-    known = condition(kspace, operator, 0.05)
+    conditioning = condition(kspace, operator, 0.05)
     for budget in (8 * 2**30, PROGRAM_BYTES + 300 * 2**20):
         plan = plan_memory(budget, model.network, shape, coils)
         fitted = fit_to_memory(model, plan)
         fitted(*make_problem((16, 8, 8), coils), 0.05)
-        used = peak_growth(partial(fitted, kspace, operator, conditioning=known), CPU)
+        used = peak_growth(partial(fitted, kspace, operator, conditioning=conditioning), CPU)
         if used is None:  # it cannot be measured here
             return
         allowed = plan.total - sum(plan.items[name] for name in ("program", "k-space", "maps"))
@@ -151,15 +151,15 @@ def solve_within_the_estimate() -> None:
 
 def test_training_an_equilibrium_takes_less_memory_than_training_as_many_unrolls() -> None:
     kspace, operator = make_problem((80, 80))
-    known = condition(kspace, operator, 0.05)
+    conditioning = condition(kspace, operator, 0.05)
     network = ResidualNetwork(features=8, channels=4, levels=2, cycles=1)
     mol, modl = MOL(network), MoDL(network, n_unrolls=12)
     mol.solver = replace(mol.solver, max_steps=12, tol=0.0, backward_tol=0.0, backward_max_steps=12)
     models: tuple[MOL, MoDL] = (mol, modl)
     used = []
     for model in models:
-        training_memory(model, kspace, operator, known)
-        used.append(training_memory(model, kspace, operator, known))
+        training_memory(model, kspace, operator, conditioning)
+        used.append(training_memory(model, kspace, operator, conditioning))
         assert model.training and all(parameter.grad is None for parameter in model.parameters())
     if used[0] is None or used[1] is None:
         pytest.skip("the resident set cannot be measured here")
@@ -176,8 +176,8 @@ def test_coils_are_taken_in_groups_where_no_axis_can_be_cut(monkeypatch: pytest.
         maps = torch.stack([operator.sensitivity_maps, operator.sensitivity_maps.flip(1)], 1)
         a, image = SoftSense(maps, operator.sampling_mask), torch.stack([image, 1j * image], 1)
     expected = a.normal(image)
-    monkeypatch.setattr(sense, "CHUNK_BYTES", 1)
-    monkeypatch.setattr(sense, "DEVICE_CHUNK_BYTES", 2 * image.numel() * 8)
+    monkeypatch.setattr(coil_chunks, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(coil_chunks, "DEVICE_CHUNK_BYTES", 2 * image.numel() * 8)
     torch.testing.assert_close(a.normal(image), expected, rtol=1e-5, atol=1e-6)
 
 
@@ -187,6 +187,6 @@ def test_the_adjoint_in_double_precision_converts_coil_by_coil(
     monkeypatch: pytest.MonkeyPatch, coil_bytes: int
 ) -> None:
     kspace, operator = make_problem((6, 7), coils=5)
-    monkeypatch.setattr(sense, "COIL_BYTES", coil_bytes)
+    monkeypatch.setattr(coil_chunks, "COIL_BYTES", coil_bytes)
     expected = operator.adjoint(kspace.to(torch.complex128))
     assert torch.equal(operator.adjoint(kspace, torch.complex128), expected)

@@ -28,16 +28,16 @@ from molrecon.scans.preparation import PreparedVolume, prepare
 from molrecon.scans.scan import Scan
 from molrecon.scans.scan_reconstruction import reconstruct_scan
 from molrecon.scans.settings import Settings
-from molrecon.simulation.phantom import make_sample_volume
+from molrecon.simulation.phantom import write_phantom
 
 ROOT = Path(__file__).resolve().parents[4]
 MIB = 2**20
 PROGRAM = """
 import sys
-import molrecon.scans.reconstruction
+import molrecon.scans.reconstruction.report
 from molrecon.command.parser import main
 from molrecon.scans.data_checks import SliceChecks
-molrecon.scans.reconstruction.check_slice = lambda *_: SliceChecks()  # a minute of work, a slice at a time
+molrecon.scans.reconstruction.report.check_slice = lambda *_: SliceChecks()  # a minute of work, a slice at a time
 code = main(sys.argv[1:])
 print([int(line.split()[1]) for line in open("/proc/self/status") if "VmHWM" in line][0], file=sys.stderr)
 sys.exit(code)
@@ -101,7 +101,7 @@ def test_arrays_on_disk_keep_what_is_written_to_them(tmp_path: Path) -> None:
 def test_a_scan_on_disk_is_reconstructed_as_one_in_memory(
     tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = make_sample_volume(tmp_path / "scan.h5", 3, 4, (64, 56), 0.01)
+    path = write_phantom(tmp_path / "scan.h5", 3, 4, (64, 56), 0.01)
     if suffix == ".npy":
         np.save(tmp_path / "scan.npy", read_volume(path).kspace)
         path = tmp_path / "scan.npy"
@@ -118,7 +118,7 @@ def test_a_scan_on_disk_is_reconstructed_as_one_in_memory(
 def test_a_noise_covariance_and_a_wide_readout_are_handled_slice_by_slice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    volume = read_volume(make_sample_volume(tmp_path / "scan.h5", 2, 4, (48, 40), 0.01))
+    volume = read_volume(write_phantom(tmp_path / "scan.h5", 2, 4, (48, 40), 0.01))
     volume = replace(volume, noise_covariance=1e-4 * np.diag([1.0, 2, 3, 4]).astype(complex))
     monkeypatch.setattr("molrecon.io.large_arrays.SMALLEST", 1)
     expected = prepare(volume)
@@ -152,7 +152,7 @@ def test_plans_of_volumes_tile_the_network(monkeypatch: pytest.MonkeyPatch) -> N
     network = ResidualNetwork(ndim=3, levels=1, cycles=1, channels=4, features=64)
     scan = prepared(60)
     whole = plan_series(scan, 1, MOL(network), "volume", "8GiB", 2)
-    assert whole.words.startswith("the whole image at once") and isinstance(whole.model, MOL)
+    assert whole.choices.startswith("the whole image at once") and isinstance(whole.model, MOL)
     tight = plan_series(scan, 1, MOL(network), "volume", whole.total - 40 * MIB, 2)
     assert isinstance(tight.model, MOL) and isinstance(tight.model.network, Tiled) and "tiles" in tight.describe()
     with pytest.raises(ValueError, match="or more for 60x64x48 with 4 coils"):
@@ -173,7 +173,7 @@ def test_the_plan_is_obeyed_and_told(tmp_path: Path) -> None:
 
 
 def test_what_reading_takes_is_known_before(tmp_path: Path) -> None:
-    path = make_sample_volume(tmp_path / "scan.h5", 3, 4, (64, 56), 0.01)
+    path = write_phantom(tmp_path / "scan.h5", 3, 4, (64, 56), 0.01)
     size = file_size(path)
     assert size is not None and size.kspace == read_volume(path).kspace.nbytes == 3 * size.plane and size.by_slice
     np.save(tmp_path / "scan.npy", read_volume(path).kspace)
@@ -185,7 +185,7 @@ def test_what_reading_takes_is_known_before(tmp_path: Path) -> None:
 
 
 def test_the_command_refuses_with_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = make_sample_volume(tmp_path / "scan.h5", 1, 2, (32, 32), 0.01)
+    path = write_phantom(tmp_path / "scan.h5", 1, 2, (32, 32), 0.01)
     command = ["reconstruct", str(path), "--out", str(tmp_path / "out"), "--model", "cg-sense"]
     assert main([*command, "--memory", "300MiB"]) == 4
     assert re.search(r"the budget is 0.29 GiB, expected 0.[69]\d or more", capsys.readouterr().err)

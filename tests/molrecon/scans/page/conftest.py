@@ -16,8 +16,8 @@ from molrecon.reconstructors.mol import MOL
 from molrecon.scans.comparison import undersample
 from molrecon.scans.preparation import PreparedVolume, prepare
 from molrecon.scans.reconstruction import Reconstruction, reconstruct_prepared
-from molrecon.scans.sidecar import ModelSource, describe
-from molrecon.simulation.phantom import make_sample_volume
+from molrecon.scans.sidecar import ModelSource, make_sidecar
+from molrecon.simulation.phantom import write_phantom
 from operators import random_mask
 
 SHAPE = (32, 32)
@@ -34,21 +34,21 @@ class Solved:
 
 @pytest.fixture(scope="session")
 def solved(tmp_path_factory: pytest.TempPathFactory) -> Solved:
-    path = make_sample_volume(tmp_path_factory.mktemp("sample") / "head.h5", slices=3, coils=4, shape=SHAPE)
+    path = write_phantom(tmp_path_factory.mktemp("sample") / "head.h5", slices=3, coils=4, shape=SHAPE)
     volume = undersample(read_volume(path), random_mask(SHAPE[1], 2, 0.25, 0), 0.0, [0])
     prepared = prepare(volume)
     model = MOL(ResidualNetwork(monotonicity=0.2, channels=2, features=4, levels=1, cycles=1)).eval()
     result = reconstruct_prepared(prepared, model, keep_residual=True)
     source = ModelSource("/home/someone/weights/own.safetensors", "ab" * 32)
-    return Solved(prepared, result, {**describe(prepared, result, source), "settings_sha256": "cd" * 32})
+    return Solved(prepared, result, {**make_sidecar(prepared, result, source), "settings_sha256": "cd" * 32})
 
 
 @dataclass
 class Window:
-    """A page in the browser, with what it said and what it asked for."""
+    """A page in the browser, with what it logged and what it asked for."""
 
     page: Any
-    said: list[str] = field(default_factory=list)
+    logged: list[str] = field(default_factory=list)
     requested: list[str] = field(default_factory=list)
 
     def open(self, path: Path, wait_for: str) -> None:
@@ -77,8 +77,8 @@ def browser() -> Iterator[Any]:
 def window(browser: Any) -> Iterator[Window]:
     context = browser.new_context(offline=True, viewport={"width": 1280, "height": 900})
     found = Window(context.new_page())
-    found.page.on("console", lambda message: found.said.append(message.text))
-    found.page.on("pageerror", lambda error: found.said.append(str(error)))
+    found.page.on("console", lambda message: found.logged.append(message.text))
+    found.page.on("pageerror", lambda error: found.logged.append(str(error)))
     found.page.on("request", lambda request: found.requested.append(request.url))
     yield found
     context.close()

@@ -130,13 +130,13 @@ def test_a_thumbnail_has_the_shape_of_the_object(solved: Any, tmp_path: Path) ->
 
 
 def test_free_text_of_records_without_paths_stays_there(tmp_path: Path) -> None:
-    said = "RuntimeError: DOE^JANE in /data/DOE"
+    message = "RuntimeError: DOE^JANE in /data/DOE"
     page = index(
         tmp_path,
-        record("a", status="failed", message=said, no_paths=True),
-        record("b", status="unreadable", message=said, no_paths=True),
+        record("a", status="failed", message=message, no_paths=True),
+        record("b", status="unreadable", message=message, no_paths=True),
     )
-    older = record("c", status="failed", message=said)
+    older = record("c", status="failed", message=message)
     del older["no_paths"]  # version 0.2 did not say whether folders were to be named
     page += index(tmp_path, older)
     assert "DOE" not in page and str(tmp_path) not in page and tmp_path.name not in page

@@ -45,7 +45,7 @@ def test_nothing_is_said_and_nothing_requested(shown: Any) -> None:
     shown.page.locator("#reset").click()
     shown.page.locator(".jump").first.click()
     shown.page.wait_for_selector("canvas[data-shown$=' 0']")
-    assert shown.said == [] and shown.foreign == []
+    assert shown.logged == [] and shown.foreign == []
 
 
 def test_the_pixels_are_those_of_the_slice(shown: Any, solved: Any) -> None:
@@ -112,4 +112,4 @@ def test_a_hostile_name_runs_nothing(solved: Any, window: Any, tmp_path: Path) -
     path.write_text(volume_page(name, solved.prepared, solved.result, solved.sidecar), encoding="utf-8")
     window.open(path, "canvas[data-shown='image 1']")
     assert window.page.title() == f"{name} - molrecon" and window.page.locator("h1").text_content() == name
-    assert window.said == [] and window.foreign == []
+    assert window.logged == [] and window.foreign == []

@@ -77,7 +77,7 @@ def test_nothing_is_said_and_nothing_requested(index: Any) -> None:
     for head in index.page.locator(".sort").all():
         head.click()
         head.click()
-    assert index.said == [] and index.foreign == []
+    assert index.logged == [] and index.foreign == []
 
 
 def test_the_keyboard_filters(index: Any) -> None:

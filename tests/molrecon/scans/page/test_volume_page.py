@@ -66,7 +66,7 @@ def test_the_policy_names_style_and_script_and_forbids_the_rest(solved: Any) -> 
     data, script = elements.code["script"]
     (policy,) = [a["content"] for tag, a in elements.found if tag == "meta" and a.get("http-equiv")]
     assert policy is not None and "unsafe" not in policy
-    assert dict(part.split(" ", 1) for part in policy.split("; ")) == {
+    assert dict(directive.split(" ", 1) for directive in policy.split("; ")) == {
         "default-src": "'none'",
         "img-src": "data:",
         "style-src": digest(style),

@@ -21,7 +21,7 @@ from molrecon.scans.parts import Parts
 from molrecon.scans.parts.noise_maps import noise_maps
 from molrecon.scans.preparation import prepare, unmixed_maps
 from molrecon.scans.reconstruction import reconstruct_prepared
-from molrecon.simulation.phantom import make_sample_volume
+from molrecon.simulation.phantom import write_phantom
 from operators import Sense, SoftSense
 
 SHAPE = (36, 32)
@@ -30,7 +30,7 @@ ALL = ("--output", "magnitude,phase,complex", "--keep", "maps,noise", "--noise-m
 
 @pytest.fixture(scope="module")
 def scan(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_sample_volume(tmp_path_factory.mktemp("sample") / "head.h5", slices=2, coils=4, shape=SHAPE)
+    return write_phantom(tmp_path_factory.mktemp("sample") / "head.h5", slices=2, coils=4, shape=SHAPE)
 
 
 @pytest.fixture(scope="module")

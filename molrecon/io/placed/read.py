@@ -1,4 +1,4 @@
-"""An image volume whose place in the patient is known, from whichever file holds it."""
+"""Reading an image volume whose place in the patient is known, NIfTI or DICOM."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from molrecon.io.placed.nifti_image import read_nifti
 from molrecon.io.placed.placed_image import PlacedImage
 from molrecon.io.volume import UnreadableInput
 
-__all__ = ["PlacedImage", "read_placed_image"]
+__all__ = ["read_placed_image"]
 
 
 def read_placed_image(path: str | Path) -> PlacedImage:

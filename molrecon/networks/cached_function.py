@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 @final
-class Remembered:
+class CachedFunction:
     """A function of tensors that is evaluated again only when they have changed.
 
     Copies of the tensors are kept and compared with, since no counter sees an edit of `parameter.data`: it takes
@@ -26,18 +26,18 @@ class Remembered:
 
     def __init__(self, function: Callable[..., list[Tensor]]) -> None:
         self._function = function
-        self._known: tuple[list[Tensor], list[Tensor]] | None = None
+        self._cached: tuple[list[Tensor], list[Tensor]] | None = None
 
     def __call__(self, *tensors: Tensor) -> list[Tensor]:
         if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
             return self._function(*tensors)
-        known = self._known
-        if known is None or not all(map(_same, known[0], tensors)):
+        cached = self._cached
+        if cached is None or not all(map(_same, cached[0], tensors)):
             # A value made in inference mode could not take part in a later backward pass.
             with torch.inference_mode(False), torch.no_grad():
                 copies = [tensor.clone() for tensor in tensors]
-                known = self._known = copies, self._function(*copies)
-        return known[1]
+                cached = self._cached = copies, self._function(*copies)
+        return cached[1]
 
 
 def _same(first: Tensor, second: Tensor) -> bool:

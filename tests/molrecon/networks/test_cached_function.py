@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from molrecon.networks import remembered
-from molrecon.networks.remembered import Remembered
+from molrecon.networks import cached_function
+from molrecon.networks.cached_function import CachedFunction
 
 
 def doubled(tensor: Tensor) -> list[Tensor]:
@@ -17,26 +17,26 @@ def doubled(tensor: Tensor) -> list[Tensor]:
 
 
 def test_another_thread_in_between_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    # While one call still compares, another thread asks for other tensors and has theirs remembered.
-    function, ones, threes = Remembered(doubled), torch.ones(3), 3 * torch.ones(3)
+    # While one call still compares, another thread asks for other tensors and has theirs stored.
+    function, ones, threes = CachedFunction(doubled), torch.ones(3), 3 * torch.ones(3)
     function(ones)
-    same = remembered._same
+    same = cached_function._same
 
     def interrupted(first: Tensor, second: Tensor) -> bool:
         answer = same(first, second)
-        monkeypatch.setattr(remembered, "_same", same)
+        monkeypatch.setattr(cached_function, "_same", same)
         thread = threading.Thread(target=function, args=(threes,))
         thread.start()
         thread.join()
         return answer
 
-    monkeypatch.setattr(remembered, "_same", interrupted)
+    monkeypatch.setattr(cached_function, "_same", interrupted)
     assert torch.equal(function(ones)[0], 2 * ones)
     assert torch.equal(function(threes)[0], 2 * threes)
 
 
 def test_many_threads() -> None:
-    function = Remembered(doubled)
+    function = CachedFunction(doubled)
     wrong: list[float] = []
 
     def ask(value: float) -> None:
@@ -58,7 +58,7 @@ def test_every_edit_is_seen_and_nothing_is_computed_twice() -> None:
         calls.append(tensor)
         return doubled(tensor)
 
-    function = Remembered(counted)
+    function = CachedFunction(counted)
     tensor = torch.ones(3)
     function(tensor)
     tensor.data[0] = 5
