@@ -22,16 +22,19 @@ from molrecon.scans.preparation import (
     MapsSource,
     PreparedVolume,
     estimate_maps,
+    explained_by_two_sets,
     given_maps,
     mixed,
     prepare,
     spread,
     whitening,
 )
+from molrecon.scans.preparation.slices import mask_of
 from molrecon.scans.progress import progress_bar
 from molrecon.scans.trajectories.calibration import calibration_on_grid
 from molrecon.scans.trajectories.samples import Trajectory
 from operators import density_compensation, trajectory_noise_level
+from operators.calibration import calibration_region
 
 REDUNDANCY = 3  # samples of all coils to a pixel, at least, for the residual to be of noise
 
@@ -52,9 +55,13 @@ def prepare_volume(
     Samples are weighted for their density, `density_weighted`: the weighted operator has a norm of about 1, as the
     Cartesian operators have that models are trained with, and all methods take the weighted problem as they take any.
     The coil maps are ESPIRiT's, of the centre of k-space as `gridded_calibration` finds it on the grid, or of the
-    calibration data of the volume. The noise level is that of the noise scan, and else of the part of the readout's
-    field of view outside the object. Where a readout has none, it is the smaller one of two that can only be too high:
-    of the periphery of k-space, and of what CG-SENSE leaves of the data of several coils.
+    calibration data of the volume: one set, unless two are asked for. Samples between the points of the grid do not
+    fold as lines on it do, so a second set explains little: in radial and spiral phantoms it changes CG-SENSE by -0.6
+    to -0.1 dB, also where the object is 1.3 fields of view wide or the coils moved.
+
+    The noise level is that of the noise scan, and else of the part of the readout's field of view outside the object.
+    Where a readout has none, it is the smaller one of two that can only be too high: of the periphery of k-space, and
+    of what CG-SENSE leaves of the data of several coils.
 
     Arguments are those of `prepare`; noise_level is that of a sample. Coils on a trajectory are not compressed: "auto"
     keeps all of them.
@@ -90,18 +97,14 @@ def prepare_volume(
             seconds=time.perf_counter() - start,
         )
     level, estimates = _noise_level(volume, samples, noise_level, scanned)
-    images = (*samples.shape[:2], *volume.grid)
     if maps is not None:
+        images = (*samples.shape[:2], *volume.grid)
         sensitivity_maps, source = given_maps(maps, images, volume.grid[0], mixing)
     elif volume.n_coils == 1:
         ones = torch.ones(len(samples), 1, 1, *volume.grid, dtype=torch.complex64)
         sensitivity_maps, source = ones, MapsSource("ones", {})
     else:
-        measured = volume.calibration if volume.calibration is not None else calibration_on_grid([volume])
-        mask = torch.from_numpy(infer_sampling_mask(measured))
-        sensitivity_maps, source = estimate_maps(
-            mixed(measured, mixing), mask, empty, level, device, progress, map_sets
-        )
+        sensitivity_maps, source = _estimated_maps(volume, mixing, empty, level, device, progress, map_sets or 1)
     prepared = PreparedVolume(
         volume=volume,
         kspace=weighted,
@@ -119,6 +122,27 @@ def prepare_volume(
     if list(estimates) == ["periphery"]:
         prepared = _with_least_squares(prepared)
     return replace(prepared, seconds=time.perf_counter() - start)
+
+
+def _estimated_maps(
+    volume: RawVolume,
+    mixing: Tensor | None,
+    empty: np.ndarray,
+    noise_level: float,
+    device: torch.device | str,
+    progress: bool,
+    sets: int,
+) -> tuple[Tensor, MapsSource]:
+    """Return ESPIRiT's maps, see `estimate_maps`, and in `detail` what a second set would explain, see `MapSets`."""
+    measured = volume.calibration if volume.calibration is not None else calibration_on_grid([volume])
+    calibration, mask = mixed(measured, mixing), torch.from_numpy(infer_sampling_mask(measured))
+    maps, source = estimate_maps(calibration, mask, empty, noise_level, device, progress, sets)
+    shape = (calibration.shape[-2], calibration.shape[-1])
+    energies = []
+    for k in spread([int(k) for k in np.flatnonzero(~empty)], NOISE_SLICES):
+        region = calibration_region(calibration[[k]], mask_of(mask, k))
+        energies.append(float(explained_by_two_sets(region, shape, noise_level).energy[0, 1]))
+    return maps, MapsSource(source.method, {**source.detail, "second_set_energy": float(np.median(energies))})
 
 
 def _weighted(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from examples._mrd_files import noise
+from examples._mrd_files import header, measure, noise, radial, readouts, write
 from molrecon.guarantees.certify import certify, volume_problem
 from molrecon.io import Geometry, PlacedImage, borrow_geometry, read_volume
 from molrecon.networks import ResidualNetwork
@@ -75,6 +75,34 @@ def test_convergence_bound_and_uniqueness(scan_file, kind):
     single = model(1e-4)(prepared.kspace[[0]], operator, conditioning=known.in_precision(torch.complex64))
     assert bool(single.converged.all())
     assert torch.linalg.vector_norm(single.value - found.value) <= 1.1e-4 * size
+
+
+@pytest.mark.parametrize("sets", [1, 2])
+def test_two_sets_make_the_same_image(scan_file, sets):
+    """Of a scan that one set explains: what a second one has is not there, and checks and noise maps take both."""
+    prepared = prepare_volume(read_volume(scan_file()), map_sets=sets)
+    result = reconstruct_prepared(prepared, CGSense(), parts=Parts(noise_probes=1))
+    truth = np.linalg.norm(coil_images(), axis=0)
+    assert np.linalg.norm(result.image[0] - truth) < 0.12 * np.linalg.norm(truth)
+    assert result.checks[0].sets == sets and 0.9 < result.checks[0].least_squares_sigmas < 2
+    assert result.noise is not None and result.noise[0].shape == (1, 40, 40)
+    assert not any(warning.check == "second map set" for warning in result.warnings)
+
+
+def test_an_object_larger_than_the_field_of_view_is_told_of(scan_file, tmp_path):
+    """One set is used; that the data hold more than it explains is said."""
+    n = 60  # pixels of the object's own field of view, of the size of those of the scan
+    rows, cols = np.meshgrid(*2 * [(np.arange(n) - n // 2) / 40], indexing="ij")
+    image = (np.hypot(rows, cols) < 0.7) * (1 + 0.5 * np.cos(9 * rows) * np.cos(11 * cols))
+    angles = 2 * np.pi * np.arange(6) / 6
+    maps = np.stack([np.exp(-2 * ((rows - np.cos(a)) ** 2 + (cols - np.sin(a)) ** 2) + 1j * a * rows) for a in angles])
+    points = radial(40, 40)
+    samples = 1.5 * measure(image * maps / np.linalg.norm(maps, axis=0), points * n / 40)
+    samples = samples + noise(np.random.default_rng(0), LEVEL, *samples.shape)
+    path = write(tmp_path / "large.mrd", header("radial", (40, 40)), readouts(samples, points / 40))
+    found = [one for one in reconstruct_volume(read_volume(path), CGSense()).warnings if one.check == "second map set"]
+    assert len(found) == 1 and found[0].slice is None
+    assert "one set is used" in found[0].advice and "--map-sets 2" in found[0].advice
 
 
 def test_images_of_slices_and_methods(scan_file):
