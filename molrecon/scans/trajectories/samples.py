@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import final
 
+import numpy as np
 from torch import Tensor
 
 from operators import NonCartesianSense, WeightedSense
@@ -46,3 +47,25 @@ class Trajectory:
         if len(points) > 1:
             points, weights = points[slices], weights[slices]
         return WeightedSense(NonCartesianSense(maps, points), weights)
+
+
+def check_arrays(trajectory: np.ndarray | None, grid: tuple[int, int] | None, sampling_mask: np.ndarray | None) -> None:
+    """Raise ValueError for a trajectory that is none: without a grid or outside it, of another shape, with a mask."""
+    if (trajectory is None) != (grid is None):
+        missing = "trajectory" if trajectory is None else "grid"
+        raise ValueError(f"Scan.from_arrays: no {missing}, expected both or none")
+    if trajectory is None or grid is None:
+        return
+    if sampling_mask is not None:
+        raise ValueError("Scan.from_arrays: a sampling mask with a trajectory, expected none")
+    if trajectory.ndim not in (4, 5) or trajectory.shape[-1] != 2 or trajectory.dtype.kind != "f":
+        raise ValueError(
+            f"Scan.from_arrays: trajectory {trajectory.shape} of dtype {trajectory.dtype}, expected real (slices or 1,"
+            " readouts, samples, 2), or with the repetitions in front"
+        )
+    reach = np.abs(trajectory).reshape(-1, 2).max(0)
+    if not (reach <= np.array(grid) / 2).all():
+        raise ValueError(
+            f"Scan.from_arrays: a trajectory that reaches {reach[0]:.4g} and {reach[1]:.4g}, expected at most"
+            f" {grid[0] / 2:g} and {grid[1] / 2:g} cycles per field of view"
+        )

@@ -20,7 +20,7 @@ from molrecon.scans.info import describe_scan, scan_text
 from molrecon.scans.parts import Parts
 from molrecon.scans.parts.files import covariance
 from molrecon.scans.reconstruction import reconstruct_prepared, reconstruct_volume
-from molrecon.scans.scan import read_scan
+from molrecon.scans.scan import Scan, read_scan
 from molrecon.scans.scan_reconstruction import reconstruct_scan, write_scan
 from molrecon.scans.sidecar import ModelSource
 from molrecon.scans.trajectories.preparation import prepare_volume
@@ -167,6 +167,28 @@ def test_what_is_said(scan_file, tmp_path):
     assert len(described["frames"]) == 2 and described["image"]["shape"] == [2, 1, 40, 40]
     page = next(path for path in files if path.suffix == ".html").read_text()
     assert "16 readouts of 80 samples, radial" in page
+
+
+def test_arrays_are_a_scan_as_their_file_is(scan_file):
+    from_file = read_scan(scan_file(slices=2, repetitions=2, readouts_each=16))
+    kspace = np.stack([frame.volume.kspace for frame in from_file.frames])
+    points = np.stack([frame.volume.trajectory for frame in from_file.frames])  # of all slices, turning in time
+    scan = Scan.from_arrays(kspace, trajectory=points, grid=(40, 40), time_step=2.0)
+    (series,), (expected,) = (reconstruct_scan(one, ZeroFilled()) for one in (scan, from_file))
+    np.testing.assert_allclose(series.result.image, expected.result.image, rtol=1e-4, atol=1e-5)
+    assert series.result.time_step == 2.0 and series.result.image.shape == (2, 2, 40, 40)
+    still = Scan.from_arrays(kspace[0], trajectory=points[0], grid=(40, 40)).frames[0].volume
+    assert still.recon_shape == (40, 40) and not still.fully_sampled
+    for wrong, message in (
+        ({"trajectory": points}, "no grid, expected both or none"),
+        ({"grid": (40, 40)}, "no trajectory"),
+        ({"trajectory": points, "grid": (40, 30)}, "reaches 20 and 20, expected at most 20 and 15 cycles"),
+        ({"trajectory": points[..., :1], "grid": (40, 40)}, "expected real"),
+        ({"trajectory": points[:, :, 1:], "grid": (40, 40)}, "RawVolume: trajectory"),
+        ({"trajectory": points, "grid": (40, 40), "sampling_mask": np.ones(80, bool)}, "a sampling mask with"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Scan.from_arrays(kspace, **wrong)
 
 
 def test_findings_about_a_certificate_on_a_trajectory(scan_file):
