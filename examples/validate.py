@@ -37,6 +37,7 @@ from molrecon.reconstructors.classical import CGSense
 from molrecon.scans.comparison import reference_image, undersample
 from molrecon.scans.metrics import psnr, ssim
 from molrecon.scans.preparation import PreparedVolume, prepare
+from molrecon.scans.reconstruction import adapt
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # to run from a checkout that is not installed
 
@@ -123,13 +124,16 @@ class Judge:
         bart = best_of(lambda w: self.psnr(bart_l1(kspace, operator, w)), BART_GRID)
         return scores | {"CG-SENSE": cg[0], "CG weight": cg[1], "BART": bart[0], "BART weight": bart[1]}
 
-    def model(self, model: Reconstructor, tol: float) -> Scores:
-        """Return what a model does, with the noise level that the pipeline estimates."""
+    def model(self, model: Reconstructor, tol: float, *, adapted: bool = False) -> Scores:
+        """Return what a model does, with the noise level that the pipeline estimates, or adapts to the scan."""
         started = time.perf_counter()
         solver = None if model.solver is None else replace(model.solver, tol=tol)
-        image = model(self.prepared.kspace, self.operator, noise_level=self.prepared.noise_level, solver=solver).value
+        factor = adapt(self.prepared, model).factor if adapted else 1.0
+        level = factor * self.prepared.noise_level
+        image = model(self.prepared.kspace, self.operator, noise_level=level, solver=solver).value
         seconds = time.perf_counter() - started
-        return {"psnr": self.psnr(image), "ssim": self.ssim(image), "seconds": seconds}
+        scores = {"psnr": self.psnr(image), "ssim": self.ssim(image), "seconds": seconds}
+        return scores | {"factor": factor} if adapted else scores
 
 
 def parse() -> argparse.Namespace:
@@ -141,6 +145,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, help="write all scores there")
     parser.add_argument("--baselines", type=Path, default=BASELINES, help="file of CG-SENSE's and BART's scores")
     parser.add_argument("--tol", type=float, default=TOL, help="error bound of equilibrium models")
+    parser.add_argument("--adapt", action="store_true", help="adapt the strength of models, as `molrecon recon` can")
     arguments = parser.parse_args()
     if arguments.data is None:
         parser.error("--data is not given and MOLRECON_DATA not set, expected the data folder")
@@ -170,7 +175,7 @@ def main() -> None:
                 arguments.baselines.parent.mkdir(parents=True, exist_ok=True)
                 arguments.baselines.write_text(json.dumps(stored, indent=1) + "\n")
             rows[case.name] = {"baselines": stored.get(key, {})} | {
-                n: judge.model(m, arguments.tol) for n, m in models.items()
+                n: judge.model(m, arguments.tol, adapted=arguments.adapt) for n, m in models.items()
             }
     print(table(results, {f.name for f in chosen if not f.chooses}, list(models)))
     if arguments.json:

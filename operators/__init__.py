@@ -13,6 +13,7 @@ coil_chunks                         how Cartesian coil images are worked through
 fourier, sampled_fourier, nufft, toeplitz, hybrid    Fourier transforms
 sampling, masked                    masks as operators, inpainting, partial Fourier of one coil
 masks, density_masks, poisson_disc, radial_masks     which samples are measured?
+withholding                         which of them judge a reconstruction of the others?
 trajectories, density, density_weighted              trajectories, and weights for their density
 sensitivity, espirit, walsh, map_sets, calibration, model_error    coil maps: applied, estimated, checked
 gridded_calibration                 the centre of k-space on the grid, from a trajectory

@@ -8,7 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from molrecon.command.shared.arguments import add_compression, add_data, add_map_sets, add_memory, add_model
+from molrecon.command.shared.arguments import (
+    add_adaptation,
+    add_compression,
+    add_data,
+    add_map_sets,
+    add_memory,
+    add_model,
+)
 from molrecon.command.shared.cohort import add_cohort, add_inputs, chosen_shard, chosen_workers, list_file
 from molrecon.command.shared.exit_codes import EXIT_FAILED, EXIT_NOT_CONVERGED, EXIT_OK, EXIT_UNREADABLE
 from molrecon.command.shared.export_arguments import add_exports
@@ -50,6 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_data(parser)
     add_map_sets(parser)
     add_compression(parser)
+    add_adaptation(parser)
     add_memory(parser)
     add_model(parser, by_scan=True)
 
@@ -94,6 +102,7 @@ def run(args: argparse.Namespace) -> int:
         map_sets=args.map_sets,
         compress=args.compress,
         noise_level=args.noise_level,
+        adapt=args.adapt,
         device=device,
         batch_size=args.batch_size,
         progress=True,

@@ -149,7 +149,7 @@ def output_names(inputs: Sequence[Path], *, folders: bool = True) -> list[str]:
     for path, count in Counter(path.resolve() for path in inputs).items():
         if count > 1:
             raise ValueError(f"output_names: {path} is listed {count} times, expected every input once")
-    # Not resolved: a link is called as its user called it. The root is no name.
+    # Not resolved: a link keeps the name that its user gave it. The root folder is left out.
     absolute = [Path(os.path.abspath(path)) for path in inputs]
     parents = [path.parts[1:-1] if folders else (_path_hash(path),) for path in absolute]
     short = [(*above, path.stem) for path, above in zip(absolute, parents, strict=True)]

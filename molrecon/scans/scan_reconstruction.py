@@ -18,7 +18,7 @@ from molrecon.scans.memory.scan_plan import ScanPlan, plan_series
 from molrecon.scans.outputs import output_paths, write_outputs
 from molrecon.scans.parts.wanted import PLAIN, Parts
 from molrecon.scans.preparation import PreparedVolume
-from molrecon.scans.reconstruction import Reconstruction, Unit, reconstruct_prepared
+from molrecon.scans.reconstruction import Adaptation, NotAdaptable, Reconstruction, Unit, adapt, reconstruct_prepared
 from molrecon.scans.scan import Scan, Series
 from molrecon.scans.series import joined
 from molrecon.scans.settings import Settings
@@ -80,13 +80,16 @@ def reconstruct_scan(
             plan = plan_series(first, frames, choice.model, choice.unit, settings.memory, limit)
             log.info("memory: %s", plan.describe())
         call = _call(choice, model, settings, plan)
+        cautions = [DataWarning(None, "model", None, None, caution) for caution in choice.cautions]
+        if settings.adapt:
+            call, caution = _adapted(call, first)
+            cautions += caution
         if choice.unit == "series":
             results = _solve([first, *(_prepare(frame, settings, shared) for frame in series.frames[1:])], call)
         else:
             results = _solve([first], call, keep_residual)
             for frame in series.frames[1:]:
                 results += _solve([_prepare(frame, settings, shared)], call)
-        cautions = [DataWarning(None, "model", None, None, caution) for caution in choice.cautions]
         result = joined(results, series.time_step)
         result = replace(result, warnings=[*cautions, *result.warnings])
         reconstructions.append(SeriesReconstruction(series, first, result, choice, plan))
@@ -192,6 +195,7 @@ class _Call:
     solver: SolverSettings | None
     unit: Unit
     settings: Settings
+    adaptation: Adaptation | None = None
 
 
 def _call(choice: Choice, named: Reconstructor, settings: Settings, plan: ScanPlan | None) -> _Call:
@@ -210,6 +214,19 @@ def _call(choice: Choice, named: Reconstructor, settings: Settings, plan: ScanPl
     if solver is not None and fitted is not None:
         solver = replace(solver, window=min(solver.window, fitted.window), refine=solver.refine and fitted.refine)
     return _Call(plan.model, solver, choice.unit, replace(settings, batch_size=plan.batch_size))
+
+
+def _adapted(call: _Call, first: PreparedVolume) -> tuple[_Call, list[DataWarning]]:
+    """Return the call with the noise level that fits the first frame, or a warning that it stays that of the scan."""
+    settings = call.settings
+    try:
+        found = adapt(first, call.model, device=settings.device, at_once=settings.batch_size)
+    except NotAdaptable as error:
+        return call, [
+            DataWarning(None, "adaptation", None, None, f"the strength of the prior was not adapted: {error}")
+        ]
+    log.info("adapted: the model is told %g times the noise level", found.factor)
+    return replace(call, adaptation=found), []
 
 
 def _solve(frames: Sequence[PreparedVolume], call: _Call, keep_residual: bool = False) -> list[Reconstruction]:
@@ -233,6 +250,7 @@ def _solve(frames: Sequence[PreparedVolume], call: _Call, keep_residual: bool = 
             progress=settings.progress,
             keep_residual=keep_residual,
             parts=settings.parts,
+            adaptation=call.adaptation,
         )
         for one in frames
     ]

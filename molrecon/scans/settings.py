@@ -27,6 +27,7 @@ class Settings:
     say what they mean.
 
     Attributes:
+        adapt: adapt the strength of a learned model to each scan (`adapt`).
         memory: bytes that the process may take, for `reconstruct_scan` to plan with; None: as many as it takes.
     """
 
@@ -35,6 +36,7 @@ class Settings:
     map_sets: int | None = None
     compress: int | Literal["auto"] | None = None
     noise_level: float | None = None
+    adapt: bool = False
     device: torch.device | str = "cpu"
     batch_size: int = DEFAULT_BATCH_SIZE
     progress: bool = False
@@ -64,6 +66,7 @@ class Settings:
             "map_sets": self.map_sets,
             "compress": self.compress,
             "noise_level": self.noise_level,
+            "adapt": self.adapt,
             "model": described,
             "solver": iteration,
             "molrecon": versions()["molrecon"],

@@ -65,6 +65,7 @@ def make_sidecar(prepared: PreparedVolume, result: Reconstruction, source: Model
                 "relative_to_image_maximum": prepared.noise_level / peak
                 if (peak := float(result.image.max()))
                 else None,
+                "adapted": None if result.adaptation is None else asdict(result.adaptation),
             },
             "solver": None
             if result.solver is None

@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 
 def work(job: Job, sender: Connection) -> None:
-    """Be the process: send messages, each as a whole, then DONE, or after a line that says what went wrong FAILED."""
+    """Reconstruct a scan in this process: send its messages, then DONE; or a line that says why not, then FAILED."""
     # Ctrl-C and service managers signal the whole group, and the server wants the scan finished.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -7,7 +7,6 @@ reconstruction neural networks without fully sampled reference data (SSDU), Magn
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
 
 import numpy as np
 import torch
@@ -15,12 +14,10 @@ from torch import Tensor
 
 from molrecon.simulation.problem import Problem
 from molrecon.solvers.batched import norm
+from operators.withholding import Choice, withheld_samples
 
 SHARE = 0.4  # of the samples outside the kept centre; the paper's rho
-WIDEST_CENTRE = 24  # samples along each axis: what ESPIRiT uses
-GAUSSIAN_WIDTH = 0.25  # standard deviation of the Gaussian choice as a fraction of each axis
 
-Choice = Literal["uniform", "gaussian"]
 KspaceLoss = Callable[[Tensor], Tensor]
 
 
@@ -51,17 +48,11 @@ def split(
     Raises:
         ValueError: a share out of range, an unknown choice, or a mask with fewer than two samples outside its centre.
     """
-    if not 0 < share < 1 or choice not in ("uniform", "gaussian"):
-        raise ValueError(f"split: share {share} and choice {choice!r}, expected 0 to 1 and gaussian or uniform")
     operator = problem.operator
-    maps, ndim = operator.sensitivity_maps, operator.encoding.fourier_ndim
-    measured = operator.sampling_mask.cpu().numpy()
-    measured = np.broadcast_to(measured, (len(problem.kspace), *measured.shape[1:]))
-    chosen = torch.from_numpy(np.stack([_chosen(mask, ndim, rng, share, choice) for mask in measured]))
-    chosen = chosen.to(operator.sampling_mask.device)
-    kind = type(operator)
-    kept = kind(maps, operator.sampling_mask & ~chosen, ndim)
-    judged = kind(maps, chosen, ndim)
+    masks = operator.sampling_mask.expand(len(problem.kspace), *operator.sampling_mask.shape[1:])
+    kind, maps, ndim = type(operator), operator.sensitivity_maps, operator.encoding.fourier_ndim
+    chosen = withheld_samples(masks, ndim, rng, share, choice)
+    kept, judged = kind(maps, masks & ~chosen, ndim), kind(maps, chosen, ndim)
     target = judged.sampling(problem.kspace)
     given = Problem(kept.sampling(problem.kspace), kept, problem.reference, problem.noise_level)
     return given, lambda image: normalised_l1_l2(judged(image), target)
@@ -81,45 +72,3 @@ def normalised_l1_l2(kspace: Tensor, target: Tensor) -> Tensor:
     two, one = norm(target), target.abs().flatten(1).sum(1)
     loss = norm(error) / two.clamp_min(tiny) + error.abs().flatten(1).sum(1) / one.clamp_min(tiny)
     return torch.where(two > 0, loss, torch.zeros_like(loss)).mean()
-
-
-def _chosen(mask: np.ndarray, fourier_ndim: int, rng: np.random.Generator, share: float, choice: Choice) -> np.ndarray:
-    """Return Lambda of one mask (*spatial), of its shape."""
-    varying = [a for a in range(-mask.ndim, 0) if bool((mask != np.take(mask, [0], a)).any())]
-    lines = mask[tuple(slice(None) if a in varying else slice(1) for a in range(-mask.ndim, 0))]
-    axes = [a for a in varying if a >= -fourier_ndim]
-    distance = {a: _along(np.arange(lines.shape[a]) - lines.shape[a] // 2, a, mask.ndim) for a in axes}
-    free = np.argwhere(lines & ~_centre(lines, distance))
-    if len(free) < 2:
-        raise ValueError(
-            f"split: mask {mask.shape} has {len(free)} samples or lines outside its fully sampled centre,"
-            " expected two or more"
-        )
-    log_density = np.zeros(lines.shape)
-    if choice == "gaussian":
-        for a, d in distance.items():
-            log_density = log_density - 0.5 * (d / (GAUSSIAN_WIDTH * lines.shape[a])) ** 2
-    # The largest keys: a draw without replacement, in proportion to the density (Efraimidis and Spirakis 2006).
-    keys = log_density[tuple(free.T)] + rng.gumbel(size=len(free))
-    count = min(max(1, round(share * len(free))), len(free) - 1)
-    chosen = np.zeros(lines.shape, bool)
-    chosen[tuple(free[np.argsort(-keys, kind="stable")[:count]].T)] = True
-    return chosen & mask
-
-
-def _centre(lines: np.ndarray, distance: dict[int, np.ndarray]) -> np.ndarray:
-    """Return the widest block around the zero frequency that `split` keeps, equally wide along the given axes."""
-    centre = np.zeros(lines.shape, bool)
-    for half in range(1, WIDEST_CENTRE // 2 + 1):
-        block = np.ones(lines.shape, bool)
-        for d in distance.values():
-            block = block & (-half <= d) & (d < half)
-        if not distance or not lines[block].all() or 2 * block.sum() > lines.sum() or (block == centre).all():
-            break
-        centre = block
-    return centre
-
-
-def _along(values: np.ndarray, axis: int, ndim: int) -> np.ndarray:
-    """Return values (n,) as an array of `ndim` axes with n entries along one."""
-    return values.reshape([-1 if a == axis else 1 for a in range(-ndim, 0)])

@@ -502,7 +502,7 @@ def test_names_of_operators() -> None:
     sense = Sense(torch.ones(1, 8, 5, 4) + 0j, torch.tensor([True, True, False, True]))
     assert repr(sense) == "Sense((batch, 5, 4) -> (batch, 8, 5, 4), complex64, 75 % sampled)"
     product = Sampling(LINES) @ Fourier(2) @ Sensitivity(MAPS(DOUBLE))
-    assert repr(product) == "Composition((batch, 5, 4) -> (batch, 3, 5, 4), (Sampling @ Fourier) @ Sensitivity)"
+    assert repr(product) == "Composition((batch, 5, 4) -> (batch, 3, 5, 4), Sampling @ Fourier @ Sensitivity)"
     assert repr(product.outer) == "Composition((batch, coil, n1, 4) -> (batch, coil, n1, 4), Sampling @ Fourier)"
     frames = Sense(torch.ones(2, 3, 1, 5, 4) + 0j, torch.ones(1, 1, 1, 1), fourier_ndim=2)
     assert repr(frames) == "Sense((2, n1, 5, 4) -> (2, 3, n1, 5, 4), complex64, 100 % sampled, fourier_ndim 2)"
@@ -587,7 +587,8 @@ def test_masks_of_any_kind_are_the_same_operator() -> None:
 
 def test_algebra_says_what_it_is() -> None:
     a, b = Flatten((2, 3)), Identity()
-    assert repr(a - 2 * b) == "Sum((batch, 2, 3) -> (batch, 6), Flatten + -1 * (2 * Identity))"
+    assert repr(a - 2 * b) == "Sum((batch, 2, 3) -> (batch, 6), Flatten - 2 * Identity)"
+    assert repr(a - (a + b)).endswith(", Flatten - (Flatten + Identity))")
     assert repr((a + b).H) == "Adjoint((batch, 6) -> (batch, 2, 3), (Flatten + Identity).H)"
     assert repr(VerticalStack([a @ b], [6])) == "VerticalStack((batch, 2, 3) -> (batch, 6), 6: Flatten @ Identity)"
     with pytest.raises(ValueError, match=r"Sum: results \(1, 6\) and \(1, 2, 3\) of .*, expected the same shape"):

@@ -99,6 +99,16 @@ def add_compression(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_adaptation(parser: argparse.ArgumentParser) -> None:
+    """Add the adaptation of a learned prior's strength."""
+    parser.add_argument(
+        "--adapt",
+        action="store_true",
+        help="choose the strength of a learned prior by measured lines that are withheld from a few slices, in place of"
+        " the noise level alone; certificate and bound are those of the strength chosen, which the sidecar says",
+    )
+
+
 def add_memory(parser: argparse.ArgumentParser) -> None:
     """Add the memory that a process may hold."""
     parser.add_argument(

@@ -77,7 +77,7 @@ def chosen_shard(args: argparse.Namespace) -> Shard:
 
 
 def chosen_workers(args: argparse.Namespace) -> Execute:
-    """Return who does the work. Raises ValueError for devices without workers, and what InDask refuses."""
+    """Return how volumes are carried out. Raises ValueError for devices without workers, and what InDask refuses."""
     from molrecon.scans.cohort.one_volume import in_this_process
     from molrecon.scans.cohort.parallel import InWorkers
 

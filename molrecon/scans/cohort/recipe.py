@@ -58,7 +58,7 @@ class Recipe:
 
     @property
     def shown_source(self) -> ModelSource:
-        """The source as it is written."""
+        """The source as the outputs name it."""
         return self.source if self.folders else replace(self.source, name=Path(self.source.name).name)
 
 
@@ -73,4 +73,4 @@ class Outcome:
 
 
 Execute = Callable[[Reconstructor, Recipe, Sequence[Item]], Iterator[Outcome]]
-"""Carries out all items, here or elsewhere, and yields what becomes of each, in any order."""
+"""How items are carried out, here or elsewhere: yields what becomes of each, in any order."""

@@ -85,7 +85,7 @@ def reconstruct_cohort(
             called by file name and hash.
         shard: the part of the inputs that is done here. All parts need the same list of inputs, from which the names
             come; the part that finds a record of every one writes the manifest.
-        execute: who does the work: this process, or `parallel.InWorkers`.
+        execute: how the volumes are carried out: in this process, or `parallel.InWorkers`.
         exports: what is written beside the ordinary outputs.
         report: called with every entry as it comes.
 

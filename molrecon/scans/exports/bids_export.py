@@ -44,7 +44,7 @@ class BidsExport:
         check_dataset(self.dataset)
 
     def fingerprint(self, name: str) -> str:
-        """Return what tells the image's place from others."""
+        """Return a text that is different for every place of an image."""
         return f"{self.dataset.resolve()} {self.names[name].stem}"
 
     def paths(self, name: str, entities: str = "") -> list[Path]:

@@ -42,7 +42,7 @@ class DicomExport:
         return Path(folder) / f"{name}{'.dicom' if self.form == 'classic' else '.dcm'}"
 
     def fingerprint(self) -> str:
-        """Return what tells this export from others, without any identity in it."""
+        """Return a text that is different for every other export; it names nobody."""
         elements = "" if self.template is None else self.template.elements.to_json()
         return f"{self.form} {hashlib.sha256(elements.encode()).hexdigest()}"
 

@@ -33,7 +33,7 @@ class Exports:
     def settings_sha256(self, name: str, settings_sha256: str) -> str:
         """Return the hash by which a later run knows that the outputs of an input would come out the same.
 
-        It is the given one without exports, and takes in what they are with them.
+        Without exports it is the hash given; with them it depends on the exports too.
         """
         fingerprints = [] if self.dicom is None else [self.dicom.fingerprint()]
         fingerprints += [] if self.bids is None else [self.bids.fingerprint(name)]

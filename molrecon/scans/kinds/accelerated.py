@@ -14,7 +14,7 @@ def accelerated_axes(volume: RawVolume) -> tuple[bool, bool]:
 
     Samples missing at the ends of a line are those of partial Fourier, of an ellipse, or of zero padding: along an axis
     it is the share of the samples between the first and the last of each line that tells. A calibration region changes
-    little in it.
+    it little.
     """
     mask, rows = volume.sampling_mask, volume.kspace.shape[-2]
     full = np.broadcast_to(mask, (len(mask), rows, mask.shape[-1]))

@@ -56,7 +56,7 @@ class Row:
 
     @property
     def shown_for(self) -> str:
-        """The words that choose this row: of what the table can be narrowed down to."""
+        """The words by which the buttons above the table choose this row."""
         words = {"bad": self.level == "bad", "warned": self.warned > 0, "outlier": bool(self.z)}
         words |= {"certified": self.certified, "waiting": self.status == NOT_DONE}
         return " ".join(word for word, chosen in words.items() if chosen)

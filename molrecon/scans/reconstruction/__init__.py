@@ -11,10 +11,12 @@ slices   any method on the slices of a prepared volume, a few at a time
 report   solved slices with the checks of their data and the warnings
 result   what comes out, a `Reconstruction`
 device   a model on a device, and the caller's own left where it is
+adaptation   the strength of a learned prior, judged by withheld lines
 """
 
 from __future__ import annotations
 
+from molrecon.scans.reconstruction.adaptation import Adaptation, NotAdaptable, adapt
 from molrecon.scans.reconstruction.device import on_device
 from molrecon.scans.reconstruction.report import assemble_reconstruction
 from molrecon.scans.reconstruction.result import Reconstruction, Unit
@@ -22,10 +24,13 @@ from molrecon.scans.reconstruction.slices import Method, SliceSolutions, solve_s
 from molrecon.scans.reconstruction.volume import reconstruct_prepared, reconstruct_volume
 
 __all__ = [
+    "Adaptation",
     "Method",
+    "NotAdaptable",
     "Reconstruction",
     "SliceSolutions",
     "Unit",
+    "adapt",
     "assemble_reconstruction",
     "on_device",
     "reconstruct_prepared",

@@ -12,6 +12,7 @@ from molrecon.io.geometry import Geometry
 from molrecon.reconstructors.certificate import Certificate
 from molrecon.scans.data_checks import SliceChecks
 from molrecon.scans.data_warnings import DataWarning
+from molrecon.scans.reconstruction.adaptation import Adaptation
 from molrecon.solvers.solution import Kind
 from molrecon.solvers.solver_settings import SolverSettings
 
@@ -56,6 +57,7 @@ class Reconstruction:
             first frame. None where it was not asked for, or the method has none.
         complex_image: complex64 of the shape of the image, which is its magnitude; the phase is relative to that of the
             coil maps, and of several sets that of the first. None where it was not asked for.
+        adaptation: the noise level that the model was told; None: that of the scan.
         noise: standard deviation and amplification, of the shape of the image each, see `NoiseMaps`; None likewise.
     """
 
@@ -82,3 +84,4 @@ class Reconstruction:
     last_residual: np.ndarray | None = None
     complex_image: np.ndarray | None = None
     noise: tuple[np.ndarray, np.ndarray] | None = None
+    adaptation: Adaptation | None = None

@@ -15,6 +15,7 @@ from molrecon.reconstructors.defaults import DEFAULT_BATCH_SIZE
 from molrecon.scans.parts.noise_maps import NoiseMaps, noise_maps
 from molrecon.scans.parts.wanted import PLAIN, Parts
 from molrecon.scans.preparation import PreparedVolume
+from molrecon.scans.reconstruction.adaptation import Adaptation
 from molrecon.scans.reconstruction.device import on_device
 from molrecon.scans.reconstruction.report import assemble_reconstruction
 from molrecon.scans.reconstruction.result import Reconstruction
@@ -68,11 +69,13 @@ def reconstruct_prepared(
     progress: bool = False,
     keep_residual: bool = False,
     parts: Parts = PLAIN,
+    adaptation: Adaptation | None = None,
 ) -> Reconstruction:
     """Do the second half of `reconstruct_volume`, for callers that use the prepared volume for more than this.
 
-    With `keep_residual` the result has its `last_residual`, for a page. `parts` says what else is wanted beside the
-    magnitude. Raises ValueError for noise maps of a method without a derivative (`Reconstructor.response`).
+    `adaptation` is the noise level that the model is told (`adapt`); None: that of the scan. With `keep_residual` the
+    result has its `last_residual`, for a page. `parts` says what else is wanted beside the magnitude. Raises ValueError
+    for noise maps of a method without a derivative (`Reconstructor.response`).
     """
     start = time.perf_counter()
     solver = solver or model.solver
@@ -86,8 +89,9 @@ def reconstruct_prepared(
         def method_of(batch: list[int]) -> Method:
             def method(kspace: Tensor, A: Sense | SoftSense | WeightedSense) -> Solution:
                 level = prepared.noise_level
-                conditioning = working.condition(kspace, A, level)
-                solution: Solution = working(kspace, A, level, conditioning=conditioning, solver=called_with)
+                assumed_level = level if adaptation is None else adaptation.factor * level
+                conditioning = working.condition(kspace, A, assumed_level)
+                solution: Solution = working(kspace, A, assumed_level, conditioning=conditioning, solver=called_with)
                 if parts.noise_probes is not None:
                     seeds, image = [place[k] for k in batch], solution.value
                     noises[batch[0]] = noise_maps(
@@ -105,7 +109,7 @@ def reconstruct_prepared(
     result = assemble_reconstruction(
         prepared, slices, model, certificate, scale, solver=solver, device=device, parts=parts, noise=noise
     )
-    return replace(result, seconds=prepared.seconds + time.perf_counter() - start)
+    return replace(result, seconds=prepared.seconds + time.perf_counter() - start, adaptation=adaptation)
 
 
 def _delivered_noise(prepared: PreparedVolume, noises: list[NoiseMaps]) -> tuple[np.ndarray, np.ndarray]:

@@ -13,8 +13,9 @@ from torch import Tensor
 from molrecon.networks import PlainNetwork
 from molrecon.reconstructors.modl import MoDL
 from molrecon.simulation.strips import Problem, complex_noise, magnitude_psnr
-from molrecon.training.self_supervised import Choice, normalised_l1_l2, split
+from molrecon.training.self_supervised import normalised_l1_l2, split
 from operators import Sense, random_mask
+from operators.withholding import Choice
 
 ROWS, COLS = 12, 64
 
