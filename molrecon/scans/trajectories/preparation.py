@@ -166,11 +166,11 @@ def _noise_level(
         raise ValueError("prepare: samples on the grid, expected a trajectory")
     extent = (volume.recon_shape[0] / volume.grid[0], volume.recon_shape[1] / volume.grid[1])
     filled = [k for k, one in enumerate(samples) if bool(one.any())]
-    found = [
+    pairs = [
         trajectory_noise_level(samples[k], torch.from_numpy(volume.trajectory[k % len(volume.trajectory)]), extent)
         for k in spread(filled, NOISE_SLICES)
     ]
-    outer, edge = (float(np.median([one[n] for one in found])) for n in (0, 1))
+    outer, edge = (float(np.median([pair[n] for pair in pairs])) for n in (0, 1))
     estimates = {"periphery": edge} if math.isnan(outer) else {"outer readout": outer, "periphery": edge}
     level = outer if math.isfinite(outer) else edge
     if scanned is not None:
