@@ -47,8 +47,10 @@ def taken_apart(
         raise refusal("whose readouts run through the partitions, as those of a koosh ball do")
     if height.any() and not _tells_partition(height[:, 0], part, depth):
         raise refusal("whose third coordinates are not those of its partitions (kspace_encode_step_2)")
-    counts = np.bincount(part, minlength=depth) if part.min() >= 0 else np.zeros(depth, int)
-    if len(counts) > depth or counts.min() < 1 or len(set(counts.tolist())) > 1:
+    numbers, counts = np.unique(part, return_counts=True)
+    if len(numbers) != depth or (numbers[0], numbers[-1]) != (0, depth - 1):
+        raise refusal(f"with readouts in {len(numbers)} of its partitions, numbered {numbers[0]} to {numbers[-1]}")
+    if counts.min() < counts.max():
         raise refusal(f"with {counts.min()} to {counts.max()} readouts in each partition")
     idx = heads["idx"]
     order = np.lexsort((idx["average"], idx["kspace_encode_step_1"], part)).reshape(depth, -1)

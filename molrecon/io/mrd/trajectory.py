@@ -18,6 +18,7 @@ from molrecon.io.volume import RawVolume, UnreadableInput, check_kspace
 
 TRAJECTORIES = ("radial", "goldenangle", "spiral", "other")  # of the header, that bring their coordinates
 HALF = 0.51  # of the encoded matrix: what a coordinate may reach, with a little for how it was computed
+LARGEST = 64  # k-space or coil images of so many sizes of the file: its numbers, not its data, are wrong beyond it
 SMALLEST_REACH = 1 / 4  # of the matrix: coordinates that reach less than this are in neither unit
 
 
@@ -47,6 +48,9 @@ def make_trajectory_volume(
     coils, first, last = _common_shape(records, heads)
     points, third = _coordinates(records, heads, chosen, name, first, last)
     grid = header.encoded_matrix[:2]
+    if 8 * coils * prod(grid) > LARGEST * path.stat().st_size:
+        found = f"an encoded matrix of {grid[0]} x {grid[1]} and {coils} coils in a file of {path.stat().st_size} bytes"
+        raise UnreadableInput(path, found, EXPECTED)
     points = _in_cycles(records, points, grid, name)
     samples = np.stack([readout(records, int(k), coils)[:, first:last] for k in chosen])  # (readouts, coils, samples)
     samples = samples.conj() if shared.conjugated else samples
@@ -108,7 +112,7 @@ def _by_slice(
         raise UnreadableInput(path, found, "as many in each slice")
     _, coils, length = samples.shape
     shape = (len(order), coils, int(counts.max()), length)
-    if 8 * prod(shape) > 64 * path.stat().st_size:
+    if 8 * prod(shape) > LARGEST * path.stat().st_size:
         raise UnreadableInput(path, f"kspace of shape {shape} in a file of {path.stat().st_size} bytes", EXPECTED)
     kspace, trajectory = np.zeros(shape, np.complex64), np.zeros((len(order), shape[2], length, 2))
     anywhere = int(number[0])

@@ -150,9 +150,9 @@ def shifted(acquisitions):
     [
         (koosh_ball, "whose readouts run through the partitions, as those of a koosh ball do"),
         (tilted, "whose third coordinates are not those of its partitions"),
-        (lambda acquisitions: acquisitions[:-4], "with 0 to 4 readouts in each partition"),
+        (lambda acquisitions: acquisitions[:-4], "with readouts in 4 of its partitions, numbered 0 to 3"),
         (lambda acquisitions: acquisitions[:-1], "with 3 to 4 readouts in each partition"),
-        (shifted, "with 0 to 4 readouts in each partition"),
+        (shifted, "with readouts in 5 of its partitions, numbered 1 to 5"),
         ("turning", "whose readouts turn from partition to partition"),
     ],
     ids=["koosh ball", "height", "a partition missing", "a readout missing", "outside", "turning"],
