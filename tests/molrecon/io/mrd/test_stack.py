@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import ismrmrd
@@ -35,7 +35,7 @@ def encoded(slices: np.ndarray) -> np.ndarray:
 def stack(
     path: Path,
     partitions: np.ndarray,
-    points: np.ndarray | Sequence[np.ndarray],
+    points: np.ndarray | list[np.ndarray],
     *,
     kind: str = "radial",
     depth: int = DEPTH,
