@@ -202,7 +202,8 @@ class Composition(LinearOperator):
 
     def formula(self) -> str:
         """Return `A @ B`."""
-        return f"{_bracketed(self.outer)} @ {_bracketed(self.inner)}"
+        outer = self.outer.formula() if isinstance(self.outer, Composition) else _bracketed(self.outer)
+        return f"{outer} @ {_bracketed(self.inner)}"
 
 
 @final
@@ -244,7 +245,11 @@ class Sum(LinearOperator):
         return first.merged(second) if first and second else None
 
     def formula(self) -> str:
-        """Return `A + B`."""
+        """Return `A + B`, or `A - B`."""
+        if isinstance(self.second, Scaled) and self.second.factor == -1:
+            subtracted = self.second.operator
+            brackets = "({})" if isinstance(subtracted, Sum) else "{}"
+            return f"{self.first.formula()} - {brackets.format(subtracted.formula())}"
         return f"{self.first.formula()} + {self.second.formula()}"
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from molrecon.simulation import scan as simulation
+from molrecon.simulation.fields import draw_fields
 from molrecon.simulation.images import ImageSet, wrap
 from molrecon.simulation.problem import Problem, stack_problems
 from molrecon.simulation.scan import SimulatedScan, simulate, strip
@@ -133,11 +134,10 @@ def test_a_narrow_view_samples_the_same_k_space(cols: int) -> None:
 
 def wrapped_scan(monkeypatch: pytest.MonkeyPatch, two_sets: float = 1.0) -> SimulatedScan:
     """Return the scan of a box with eight coils, in a view of half its grid where `two_sets` is 1."""
-    fields = simulation.draw_fields
     monkeypatch.setattr(simulation, "placed", lambda image, rng, largest: image)
     monkeypatch.setattr(simulation, "draw_matrix", lambda cols, rng: None)
     monkeypatch.setattr(simulation, "draw_filter", lambda rng: None)
-    monkeypatch.setattr(simulation, "draw_fields", lambda image, coils, rng: fields(image, coils, rng, count=8))
+    monkeypatch.setattr(simulation, "draw_fields", lambda image, coils, rng: draw_fields(image, coils, rng, count=8))
     monkeypatch.setattr(simulation, "draw_narrow_view", lambda images, rng: images.shape[-1] // 2)
     monkeypatch.setattr(simulation, "draw_calibration_lines", lambda cols, rng: 18)
     monkeypatch.setattr(simulation, "draw_noise_level", lambda rng: 0.002)

@@ -155,7 +155,7 @@ def write_no_model(path: Path) -> None:
 
 
 def write_no_class(path: Path) -> None:
-    write_header(path, "molrecon.reconstructors.mol:INNER_TOL", {})
+    write_header(path, "molrecon.reconstructors.defaults:DEFAULT_MODEL", {})
 
 
 BROKEN = [
