@@ -117,12 +117,32 @@ def along_trajectory(kind: str) -> Callable[..., ScanWithTruth]:
     return make
 
 
+def stack(folder: Path, matrix: int = 40, depth: int = 4) -> ScanWithTruth:
+    """A stack of stars: the same spokes in every partition."""
+    _, phantom, maps = generate(folder, matrix)
+    points = radial(20, matrix)
+    place = (np.arange(depth) - depth // 2) / depth
+    image = np.stack([phantom * (1 - 0.4 * z) for z in place])
+    coils = [normalised(maps * np.exp(1j * np.arange(1, COILS + 1) * z)[:, None, None]) for z in place]
+    samples = np.stack([measure(one * own, points) for one, own in zip(image, coils, strict=True)])
+    samples = transform(samples, (0,))
+    samples = samples + noise(np.random.default_rng(0), LEVEL, *samples.shape)
+    acquisitions = [
+        one
+        for z, partition in enumerate(samples)
+        for one in readouts(partition, points / matrix, kspace_encode_step_2=z)
+    ]
+    path = write(folder / "stack.mrd", header("radial", (matrix, matrix), depth=depth), acquisitions)
+    return ScanWithTruth(path, {"": abs(image)})
+
+
 KINDS: dict[str, Callable[..., ScanWithTruth]] = {
     "repetitions": repetitions,
     "contrasts": contrasts,
     "3D": volume,
     "radial": along_trajectory("radial"),
     "spiral": along_trajectory("spiral"),
+    "stack of stars": stack,
 }
 
 

@@ -56,6 +56,16 @@ def density_weighted(kspace: Tensor, operator: NonCartesianSense, weights: Tenso
     return DensityWeighted(weighted.weigh(kspace), weighted)
 
 
+def noise_gain(weights: Tensor) -> Tensor:
+    """Return `sqrt(sum w^2 / sum w)` (batch or 1,) of weights (batch or 1, *samples).
+
+    White noise of this level in weighted k-space, relative to that of a sample, leaves as much energy in the gridded
+    image `A^H W b` of a fully sampled grid as the noise of the samples does.
+    """
+    w = weights.flatten(1)
+    return (w.square().sum(1) / w.sum(1)).sqrt()
+
+
 @final
 class WeightedSense(LinearOperator):
     """The weighted acquisition `A_w = W^(1/2) A` of `density_weighted`; its range is that of weighted k-space.
@@ -84,7 +94,24 @@ class WeightedSense(LinearOperator):
         self.toeplitz: Toeplitz | None = None
         if operator.toeplitz is not None and isinstance(operator.encoding, NUFFT):
             maps, accuracy = operator.sensitivity_maps, operator.encoding.accuracy
-            self.toeplitz = kernel_for(maps, operator.trajectory, weights.to(operator.trajectory.device), accuracy)
+            self.toeplitz = kernel_for(
+                maps, operator.spatial, operator.trajectory, weights.to(operator.trajectory.device), accuracy
+            )
+
+    @property
+    def sensitivity_maps(self) -> Tensor:
+        """The coil sensitivity maps, (batch or 1, coil, *spatial)."""
+        return self.operator.sensitivity_maps
+
+    @property
+    def sets(self) -> int | None:
+        """Those of the acquisition."""
+        return self.operator.sets
+
+    @property
+    def noise_gain(self) -> Tensor:
+        """See `noise_gain` of the weights."""
+        return noise_gain(self.root_weights.square())
 
     def weigh(self, kspace: Tensor) -> Tensor:
         """Return `W^(1/2) b`, (batch, coil, *samples) as k-space b."""
@@ -98,11 +125,11 @@ class WeightedSense(LinearOperator):
         return root.to(kspace.real.dtype)[:, None] * kspace
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return `W^(1/2) A x`: image (batch, *spatial) to weighted k-space (batch, coil, *samples)."""
+        """Return `W^(1/2) A x`: image to weighted k-space (batch, coil, *samples)."""
         return self.weigh(self.operator(x))
 
     def adjoint(self, y: Tensor) -> Tensor:
-        """Return `A^H W^(1/2) y`: weighted k-space (batch, coil, *samples) to image (batch, *spatial)."""
+        """Return `A^H W^(1/2) y`: weighted k-space (batch, coil, *samples) to image."""
         return self.operator.adjoint(self.weigh(y))
 
     def normal(self, x: Tensor) -> Tensor:
@@ -114,7 +141,7 @@ class WeightedSense(LinearOperator):
 
     @property
     def shapes(self) -> Shapes:
-        """Image (batch, *spatial) to weighted k-space (batch, coil, *samples)."""
+        """Image to weighted k-space (batch, coil, *samples)."""
         (batch, *image), (_, *kspace) = self.operator.shapes.domain, self.operator.shapes.range
         batch = batch if isinstance(batch, int) else batch_of(self.root_weights)
         return Shapes((batch, *image), (batch, *kspace))

@@ -12,7 +12,7 @@ from operators import toeplitz as toeplitz_module
 from operators.linear import LinearOperator, require_complex
 from operators.nufft import NUFFT
 from operators.off_resonance import OffResonance
-from operators.sensitivity import Sensitivity
+from operators.sensitivity import Sensitivity, SoftSensitivity
 from operators.shapes import Shapes, batch_of, dtype_name
 from operators.toeplitz import Toeplitz
 
@@ -28,14 +28,15 @@ class NonCartesianSense(LinearOperator):
     weighs the data and the operator alike, see `density_weighted`.
 
     Args:
-        sensitivity_maps: (batch or 1, coil, *spatial) complex.
+        sensitivity_maps: (batch or 1, coil, *spatial) complex; several sets as (batch or 1, set, coil, *spatial), see
+            `SoftSense`.
         trajectory: (batch or 1, *samples, ndim) real, in cycles per field of view (see `NUFFT`).
         field_map: B0 offset in Hz, (batch or 1, *spatial) real, together with
         readout_times: seconds after excitation of each sample, of a shape that broadcasts to *samples.
         accuracy: relative error asked of the NUFFT; single precision never asks for less than 1e-6.
         toeplitz: False saves the Toeplitz kernel (twice the image size along each axis) and takes the plain normal.
 
-    Shapes: image (batch, *spatial), k-space (batch, coil, *samples), complex.
+    Shapes: image (batch, *spatial), with several sets (batch, set, *spatial); k-space (batch, coil, *samples); complex.
 
     Raises:
         ValueError: shapes that do not fit, a field map without times or the reverse.
@@ -55,8 +56,11 @@ class NonCartesianSense(LinearOperator):
         toeplitz: bool = True,
     ) -> None:
         super().__init__()
-        self.sensitivity = Sensitivity(sensitivity_maps)
-        spatial = tuple(sensitivity_maps.shape[2:])
+        ndim = trajectory.shape[-1]
+        self.sensitivity: Sensitivity | SoftSensitivity
+        in_sets = sensitivity_maps.ndim == ndim + 3
+        self.sensitivity = SoftSensitivity(sensitivity_maps) if in_sets else Sensitivity(sensitivity_maps)
+        spatial = tuple(sensitivity_maps.shape[3 if in_sets else 2 :])
         if (field_map is None) != (readout_times is None):
             missing = "field map" if field_map is None else "readout times"
             raise ValueError(f"NonCartesianSense: no {missing}, expected a field map and readout times, or neither")
@@ -78,12 +82,26 @@ class NonCartesianSense(LinearOperator):
             )
         self.toeplitz: Toeplitz | None = None
         if toeplitz and field_map is None:
-            self.toeplitz = kernel_for(sensitivity_maps, trajectory, None, accuracy)
+            self.toeplitz = kernel_for(sensitivity_maps, spatial, trajectory, None, accuracy)
 
     @property
     def sensitivity_maps(self) -> Tensor:
         """The coil sensitivity maps, (batch or 1, coil, *spatial)."""
         return self.sensitivity.sensitivity_maps
+
+    @property
+    def sets(self) -> int | None:
+        """The number of sets of maps, and of images that make one sample; None for maps without such an axis."""
+        return self.sensitivity.sets
+
+    @property
+    def spatial(self) -> tuple[int, ...]:
+        """The shape of an image."""
+        return tuple(self.sensitivity_maps.shape[2 if self.sets is None else 3 :])
+
+    @property
+    def _coils(self) -> int:
+        return self.sensitivity_maps.shape[1 if self.sets is None else 2]
 
     @property
     def trajectory(self) -> Tensor:
@@ -110,7 +128,7 @@ class NonCartesianSense(LinearOperator):
     def check_kspace(self, kspace: Tensor) -> None:
         """Raise unless `kspace` is complex and of shape (batch, coil, *samples)."""
         require_complex("NonCartesianSense", "k-space", kspace)
-        expected = (self.sensitivity_maps.shape[1], *self.encoding.samples)
+        expected = (self._coils, *self.encoding.samples)
         if tuple(kspace.shape[1:]) != expected:
             raise ValueError(
                 f"NonCartesianSense: k-space {tuple(kspace.shape)}, expected (batch, {', '.join(map(str, expected))})"
@@ -118,34 +136,36 @@ class NonCartesianSense(LinearOperator):
 
     @property
     def shapes(self) -> Shapes:
-        """Image (batch, *spatial) to k-space (batch, coil, *samples)."""
+        """Image (batch, *spatial), or (batch, set, *spatial), to k-space (batch, coil, *samples)."""
         field = [self.encoding.field_map] if isinstance(self.encoding, OffResonance) else []
         batch = batch_of(self.sensitivity_maps, self.trajectory, *field)
-        coil, *spatial = self.sensitivity_maps.shape[1:]
-        return Shapes((batch, *spatial), (batch, coil, *self.encoding.samples))
+        sets = () if self.sets is None else (self.sets,)
+        return Shapes((batch, *sets, *self.spatial), (batch, self._coils, *self.encoding.samples))
 
     def extra_repr(self) -> str:
         """Return the dtype of the maps."""
         return dtype_name(self.sensitivity_maps)
 
 
-def kernel_for(sensitivity_maps: Tensor, trajectory: Tensor, weights: Tensor | None, accuracy: float) -> Toeplitz:
+def kernel_for(
+    sensitivity_maps: Tensor, spatial: tuple[int, ...], trajectory: Tensor, weights: Tensor | None, accuracy: float
+) -> Toeplitz:
     """Return `F^H W F` for coil images of these maps, in their precision and on their device."""
-    spatial = sensitivity_maps.shape[2:]
     convolution = Toeplitz(trajectory, spatial, weights, accuracy=accuracy, dtype=sensitivity_maps.real.dtype)
     return convolution.to(sensitivity_maps.device)
 
 
-def convolved(sensitivity: Sensitivity, convolution: Toeplitz, x: Tensor) -> Tensor:
+def convolved(sensitivity: Sensitivity | SoftSensitivity, convolution: Toeplitz, x: Tensor) -> Tensor:
     """Return `sum_c conj(s_c) T (s_c x)`, a few coils at a time."""
     maps = sensitivity.sensitivity_maps
-    coils = maps.shape[1]
+    axis = 1 if sensitivity.sets is None else 2
+    coils = maps.shape[axis]
     padded = len(x) * prod(convolution.spectrum.shape[1:]) * x.element_size()
     step = max(1, toeplitz_module.CHUNK_BYTES // padded)
     if step >= coils:
         return sensitivity.adjoint(convolution(sensitivity(x)))
     images = []
     for start in range(0, coils, step):
-        few = Sensitivity(maps[:, start : start + step])
+        few = type(sensitivity)(maps.narrow(axis, start, min(step, coils - start)))
         images.append(few.adjoint(convolution(few(x))))
     return torch.stack(images).sum(0)

@@ -1,4 +1,4 @@
-"""Coil sensitivity maps as an operator."""
+"""Coil sensitivity maps as operators: one set, or several with an image for each."""
 
 from __future__ import annotations
 
@@ -75,6 +75,75 @@ class Sensitivity(LinearOperator):
         return dtype_name(self.sensitivity_maps)
 
 
+@final
+class SoftSensitivity(LinearOperator):
+    """Coil weighting by several sets of maps, `(S x)_c = sum_k s_kc x_k`, with adjoint `sum_c conj(s_kc) y_c`.
+
+    Args:
+        sensitivity_maps: (batch or 1, set, coil, *spatial) complex.
+
+    Shapes: images (batch, set, *spatial), coil images (batch, coil, *spatial), complex.
+
+    Raises:
+        ValueError: shapes that do not fit.
+        TypeError: real input.
+    """
+
+    sensitivity_maps: Tensor
+
+    def __init__(self, sensitivity_maps: Tensor) -> None:
+        super().__init__()
+        require_complex("SoftSensitivity", "sensitivity maps", sensitivity_maps)
+        if sensitivity_maps.ndim < 4 or 0 in sensitivity_maps.shape:
+            raise ValueError(
+                f"SoftSensitivity: maps {tuple(sensitivity_maps.shape)}, expected a non-empty (batch, set, coil,"
+                " *spatial)"
+            )
+        self.register_buffer("sensitivity_maps", sensitivity_maps, persistent=False)
+
+    @property
+    def sets(self) -> int:
+        """The number of sets, and of images that make one sample."""
+        return self.sensitivity_maps.shape[1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the coil images `sum_k s_kc x_k`."""
+        self.check_image(x)
+        return weight_sets(self.sensitivity_maps, x)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        """Return `sum_c conj(s_kc) y_c` for each set k."""
+        require_complex("SoftSensitivity", "coil images", y)
+        maps = self.sensitivity_maps
+        if not broadcasts((maps.shape[0], *maps.shape[2:]), tuple(y.shape)) or y.shape[1] != maps.shape[2]:
+            raise ValueError(
+                f"SoftSensitivity: coil images {tuple(y.shape)} do not fit sensitivity maps {tuple(maps.shape)} (batch,"
+                " set, coil, *spatial), expected (batch, coil, *spatial)"
+            )
+        return combine_sets(maps, y)
+
+    def check_image(self, x: Tensor) -> None:
+        """Raise unless x holds images (batch, set, *spatial) that the maps fit."""
+        require_complex("SoftSensitivity", "image", x)
+        maps = self.sensitivity_maps
+        if not broadcasts((*maps.shape[:2], *maps.shape[3:]), tuple(x.shape)) or x.shape[1] != maps.shape[1]:
+            raise ValueError(
+                f"SoftSensitivity: image {tuple(x.shape)} does not fit sensitivity maps {tuple(maps.shape)} (batch,"
+                " set, coil, *spatial), expected (batch, set, *spatial)"
+            )
+
+    @property
+    def shapes(self) -> Shapes:
+        """Images (batch, set, *spatial) to coil images (batch, coil, *spatial)."""
+        maps = self.sensitivity_maps
+        batch, spatial = batch_of(maps), spatial_of(maps.shape[3:])
+        return Shapes((batch, maps.shape[1], *spatial), (batch, maps.shape[2], *spatial))
+
+    def extra_repr(self) -> str:
+        """Return the dtype of the maps."""
+        return dtype_name(self.sensitivity_maps)
+
+
 def weight(maps: Tensor, x: Tensor) -> Tensor:
     """Return `s_c x`, (batch, coil, *spatial), for maps (batch or 1, coil, *spatial)."""
     return maps * x[:, None]
@@ -84,6 +153,22 @@ def combine(maps: Tensor, y: Tensor) -> Tensor:
     """Return `sum_c conj(s_c) y_c`, (batch, *spatial), for maps (batch or 1, coil, *spatial)."""
     dtype = torch.promote_types(maps.dtype, y.dtype)
     return torch.linalg.vecdot(maps.to(dtype), y.to(dtype), dim=1)
+
+
+def weight_sets(maps: Tensor, x: Tensor) -> Tensor:
+    """Return `sum_k s_kc x_k`, (batch, coil, *spatial), for maps (batch or 1, set, coil, *spatial).
+
+    One set comes after the other: no product of all sets is held.
+    """
+    total = maps[:, 0] * x[:, 0, None]
+    for k in range(1, maps.shape[1]):
+        total = total + maps[:, k] * x[:, k, None]
+    return total
+
+
+def combine_sets(maps: Tensor, y: Tensor) -> Tensor:
+    """Return `sum_c conj(s_kc) y_c`, (batch, set, *spatial)."""
+    return torch.stack([combine(one, y) for one in maps.unbind(1)], dim=1)
 
 
 def combine_conjugate(maps: Tensor, y: Tensor, out: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from operators.linear import LinearOperator, require_complex
 from operators.sampled_fourier import SampledFourier
 from operators.sampling import Sampling, as_mask
 from operators.sense import check_kspace, check_mask
-from operators.sensitivity import broadcasts, combine, combine_conjugate
+from operators.sensitivity import broadcasts, combine_conjugate, combine_sets, weight_sets
 from operators.shapes import Shapes, batch_of, dtype_name, spatial_of
 
 _LAYOUT = "(batch, set, coil, *spatial)"
@@ -108,7 +108,7 @@ class SoftSense(LinearOperator):
     def forward(self, x: Tensor) -> Tensor:
         """Return `M F sum_k S_k x_k`: images (batch, set, *spatial) to k-space (batch, coil, *spatial)."""
         self._check_image(x)
-        return encoded(self.encoding, self.sensitivity_maps, x, _weight)
+        return encoded(self.encoding, self.sensitivity_maps, x, weight_sets)
 
     def adjoint(self, y: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """Return `S_k^H F^H M y` for each set k: k-space (batch, coil, *spatial) to images (batch, set, *spatial).
@@ -116,12 +116,12 @@ class SoftSense(LinearOperator):
         With `dtype` it is `adjoint(y.to(dtype))`, but only a few coils at a time are held in that precision.
         """
         check_kspace("SoftSense", y, self.sensitivity_maps, _LAYOUT)
-        return decoded(self.encoding, self.sensitivity_maps, y, _combine, dtype)
+        return decoded(self.encoding, self.sensitivity_maps, y, combine_sets, dtype)
 
     def normal(self, x: Tensor) -> Tensor:
         """Return `A^H A x` through FFTs along the undersampled axes only; images to images."""
         self._check_image(x)
-        return chunked_normal(self.encoding, self.sensitivity_maps, x, _weight, _combine, _combine_conjugate)
+        return chunked_normal(self.encoding, self.sensitivity_maps, x, weight_sets, combine_sets, _combine_conjugate)
 
     def _check_image(self, x: Tensor) -> None:
         require_complex("SoftSense", "image", x)
@@ -135,19 +135,6 @@ class SoftSense(LinearOperator):
                 f"SoftSense: image {shape} does not fit sensitivity maps {tuple(maps.shape)} {_LAYOUT} and sampling"
                 f" mask {tuple(mask.shape)} (batch, *spatial), expected (batch, set, *spatial)"
             )
-
-
-def _weight(maps: Tensor, x: Tensor) -> Tensor:
-    """Return `sum_k s_kc x_k`, (batch, coil, *spatial), one set after the other: no product of all sets is held."""
-    total = maps[:, 0] * x[:, 0, None]
-    for k in range(1, maps.shape[1]):
-        total = total + maps[:, k] * x[:, k, None]
-    return total
-
-
-def _combine(maps: Tensor, y: Tensor) -> Tensor:
-    """Return `sum_c conj(s_kc) y_c`, (batch, set, *spatial)."""
-    return torch.stack([combine(one, y) for one in maps.unbind(1)], dim=1)
 
 
 def _combine_conjugate(maps: Tensor, y: Tensor, out: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ deviation = noise_deviation(model, A, kspace, noise_level, image)      # sqrt(E 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from math import prod
 
 import torch
 from torch import Tensor
@@ -14,14 +15,15 @@ from torch import Tensor
 from molrecon.reconstructors.base import Reconstructor
 from molrecon.reconstructors.conditioning import Conditioning
 from molrecon.solvers.implicit import report_backward
-from operators import LinearOperator, Sense, SoftSense
+from operators import LinearOperator, NonCartesianSense, Sense, SoftSense, WeightedSense
 
 PROBES = 16
+Acquisition = Sense | SoftSense | NonCartesianSense | WeightedSense
 
 
 def noise_responses(
     model: Reconstructor,
-    operator: Sense | SoftSense,
+    operator: Acquisition,
     kspace: Tensor,
     noise_level: float | Tensor,
     image: Tensor,
@@ -37,37 +39,43 @@ def noise_responses(
 
     Args:
         model: a method with a `response`: MOL, CG-SENSE, zero-filling.
-        operator: A.
-        kspace: b (batch, coil, *spatial).
-        noise_level: sigma, with `E|n|^2 = sigma^2` of every measured sample of every coil, a number or (batch,).
+        operator: A, on the grid or on a trajectory. Of a weighted acquisition n is `W^(1/2)` times the noise of the
+            samples, as b is of the samples.
+        kspace: b (batch, coil, *spatial), or (batch, coil, *samples) on a trajectory.
+        noise_level: sigma, with `E|n|^2 = sigma^2` of every measured sample of every coil before it is weighted, a
+            number or (batch,).
         image: x(b), as the model returned it.
         conditioning: of the scan; None: found by the model.
         probes: how many.
         generator: of the noise, or one for each sample; None: torch's own.
 
     Raises:
+        TypeError: an operator of no acquisition of these kinds.
         ValueError: a method whose derivative is not known, fewer than one probe.
     """
+    operator = _acquisition("noise_responses", operator)
     if probes < 1:
         raise ValueError(f"noise_responses: {probes} probes, expected at least one")
-    conditioning = conditioning or model.condition(kspace, operator, noise_level)
+    level = torch.as_tensor(noise_level, dtype=kspace.real.dtype, device=kspace.device)
+    if conditioning is None:
+        white = level if not isinstance(operator, WeightedSense) else level * operator.noise_gain.to(level)
+        conditioning = model.condition(kspace, operator, white)
     respond = model.response(operator, conditioning, image, kspace)
     if respond is None:
         raise ValueError(
             f"noise_responses: {type(model).__name__} does not tell the derivative of its image by the data, expected a"
             " method that does: MOL, CG-SENSE or zero-filling"
         )
-    level = torch.as_tensor(noise_level, dtype=kspace.real.dtype, device=kspace.device)
     level = level.reshape(-1, *[1] * (kspace.ndim - 1))
     for _ in range(probes):
-        solution = respond(operator.sampling(level * _noise_like(kspace, generator)))
+        solution = respond(_measured(operator, level * _noise_like(kspace, generator)))
         report_backward(solution, None, type(model).__name__)
         yield solution.value
 
 
 def noise_deviation(
     model: Reconstructor,
-    operator: Sense | SoftSense,
+    operator: Acquisition,
     kspace: Tensor,
     noise_level: float | Tensor,
     image: Tensor,
@@ -106,9 +114,34 @@ def _noise_like(kspace: Tensor, generator: torch.Generator | Sequence[torch.Gene
     return noise.to(kspace.device)
 
 
+def _measured(operator: Acquisition, noise: Tensor) -> Tensor:
+    """Return what noise of samples becomes in the data: none is where none was measured, weights weigh it."""
+    if isinstance(operator, Sense | SoftSense):
+        return operator.sampling(noise)
+    return operator.weigh(noise) if isinstance(operator, WeightedSense) else noise
+
+
 def acceleration(operator: LinearOperator) -> Tensor:
-    """Return R (batch or 1,): all samples of the grid over the measured ones."""
-    if not isinstance(operator, Sense | SoftSense):
-        raise TypeError(f"acceleration: operator is {type(operator).__name__}, expected Sense or SoftSense")
-    measured: Tensor = 1 / operator.sampling_mask.flatten(1).to(torch.float64).mean(1)
-    return measured
+    """Return R (batch or 1,): all samples of the grid over the measured ones.
+
+    On a trajectory it is the pixels of the image over the samples, whether they are of a readout that was sampled more
+    densely or of many readouts: `sigma sqrt(R)` is the noise of as many samples spread evenly over k-space.
+
+    Raises:
+        TypeError: an operator of no acquisition.
+    """
+    acquisition = _acquisition("acceleration", operator)
+    if isinstance(acquisition, Sense | SoftSense):
+        measured: Tensor = 1 / acquisition.sampling_mask.flatten(1).to(torch.float64).mean(1)
+        return measured
+    plain = acquisition.operator if isinstance(acquisition, WeightedSense) else acquisition
+    return torch.tensor([prod(plain.spatial) / prod(plain.encoding.samples)], dtype=torch.float64)
+
+
+def _acquisition(who: str, operator: LinearOperator) -> Acquisition:
+    """Return the operator. Raises TypeError where it is of another kind."""
+    if isinstance(operator, Acquisition):
+        return operator
+    raise TypeError(
+        f"{who}: operator is {type(operator).__name__}, expected Sense, SoftSense, NonCartesianSense or WeightedSense"
+    )

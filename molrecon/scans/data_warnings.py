@@ -22,6 +22,8 @@ CALIBRATION_LEAK = 1.5
 OWN_RATIO, OWN_MARGIN = 1.5, 5e-4  # of given maps, against the data's own. Sound: 1.1. Broken: 1.6 for maps 25 mm away
 SECOND_SET_ENERGY = 0.002  # sound: 0.0013 (8 lines), 1e-4 (12); broken: 0.006 for 0.7 fields of view, 0.025 for half
 SECOND_SET_PIXELS = 0.5  # sound: 0.33 (8 lines), 0.04 (12); broken: 0.6 for half of the field of view
+# On a trajectory. Sound: 0.006 (12 samples wide), 0.002 (24). Broken: 0.013 to 0.019 for an object of 1.3 views.
+TRAJECTORY_SECOND_SET = 0.01
 # Sound: 1.6, and up to 3.6 where the share is below 1.5e-4. Broken: 2.4 to 5.6, with shares of 9e-4 to 0.02.
 LINE_RATIO, LINE_SHARE = 2.2, 3e-4
 # Sound: 1.2 with data consistency, and more where noise is so small that the maps' rounding shows, with a share of at
@@ -140,6 +142,28 @@ def slice_warnings(index: int, checks: SliceChecks, maps_given: bool) -> list[Da
             " at the image before using it",
         )
     return warnings
+
+
+def trajectory_warnings(second_set_energy: float, sets: int) -> list[DataWarning]:
+    """Return a warning where one set of maps cannot explain the calibration data of a trajectory.
+
+    Args:
+        second_set_energy: share of their energy that a second set explains, see `MapSets`.
+        sets: of maps in use.
+    """
+    if not second_set_energy >= TRAJECTORY_SECOND_SET:
+        return []
+    advice = (
+        "the calibration data hold signal that one set of coil maps cannot explain: the object is larger than the field"
+        " of view, or the coils moved; "
+        + (
+            "one set is used, since a second one rarely helps on trajectories (--map-sets 2 to try); reconstruct a"
+            " larger field of view"
+            if sets == 1
+            else "two sets are used"
+        )
+    )
+    return [DataWarning(None, "second map set", second_set_energy, TRAJECTORY_SECOND_SET, advice)]
 
 
 def noise_warnings(

@@ -74,7 +74,7 @@ def write_outputs(
             "settings_sha256": settings_sha256,
         }
         content |= (
-            {**parts.facts(), "outputs": [path.name for path in (*paths[:-1], *part_paths)]} if part_paths else {}
+            {**parts.description(), "outputs": [path.name for path in (*paths[:-1], *part_paths)]} if part_paths else {}
         )
         write_atomically(page, volume_page(name, prepared, first, content).encode())
         write_json(sidecar, content)

@@ -20,6 +20,7 @@ from molrecon.io.masks import by_slice, infer_sampling_mask, mask_kspace
 from molrecon.io.placed.borrow import Axes
 from molrecon.io.volume import check_kspace
 from molrecon.scans.trajectories.calibration import calibration_on_grid
+from molrecon.scans.trajectories.samples import check_arrays
 
 EVEN_STEPS = 0.1  # how much time steps may differ from their median for one number to stand for them
 
@@ -73,24 +74,31 @@ class Scan:
         calibration: np.ndarray | None = None,
         time_step: float | None = None,
         volumetric: bool = False,
+        trajectory: np.ndarray | None = None,
+        grid: tuple[int, int] | None = None,
     ) -> Scan:
         """Return the scan of arrays in memory, which stay as they are.
 
         Args:
             kspace: (slices, coil, rows, cols) complex, or (repetitions, slices, coil, rows, cols); centred; rows are
-                the readout.
+                the readout. Of samples on a trajectory (slices, coil, readouts, samples), or with the repetitions.
             sampling_mask: bool, (cols,), (rows, cols), (slices or 1, rows or 1, cols), or with the repetitions in front
                 of that; None: what is not zero in all coils.
-            recon_shape: (rows, cols) of the images; None: as k-space.
+            recon_shape: (rows, cols) of the images; None: as k-space, or as the grid.
             voxel_size: mm (row, column, slice). geometry: of the images.
             noise_covariance: (coil, coil) complex, of a sample.
             calibration: (slices, coil, rows, cols) complex, for the maps alone, zero where it was not measured.
             time_step: seconds from repetition to repetition.
             volumetric: the slices are the readout positions of a 3D scan, k-space transformed along the readout.
+            trajectory: (slices or 1, readouts, samples, 2) real, in cycles per field of view, rows first, or with the
+                repetitions in front of that; None: samples on the grid.
+            grid: (rows, cols) of the image whose k-space the trajectory lies in, which it leaves nowhere.
 
         Raises:
-            ValueError: shapes that do not fit, k-space that is zero or not finite.
+            ValueError: shapes that do not fit, k-space that is zero or not finite, a trajectory without a grid or
+                outside it, or with a mask.
         """
+        check_arrays(trajectory, grid, sampling_mask)
         if kspace.ndim not in (4, 5):
             raise ValueError(
                 f"Scan.from_arrays: kspace {kspace.shape}, expected (slices, coil, rows, cols) or (repetitions, slices,"
@@ -103,18 +111,24 @@ class Scan:
         frames = []
         for number, one in enumerate(series):
             data = check_kspace(Path("kspace"), one.astype(np.complex64))
-            mask = infer_sampling_mask(data) if sampling_mask is None else sampling_mask
+            points = trajectory[number] if trajectory is not None and trajectory.ndim == 5 else trajectory
+            mask = sampling_mask
+            if mask is None:
+                mask = infer_sampling_mask(data) if points is None else np.ones(data.shape[-1], bool)
             volume = RawVolume(
                 path=Path("kspace"),
                 kspace=data,
                 sampling_mask=mask[number] if each else mask,
-                recon_shape=recon_shape or data.shape[-2:],
+                recon_shape=recon_shape or grid or data.shape[-2:],
                 sha256="",
                 voxel_size=voxel_size,
                 geometry=geometry,
                 noise_covariance=noise_covariance,
                 calibration=calibration,
                 volumetric=volumetric,
+                trajectory=None if points is None else np.asarray(points, np.float64),
+                grid=grid,
+                attributes={} if points is None else {"trajectory": "other"},
             )
             mask_kspace(volume.kspace, volume.sampling_mask)
             seconds = None if time_step is None else number * time_step

@@ -58,11 +58,7 @@ def make_sidecar(prepared: PreparedVolume, result: Reconstruction, source: Model
             "coil_compression": _compression(prepared),
             "noise": {
                 "noise_level": prepared.noise_level,
-                **(
-                    {}
-                    if prepared.trajectory is None
-                    else {"noise_level_of_a_sample": prepared.noise_level / prepared.trajectory.noise_gain}
-                ),
+                **({} if prepared.trajectory is None else {"noise_level_of_a_sample": prepared.sample_noise_level}),
                 "estimated": prepared.noise_estimated,
                 "estimates": dict(prepared.noise_estimates),
                 "prewhitened": prepared.prewhitened,

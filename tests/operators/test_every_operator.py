@@ -141,6 +141,7 @@ def noncartesian_case(
     weighted: bool = True,
     field: bool = False,
     convolve: bool = True,
+    sets: Shape = (),
 ) -> Case:
     trajectory = random_trajectory(batches[1], 4, 9, spatial=spatial)
     weights = uniform(batches[2], 4, 9, seed=4)
@@ -148,14 +149,14 @@ def noncartesian_case(
     times = torch.linspace(1e-3, 9e-3, 9, dtype=DOUBLE) if field else None
 
     def build(precision: torch.dtype) -> LinearOperator:
-        maps = random_tensor(batches[0], 3, *spatial, seed=5).to(COMPLEX[precision])
+        maps = random_tensor(batches[0], *sets, 3, *spatial, seed=5).to(COMPLEX[precision])
         acquisition = NonCartesianSense(maps, trajectory, field_map=field_map, readout_times=times, toeplitz=convolve)
         return WeightedSense(acquisition, weights) if weighted else acquisition
 
     return Case(
         f"{'weighted' if weighted else 'noncartesian'} {name}",
         build,
-        (2, *spatial),
+        (2, *sets, *spatial),
         (2, 3, 4, 9),
         double=1e-11,
         single=1e-5,
@@ -313,6 +314,10 @@ TABLE = [
     noncartesian_case("2d, plain normal", PLANE, convolve=False),
     noncartesian_case("2d, off-resonance", PLANE, field=True),
     noncartesian_case("2d, off-resonance per sample", PLANE, (2, 2, 2), field=True),
+    noncartesian_case("2d, two sets", PLANE, sets=(2,)),
+    noncartesian_case("2d, two sets per sample, no weights", PLANE, (2, 1, 1), weighted=False, sets=(2,)),
+    noncartesian_case("2d, two sets, off-resonance", PLANE, field=True, sets=(2,)),
+    noncartesian_case("3d, two sets", VOLUME, sets=(2,)),
     noncartesian_case("3d", VOLUME),
     noncartesian_case("3d, off-resonance", VOLUME, field=True, weighted=False),
     Case("identity, cc", lambda _: Identity(), (2, 3, 4), (2, 3, 4), strict=False, sized=False),

@@ -46,7 +46,8 @@ def read_mrd(path: str | Path, *, conjugate: bool | None = None) -> RawVolume:
     slices, the first phase encode as rows, the second as columns. What a partial echo lacks is zero, and a remark says
     so. Of several slabs this is the first.
 
-    Radial, spiral and other trajectories are read with the coordinates of their samples, see `make_trajectory_volume`.
+    Radial, spiral and other trajectories are read with the coordinates of their samples, see `make_trajectory_volume`,
+    and so are stacks of them, which a transform along the partitions takes apart into slices.
 
     Of noise readouts attributes["noise_readouts"] is the number, attributes["noise_scan_level"] sqrt(E|n|^2) of their
     samples, not corrected for a dwell time that differs from that of the image, and `noise_covariance` what they say of
@@ -58,7 +59,7 @@ def read_mrd(path: str | Path, *, conjugate: bool | None = None) -> RawVolume:
             (fastMRI data are not conjugated); None: where the vendor's data need it. attributes["conjugated"] is
             there and True when it was done.
 
-    Raises UnreadableInput, also for trajectories without coordinates or in 3D, and EPI.
+    Raises UnreadableInput, also for trajectories without coordinates, 3D ones that are no stack, and EPI.
     """
     path = Path(path)
     with reading(path, EXPECTED):  # damaged records may lack any field, or hold any number

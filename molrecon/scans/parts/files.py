@@ -46,7 +46,7 @@ def covariance(prepared: PreparedVolume) -> np.ndarray:
     measured = prepared.volume.noise_covariance
     if measured is not None:
         return np.asarray(measured, np.complex128)
-    return prepared.noise_level**2 * np.eye(prepared.volume.n_coils, dtype=np.complex128)
+    return prepared.sample_noise_level**2 * np.eye(prepared.volume.n_coils, dtype=np.complex128)
 
 
 def _complex(result: Reconstruction) -> np.ndarray:

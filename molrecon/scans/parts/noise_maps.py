@@ -11,8 +11,7 @@ from torch import Tensor
 
 from molrecon.reconstructors.base import Reconstructor
 from molrecon.reconstructors.conditioning import Conditioning
-from molrecon.reconstructors.noise_amplification import acceleration, noise_responses
-from operators import Sense, SoftSense
+from molrecon.reconstructors.noise_amplification import Acquisition, acceleration, noise_responses
 
 
 @final
@@ -24,7 +23,8 @@ class NoiseMaps:
         deviation: standard deviation of the magnitude, in its units, to first order: where the image is darker than
             its noise it is too large.
         amplification: that of the complex image over `sigma sqrt(R)`, what the fully sampled scan without
-            regularisation has times the root of the acceleration: the g-factor of CG-SENSE.
+            regularisation has times the root of the acceleration: the g-factor of CG-SENSE. On a trajectory it is
+            relative to as many samples spread evenly over k-space, see `acceleration`.
     """
 
     deviation: Tensor
@@ -33,7 +33,7 @@ class NoiseMaps:
 
 def noise_maps(
     model: Reconstructor,
-    operator: Sense | SoftSense,
+    operator: Acquisition,
     kspace: Tensor,
     noise_level: float,
     image: Tensor,
@@ -48,7 +48,8 @@ def noise_maps(
     image.
 
     Args:
-        model, operator, kspace, noise_level, image, conditioning, probes: as of `noise_responses`.
+        model, operator, kspace, noise_level, image, conditioning, probes: as of `noise_responses`; the level is that of
+            a sample as it was measured.
         seeds: of the noise of each slice.
 
     Raises ValueError as `noise_responses` does.

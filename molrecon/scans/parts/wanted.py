@@ -55,9 +55,9 @@ class Parts:
 
     def __post_init__(self) -> None:
         """Check the words."""
-        for said, known in ((self.images, IMAGES), (self.keep, KEPT)):
-            if not set(said) <= set(known) or len(set(said)) < len(said):
-                raise ValueError(f"Parts: {', '.join(said)}, expected some of {', '.join(known)}, each once")
+        for words, allowed in ((self.images, IMAGES), (self.keep, KEPT)):
+            if not set(words) <= set(allowed) or len(set(words)) < len(words):
+                raise ValueError(f"Parts: {', '.join(words)}, expected some of {', '.join(allowed)}, each once")
         if self.noise_probes is not None and self.noise_probes < 1:
             raise ValueError(f"Parts: {self.noise_probes} probes, expected at least one")
 
@@ -72,18 +72,18 @@ class Parts:
         words = [*images, *self.keep, *([] if self.noise_probes is None else ["noise map"])]
         return {suffix: text for word in words for suffix, text in FILES[word].items()}
 
-    def facts(self) -> dict[str, Any]:
-        """Return what the sidecar says of them; nothing where there are none."""
+    def description(self) -> dict[str, Any]:
+        """Return the entry of the sidecar; empty where there are none."""
         files = {suffix.lstrip("_"): text for suffix, text in self.files().items()}
         probes = {} if self.noise_probes is None else {"noise_probes": self.noise_probes}
         return {"parts": {"files": files, **probes}} if files else {}
 
     def outputs_sha256(self, sha256: str) -> str:
         """Return the hash of these and of all that `sha256` is of; `sha256` itself where there are none."""
-        facts = self.facts()
-        return (
-            hashlib.sha256(f"{sha256}\n{json.dumps(facts, sort_keys=True)}".encode()).hexdigest() if facts else sha256
-        )
+        description = self.description()
+        if not description:
+            return sha256
+        return hashlib.sha256(f"{sha256}\n{json.dumps(description, sort_keys=True)}".encode()).hexdigest()
 
 
 PLAIN = Parts()

@@ -21,6 +21,7 @@ from molrecon.scans.preparation.estimated_maps import (
     SETS_ENERGY,
     THRESHOLD,
     estimate_maps,
+    explained_by_two_sets,
     sets_needed,
 )
 from molrecon.scans.preparation.noise_level import COMPARED_SLICES, NOISE_AGREEMENT, NOISE_SLICES
@@ -40,6 +41,7 @@ __all__ = [
     "MapsSource",
     "PreparedVolume",
     "estimate_maps",
+    "explained_by_two_sets",
     "given_maps",
     "mixed",
     "prepare",

@@ -15,7 +15,7 @@ from molrecon.scans.preparation.noise_level import NOISE_SLICES
 from molrecon.scans.preparation.prepared_volume import MapsSource
 from molrecon.scans.preparation.slices import mask_of, spread
 from molrecon.scans.progress import progress_bar
-from operators import espirit, espirit_maps, map_sets_needed
+from operators import MapSets, espirit, espirit_maps, map_sets_needed
 from operators.calibration import calibration_region
 from operators.espirit import align_phase
 from operators.map_sets import ENERGY_SHARE
@@ -118,11 +118,18 @@ def sets_needed(regions: Sequence[Tensor], shape: tuple[int, int], noise_level: 
     """
     in_need = 0
     for region in regions:
-        widths = (region.shape[-2], region.shape[-1])
-        if min(widths) < MIN_SETS_WIDTH:
-            continue
-        grid = [max(-(-size // GRID_STEP), width) for size, width in zip(shape, widths, strict=True)]
-        both = espirit(region, grid, threshold=THRESHOLD, crop=CROP, noise_level=noise_level, n_maps=2)
-        share = SETS_ENERGY if min(widths) >= SETS_ENERGY_WIDTH else ENERGY_SHARE
-        in_need += int(map_sets_needed(region, both, energy_share=share).needed) > 1
+        width = min(region.shape[-2:])
+        if width >= MIN_SETS_WIDTH:
+            share = SETS_ENERGY if width >= SETS_ENERGY_WIDTH else ENERGY_SHARE
+            in_need += int(explained_by_two_sets(region, shape, noise_level, share).needed) > 1
     return 2 if 2 * in_need >= len(regions) else 1
+
+
+def explained_by_two_sets(
+    region: Tensor, shape: tuple[int, int], noise_level: float, energy_share: float = ENERGY_SHARE
+) -> MapSets:
+    """Return what two sets of maps explain of a calibration region; region, shape and level as for `sets_needed`."""
+    widths = (region.shape[-2], region.shape[-1])
+    grid = [max(-(-size // GRID_STEP), width) for size, width in zip(shape, widths, strict=True)]
+    both = espirit(region, grid, threshold=THRESHOLD, crop=CROP, noise_level=noise_level, n_maps=2)
+    return map_sets_needed(region, both, energy_share=energy_share)

@@ -74,6 +74,11 @@ class PreparedVolume:
         """The number of sets of sensitivity maps."""
         return self.sensitivity_maps.shape[1]
 
+    @property
+    def sample_noise_level(self) -> float:
+        """The noise level of a sample as it was measured; on a trajectory it is not that of the weighted ones."""
+        return self.noise_level if self.trajectory is None else self.noise_level / self.trajectory.noise_gain
+
     def first_set(self) -> PreparedVolume:
         """Return the scan with the first set of maps alone, for methods that take no others."""
         if self.sets == 1:
@@ -85,10 +90,12 @@ class PreparedVolume:
         """Return the operator of some slices, each with its mask or its trajectory.
 
         With one set of maps it is SENSE, images (batch, rows, cols) -> k-space (batch, coil, rows, cols); with several
-        soft-SENSE, (batch, set, rows, cols) -> k-space. On a trajectory it is that of the weighted problem.
+        soft-SENSE, (batch, set, rows, cols) -> k-space. On a trajectory it is that of the weighted
+        problem, of as many sets.
         """
         if self.trajectory is not None:
-            return self.trajectory.operator(self.sensitivity_maps[slices, 0], slices)
+            maps = self.sensitivity_maps[slices]
+            return self.trajectory.operator(maps[:, 0] if self.sets == 1 else maps, slices)
         return self.cartesian_operator(slices)
 
     def cartesian_operator(self, slices: slice | list[int]) -> Sense | SoftSense:

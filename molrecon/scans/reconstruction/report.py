@@ -11,7 +11,14 @@ from molrecon.reconstructors.base import Reconstructor
 from molrecon.reconstructors.certificate import Certificate
 from molrecon.reconstructors.learned import LearnedReconstructor
 from molrecon.scans.data_checks import SliceChecks, check_slice
-from molrecon.scans.data_warnings import DataWarning, noise_warnings, remark_warnings, slice_warnings, training_warnings
+from molrecon.scans.data_warnings import (
+    DataWarning,
+    noise_warnings,
+    remark_warnings,
+    slice_warnings,
+    training_warnings,
+    trajectory_warnings,
+)
 from molrecon.scans.parts.wanted import PLAIN, Parts
 from molrecon.scans.preparation import PreparedVolume, spread
 from molrecon.scans.reconstruction.result import Reconstruction
@@ -96,6 +103,9 @@ def _warnings(
         *remark_warnings(prepared.volume),
         *noise_warnings(prepared.noise_level, prepared.noise_estimates, prepared.noise_estimated, rounding),
     ]
+    energy = prepared.maps_source.detail.get("second_set_energy")
+    if isinstance(energy, float):
+        warnings += trajectory_warnings(energy, prepared.sets)
     if isinstance(model, LearnedReconstructor):
         noise = float((prepared.noise_level / scale[~prepared.empty]).max(initial=0.0))
         warnings += training_warnings(

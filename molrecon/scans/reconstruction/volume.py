@@ -75,11 +75,8 @@ def reconstruct_prepared(
 
     `adaptation` is the noise level that the model is told (`adapt`); None: that of the scan. With `keep_residual` the
     result has its `last_residual`, for a page. `parts` says what else is wanted beside the magnitude. Raises ValueError
-    for noise maps of a method without a derivative (`Reconstructor.response`),
-    and of samples on a trajectory.
+    for noise maps of a method without a derivative (`Reconstructor.response`).
     """
-    if parts.noise_probes is not None and prepared.trajectory is not None:
-        raise ValueError("noise map: samples on a trajectory, expected samples on the grid: their noise is not white")
     start = time.perf_counter()
     solver = solver or model.solver
     called_with = replace(solver, keep_residual=True) if solver is not None and keep_residual else solver
@@ -95,10 +92,10 @@ def reconstruct_prepared(
                 assumed_level = level if adaptation is None else adaptation.factor * level
                 conditioning = working.condition(kspace, A, assumed_level)
                 solution: Solution = working(kspace, A, assumed_level, conditioning=conditioning, solver=called_with)
-                if parts.noise_probes is not None and not isinstance(A, WeightedSense):
+                if parts.noise_probes is not None:
                     seeds, image = [place[k] for k in batch], solution.value
                     noises[batch[0]] = noise_maps(
-                        working, A, kspace, level, image, conditioning, parts.noise_probes, seeds
+                        working, A, kspace, prepared.sample_noise_level, image, conditioning, parts.noise_probes, seeds
                     )
                 if conditioning is not None:
                     scale[batch] = conditioning.scale.cpu().double().numpy()
@@ -117,8 +114,7 @@ def reconstruct_prepared(
 
 def _delivered_noise(prepared: PreparedVolume, noises: list[NoiseMaps]) -> tuple[np.ndarray, np.ndarray]:
     """Return the noise maps of all slices, zero in those without data, cropped: (slices, *recon_shape) float32."""
-    slices, _, rows, cols = prepared.kspace.shape
-    maps = np.zeros((2, slices, rows, cols), np.float32)
+    maps = np.zeros((2, len(prepared.kspace), *prepared.sensitivity_maps.shape[-2:]), np.float32)
     for number, name in enumerate(("deviation", "amplification")):
         if noises:
             maps[number, ~prepared.empty] = torch.cat([getattr(one, name).cpu() for one in noises]).numpy()

@@ -29,7 +29,7 @@ def calibration_on_grid(volumes: Sequence[RawVolume]) -> np.ndarray:
     rows, cols = _grid(first)
     slices, coils = first.kspace.shape[:2]
     count = max(1, min(len(volumes), MOST_SAMPLES // (first.kspace.shape[2] * first.kspace.shape[3])))
-    found = np.zeros((slices, coils, rows, cols), np.complex64)
+    calibration = np.zeros((slices, coils, rows, cols), np.complex64)
     for k in range(slices):
         kspace = np.concatenate([one.kspace[k].reshape(coils, -1) for one in volumes[:count]], 1)
         points = np.concatenate([_points(one, k).reshape(-1, 2) for one in volumes[:count]])
@@ -40,8 +40,8 @@ def calibration_on_grid(volumes: Sequence[RawVolume]) -> np.ndarray:
         except ValueError as error:
             raise ValueError(f"slice {k}: {error}") from error
         top, left = rows // 2 - region.shape[-2] // 2, cols // 2 - region.shape[-1] // 2
-        found[k, :, top : top + region.shape[-2], left : left + region.shape[-1]] = region
-    return found
+        calibration[k, :, top : top + region.shape[-2], left : left + region.shape[-1]] = region
+    return calibration
 
 
 def _points(volume: RawVolume, k: int) -> np.ndarray:

@@ -22,7 +22,7 @@ def check_samples(
     Args:
         kspace: weighted samples (1, coil, readouts, samples) complex, not zero.
         operator: of this slice. noise_level: in the units of kspace.
-        image: (1, rows, cols) complex, of any method.
+        image: (1, rows, cols) complex, of any method; (1, set, rows, cols) with several sets of maps.
         effective_samples: see `Trajectory.effective_samples`.
     """
     zero_filled = operator.adjoint(kspace)
@@ -32,8 +32,11 @@ def check_samples(
     least_squares, residual, first = (
         energy_of(operator(one.to(kspace.dtype)) - kspace) for one in (fitted, image, zero_filled)
     )
+    if operator.sets is not None:
+        image, zero_filled = (torch.linalg.vector_norm(one, dim=1) for one in (image, zero_filled))
     shown, plain = brightness_of(image, zero_filled)
     return SliceChecks(
+        sets=operator.sets or 1,
         least_squares_sigmas=root_of(least_squares, noise),
         least_squares_share=share_of(least_squares, noise, energy),
         residual_sigmas=root_of(residual, noise),

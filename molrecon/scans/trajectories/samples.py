@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import final
 
+import numpy as np
 from torch import Tensor
 
 from operators import NonCartesianSense, WeightedSense
+from operators.density_weighted import noise_gain
 
 
 @final
@@ -27,13 +29,8 @@ class Trajectory:
 
     @property
     def noise_gain(self) -> float:
-        """`sqrt(sum w^2 / sum w)`, mean over slices.
-
-        White noise of this level, relative to that of a sample, leaves as much energy in the gridded image
-        `A^H W b` of a fully sampled grid as the noise of the samples does.
-        """
-        w = self.weights.flatten(1)
-        return float((w.square().sum(1) / w.sum(1)).sqrt().mean())
+        """The level of white noise in the weighted samples that stands for that of a sample, mean over slices."""
+        return float(noise_gain(self.weights).mean())
 
     def effective_samples(self, k: int) -> float:
         """Return `(sum w)^2 / sum w^2` of slice k, the number of samples of that level that weigh as all do."""
@@ -45,8 +42,30 @@ class Trajectory:
         return self.weights.sqrt().to(kspace.real.dtype)[:, None] * kspace
 
     def operator(self, maps: Tensor, slices: slice | list[int]) -> WeightedSense:
-        """Return `W^(1/2) A` of some slices with their maps (slices, coil, rows, cols)."""
+        """Return `W^(1/2) A` of some slices with their maps (slices, coil, rows, cols), or (slices, set, coil, ...)."""
         points, weights = self.points, self.weights
         if len(points) > 1:
             points, weights = points[slices], weights[slices]
         return WeightedSense(NonCartesianSense(maps, points), weights)
+
+
+def check_arrays(trajectory: np.ndarray | None, grid: tuple[int, int] | None, sampling_mask: np.ndarray | None) -> None:
+    """Raise ValueError for a trajectory that is none: without a grid or outside it, of another shape, with a mask."""
+    if (trajectory is None) != (grid is None):
+        missing = "trajectory" if trajectory is None else "grid"
+        raise ValueError(f"Scan.from_arrays: no {missing}, expected both or none")
+    if trajectory is None or grid is None:
+        return
+    if sampling_mask is not None:
+        raise ValueError("Scan.from_arrays: a sampling mask with a trajectory, expected none")
+    if trajectory.ndim not in (4, 5) or trajectory.shape[-1] != 2 or trajectory.dtype.kind != "f":
+        raise ValueError(
+            f"Scan.from_arrays: trajectory {trajectory.shape} of dtype {trajectory.dtype}, expected real (slices or 1,"
+            " readouts, samples, 2), or with the repetitions in front"
+        )
+    reach = np.abs(trajectory).reshape(-1, 2).max(0)
+    if not (reach <= np.array(grid) / 2).all():
+        raise ValueError(
+            f"Scan.from_arrays: a trajectory that reaches {reach[0]:.4g} and {reach[1]:.4g}, expected at most"
+            f" {grid[0] / 2:g} and {grid[1] / 2:g} cycles per field of view"
+        )

@@ -45,4 +45,4 @@ def test_one_command_for_every_kind(kind: str, tmp_path: Path) -> None:
     sidecar = json.loads((tmp_path / DEFAULT_MODEL / f"{scan.path.stem}.json").read_text())
     assert sidecar["summary"]["converged"] and sidecar["summary"]["kind"] == "certified"
     untrained = [warning for warning in sidecar["warnings"] if warning["check"] == "trajectory"]
-    assert len(untrained) == (kind in ("radial", "spiral"))
+    assert len(untrained) == (kind in ("radial", "spiral", "stack of stars"))

@@ -17,7 +17,7 @@ import pytest
 from molrecon.io import READERS, Frame, Reader, read_volume
 from molrecon.reconstructors.classical import CGSense
 from molrecon.scans.outputs import written_paths
-from molrecon.scans.preparation import cartesian, prepare
+from molrecon.scans.preparation import cartesian, estimated_maps, prepare
 from molrecon.scans.scan import Scan, read_scan
 from molrecon.scans.scan_reconstruction import reconstruct_scan, write_scan
 from molrecon.scans.series import frame_of
@@ -158,13 +158,14 @@ def test_interleaved_repetitions_share_maps_that_none_of_them_could_give(tmp_pat
 
 def test_frames_of_one_scan_share_maps_and_become_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     estimated = []
-    estimate = cartesian.estimate_maps
+    estimate = estimated_maps.estimate_maps
 
     def counted(*args: Any) -> Any:
         estimated.append(1)
         return estimate(*args)
 
-    monkeypatch.setattr(cartesian, "estimate_maps", counted)
+    for module in (cartesian, estimated_maps):
+        monkeypatch.setattr(module, "estimate_maps", counted)
     kspace, _ = noisy(tmp_path, np.eye(COILS), 1e-3)
     scan = Scan.from_arrays(np.stack([kspace, 1.5 * kspace]), time_step=0.5, voxel_size=(2.0, 2.0, 5.0))
     (found,) = reconstruct_scan(scan, CGSense(1e-3))

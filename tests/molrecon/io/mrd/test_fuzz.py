@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import ismrmrd
 import numpy as np
+import pytest
+
+from examples._mrd_files import header, radial, readouts, write
 
 N_FILES = 1000
 SECONDS = 240  # for all; they take a few on an idle machine
@@ -55,18 +59,18 @@ print(json.dumps({"read": read, "refused": refused, "grown": grown, "left": [one
 """
 
 
-def test_a_thousand_damaged_files(tmp_path: Path) -> None:
+def cartesian(path: Path) -> None:
+    """Write two repetitions with a noise readout, calibration lines and reversed ones."""
     space = "<matrixSize><x>8</x><y>6</y><z>1</z></matrixSize><fieldOfView_mm><x>8</x><y>6</y><z>2</z></fieldOfView_mm>"
-    header = (
+    xml = (
         '<ismrmrdHeader xmlns="http://www.ismrm.org/ISMRMRD"><acquisitionSystemInformation><systemVendor>SIEMENS'
         f"</systemVendor></acquisitionSystemInformation><encoding><encodedSpace>{space}</encodedSpace><reconSpace>{space}"
         "</reconSpace><trajectory>cartesian</trajectory><parallelImaging><calibrationMode>separate</calibrationMode>"
         "</parallelImaging></encoding></ismrmrdHeader>"
     )
     rng = np.random.default_rng(0)
-    path = tmp_path / "whole.h5"
     with ismrmrd.Dataset(str(path), "dataset", create_if_needed=True) as dataset:
-        dataset.write_xml_header(header.encode())
+        dataset.write_xml_header(xml.encode())
         flags = [ismrmrd.ACQ_IS_NOISE_MEASUREMENT, ismrmrd.ACQ_IS_PARALLEL_CALIBRATION, ismrmrd.ACQ_IS_REVERSE]
         for repetition in range(2):
             for column in range(6):
@@ -77,6 +81,20 @@ def test_a_thousand_damaged_files(tmp_path: Path) -> None:
                 if repetition == 0 and column < len(flags):
                     line.set_flag(flags[column])
                 dataset.append_acquisition(line)
+
+
+def stack_of_stars(path: Path) -> None:
+    """Write a slab of radial readouts, the same in each partition."""
+    rng, points = np.random.default_rng(0), radial(4, 8) / 8
+    samples = rng.normal(size=(3, 2, *points.shape[:2])) + 1j * rng.normal(size=(3, 2, *points.shape[:2]))
+    acquisitions = [one for k in range(3) for one in readouts(samples[k], points, kspace_encode_step_2=k)]
+    write(path, header("radial", (8, 8), depth=3), acquisitions)
+
+
+@pytest.mark.parametrize("make", [cartesian, stack_of_stars])
+def test_a_thousand_damaged_files(make: Callable[[Path], None], tmp_path: Path) -> None:
+    path = tmp_path / "whole.h5"
+    make(path)
     folder = tmp_path / "damaged"
     folder.mkdir()
     done = subprocess.run(

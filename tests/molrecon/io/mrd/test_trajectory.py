@@ -156,7 +156,7 @@ def broken(acquisitions):
         ({"scale": 2 * np.pi}, "reaches 3.142 and .*, expected 0.5 / pixel, or 8 and 8 cycles per field of view"),
         ({"scale": 40.0}, "reaches 20"),
         ({"scale": 0.01}, "reaches 0.005"),
-        ({"depth": 4}, "a 3D radial scan, with an encoded matrix of 16 x 16 x 4, expected a 2D one"),
+        ({"depth": 4}, "a 3D radial scan with an encoded matrix of 16 x 16 x 4, with readouts in 1 of"),
         ({"change": shorter}, "3 coils x samples 0 to 19 of 20, 3 coils x samples 0 to 31 of 32, expected"),
         ({"change": other_coils}, "2 coils x samples"),
         ({"change": fewer}, "slices of 1 to 4 radial readouts, expected as many in each slice"),
@@ -201,6 +201,16 @@ def test_numbers_of_slices_that_the_file_cannot_hold(tmp_path):
 
     with pytest.raises(UnreadableInput, match="in a file of"):
         read_mrd(spokes(tmp_path, far))
+
+
+@pytest.mark.parametrize(("matrix", "depth"), [((16, 16), 10**9), ((16 * 10**6, 16), 1), ((30000, 30000), 1)])
+def test_sizes_of_images_that_the_file_cannot_hold(tmp_path, matrix, depth):
+    points = radial(4, MATRIX) / MATRIX
+    path = write(
+        tmp_path / "raw.h5", header("radial", matrix, depth=depth), readouts(random(COILS, 4, 2 * MATRIX), points)
+    )
+    with pytest.raises(UnreadableInput):
+        read_mrd(path)
 
 
 @pytest.mark.skipif(shutil.which(GENERATE) is None, reason="ismrmrd-tools is not installed")

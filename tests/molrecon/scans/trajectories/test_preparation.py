@@ -80,12 +80,29 @@ def test_a_noise_level_and_maps_that_are_given(scan_file):
     torch.testing.assert_close(prepared.sensitivity_maps[1, 0], torch.from_numpy(maps.astype(np.complex64)))
     with pytest.raises(ValueError, match=r"expected .2 or 1, 6, 40 or 40, 40"):
         prepare_volume(volume, maps[None, :, :20])
-    with pytest.raises(ValueError, match="map_sets is 2"):
-        prepare_volume(volume, map_sets=2)
+    with pytest.raises(ValueError, match="map_sets is 3, expected 1, 2 or None"):
+        prepare_volume(volume, map_sets=3)
     with pytest.raises(ValueError, match="not negative"):
         prepare_volume(volume, noise_level=-1.0)
     with pytest.raises(ValueError, match="is of a trajectory"):
         prepare(volume)
+
+
+def test_two_sets_are_estimated_when_they_are_asked_for(scan_file):
+    volume = read_volume(scan_file("spiral"))
+    one, two = prepare_volume(volume), prepare_volume(volume, map_sets=2)
+    assert (one.sets, two.sets) == (1, 2) and two.operator([0]).sets == 2 and one.operator([0]).sets is None
+    assert float((two.first_set().sensitivity_maps - one.sensitivity_maps).abs().max()) < 0.02
+    assert two.noise_level == pytest.approx(one.noise_level, rel=0.01)  # what one set leaves of the data
+    energy = one.maps_source.detail["second_set_energy"]
+    assert isinstance(energy, float) and 0 <= energy < 0.001
+    image = torch.zeros(1, 2, MATRIX, MATRIX, dtype=torch.complex64)
+    image[:, 0] = (one.sensitivity_maps[:, 0].conj() * torch.from_numpy(coil_images()).to(image.dtype)).sum(1)
+    alone = two.first_set().operator([0])(image[:, 0])
+    torch.testing.assert_close(two.operator([0])(image), alone, rtol=1e-4, atol=1e-4)
+    stack = np.stack([coil_images(), np.zeros_like(coil_images())])[None].astype(np.complex64)
+    given = prepare_volume(volume, stack, 0.1)
+    assert given.sets == 2 and "second_set_energy" not in given.maps_source.detail
 
 
 def test_calibration_of_the_volume_comes_first(scan_file):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from examples._mrd_files import header, measure, noise, radial, readouts, write
 from molrecon.guarantees.certify import certify, volume_problem
 from molrecon.io import Geometry, PlacedImage, borrow_geometry, read_volume
 from molrecon.networks import ResidualNetwork
@@ -17,8 +18,9 @@ from molrecon.reconstructors.mol import MOL
 from molrecon.scans.comparison import undersample
 from molrecon.scans.info import describe_scan, scan_text
 from molrecon.scans.parts import Parts
+from molrecon.scans.parts.files import covariance
 from molrecon.scans.reconstruction import reconstruct_prepared, reconstruct_volume
-from molrecon.scans.scan import read_scan
+from molrecon.scans.scan import Scan, read_scan
 from molrecon.scans.scan_reconstruction import reconstruct_scan, write_scan
 from molrecon.scans.sidecar import ModelSource
 from molrecon.scans.trajectories.preparation import prepare_volume
@@ -36,8 +38,6 @@ def model(tol: float = 1e-7) -> MOL:
 
 def test_what_trajectories_are_not_for_yet_is_said(scan_file):
     prepared = prepare_volume(read_volume(scan_file("radial")))
-    with pytest.raises(ValueError, match="noise map: samples on a trajectory"):
-        reconstruct_prepared(prepared, CGSense(), parts=Parts(noise_probes=2))
     assert "trajectory" in {warning.check for warning in reconstruct_prepared(prepared, model(1e-2)).warnings}
     shape = (len(prepared.kspace), *prepared.volume.recon_shape)
     place = Geometry((0, 0, 0), (0, 0, 5), (0, 1, 0), (1, 0, 0), 5)
@@ -77,6 +77,34 @@ def test_convergence_bound_and_uniqueness(scan_file, kind):
     assert torch.linalg.vector_norm(single.value - found.value) <= 1.1e-4 * size
 
 
+@pytest.mark.parametrize("sets", [1, 2])
+def test_two_sets_make_the_same_image(scan_file, sets):
+    """Of a scan that one set explains: what a second one has is not there, and checks and noise maps take both."""
+    prepared = prepare_volume(read_volume(scan_file()), map_sets=sets)
+    result = reconstruct_prepared(prepared, CGSense(), parts=Parts(noise_probes=1))
+    truth = np.linalg.norm(coil_images(), axis=0)
+    assert np.linalg.norm(result.image[0] - truth) < 0.12 * np.linalg.norm(truth)
+    assert result.checks[0].sets == sets and 0.9 < result.checks[0].least_squares_sigmas < 2
+    assert result.noise is not None and result.noise[0].shape == (1, 40, 40)
+    assert not any(warning.check == "second map set" for warning in result.warnings)
+
+
+def test_an_object_larger_than_the_field_of_view_is_told_of(scan_file, tmp_path):
+    """One set is used; that the data hold more than it explains is said."""
+    n = 60  # pixels of the object's own field of view, of the size of those of the scan
+    rows, cols = np.meshgrid(*2 * [(np.arange(n) - n // 2) / 40], indexing="ij")
+    image = (np.hypot(rows, cols) < 0.7) * (1 + 0.5 * np.cos(9 * rows) * np.cos(11 * cols))
+    angles = 2 * np.pi * np.arange(6) / 6
+    maps = np.stack([np.exp(-2 * ((rows - np.cos(a)) ** 2 + (cols - np.sin(a)) ** 2) + 1j * a * rows) for a in angles])
+    points = radial(40, 40)
+    samples = 1.5 * measure(image * maps / np.linalg.norm(maps, axis=0), points * n / 40)
+    samples = samples + noise(np.random.default_rng(0), LEVEL, *samples.shape)
+    path = write(tmp_path / "large.mrd", header("radial", (40, 40)), readouts(samples, points / 40))
+    found = [one for one in reconstruct_volume(read_volume(path), CGSense()).warnings if one.check == "second map set"]
+    assert len(found) == 1 and found[0].slice is None
+    assert "one set is used" in found[0].advice and "--map-sets 2" in found[0].advice
+
+
 def test_images_of_slices_and_methods(scan_file):
     volume = read_volume(scan_file(slices=2))
     truth = np.linalg.norm(coil_images(), axis=0)
@@ -89,6 +117,41 @@ def test_images_of_slices_and_methods(scan_file):
     assert errors["CGSense"] < 0.12 and errors["CGSense"] < errors["ZeroFilled"] < 0.4
     checks = reconstruct_volume(volume, CGSense()).checks
     assert all(0.9 < one.least_squares_sigmas < 2 for one in checks)
+
+
+def test_noise_maps_are_those_of_scans_with_other_noise(scan_file):
+    """To some tens of draws; the maps of the scan are held fixed, as the noise maps hold them."""
+    method = CGSense()
+    prepared = prepare_volume(read_volume(scan_file(level=0.0)), noise_level=LEVEL)
+    found = reconstruct_prepared(prepared, method, parts=Parts(noise_probes=20)).noise
+    assert found is not None and found[0].shape == (1, 40, 40) and found[0].dtype == np.float32
+    operator, trajectory = prepared.operator([0]), prepared.trajectory
+    assert trajectory is not None
+    rng, images = np.random.default_rng(4), []
+    with torch.no_grad():
+        for _ in range(20):
+            replica = torch.from_numpy(prepared.volume.kspace + noise(rng, LEVEL, *prepared.volume.kspace.shape))
+            images.append(method(trajectory.weigh(replica.to(torch.complex64)), operator).value)
+    magnitude = torch.stack([torch.from_numpy(prepared.magnitude(one)) for one in images])
+    inside = magnitude.mean(0)[0].numpy() > 0.3
+    assert np.count_nonzero(inside) > 400
+    ratio = found[0][0, inside] / magnitude.std(0)[0].numpy()[inside]
+    assert np.median(ratio) == pytest.approx(1, abs=0.05)
+    # The g-factor is of complex pixels, over what as many samples spread evenly over k-space would leave.
+    deviation = torch.stack(images).sub(torch.stack(images).mean(0)).abs().square().mean(0).sqrt().numpy()
+    even = LEVEL * np.sqrt(40 * 40 / (24 * 80))
+    assert np.median(found[1][0, inside] * even / deviation[0, inside]) == pytest.approx(1, abs=0.06)
+
+
+def test_noise_maps_of_a_model(scan_file):
+    prepared = prepare_volume(read_volume(scan_file()))
+    mol = reconstruct_prepared(prepared, model(1e-2), parts=Parts(noise_probes=1))
+    assert mol.noise is not None and all(one.shape == mol.image.shape and one.max() > 0 for one in mol.noise)
+
+
+def test_noise_that_is_kept_is_that_of_a_sample(scan_file):
+    prepared = prepare_volume(read_volume(scan_file()), noise_level=LEVEL)
+    np.testing.assert_allclose(covariance(prepared), LEVEL**2 * np.eye(6))
 
 
 def test_what_is_said(scan_file, tmp_path):
@@ -104,6 +167,29 @@ def test_what_is_said(scan_file, tmp_path):
     assert len(described["frames"]) == 2 and described["image"]["shape"] == [2, 1, 40, 40]
     page = next(path for path in files if path.suffix == ".html").read_text()
     assert "16 readouts of 80 samples, radial" in page
+
+
+def test_arrays_are_a_scan_as_their_file_is(scan_file):
+    from_file = read_scan(scan_file(slices=2, repetitions=2, readouts_each=16))
+    kspace = np.stack([frame.volume.kspace for frame in from_file.frames])
+    own = [one.volume.trajectory for one in from_file.frames if one.volume.trajectory is not None]
+    points = np.stack(own)  # of all slices, turning in time
+    scan = Scan.from_arrays(kspace, trajectory=points, grid=(40, 40), time_step=2.0)
+    (series,), (expected,) = (reconstruct_scan(one, ZeroFilled()) for one in (scan, from_file))
+    np.testing.assert_allclose(series.result.image, expected.result.image, rtol=1e-4, atol=1e-5)
+    assert series.result.time_step == 2.0 and series.result.image.shape == (2, 2, 40, 40)
+    still = Scan.from_arrays(kspace[0], trajectory=points[0], grid=(40, 40)).frames[0].volume
+    assert still.recon_shape == (40, 40) and not still.fully_sampled
+    for wrong, message in (
+        ({"trajectory": points}, "no grid, expected both or none"),
+        ({"grid": (40, 40)}, "no trajectory"),
+        ({"trajectory": points, "grid": (40, 30)}, "reaches 20 and 20, expected at most 20 and 15 cycles"),
+        ({"trajectory": points[..., :1], "grid": (40, 40)}, "expected real"),
+        ({"trajectory": points[:, :, 1:], "grid": (40, 40)}, "RawVolume: trajectory"),
+        ({"trajectory": points, "grid": (40, 40), "sampling_mask": np.ones(80, bool)}, "a sampling mask with"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Scan.from_arrays(kspace, **wrong)
 
 
 def test_findings_about_a_certificate_on_a_trajectory(scan_file):
