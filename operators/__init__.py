@@ -69,7 +69,7 @@ from operators.radial_masks import pseudo_radial_mask, radial_mask
 from operators.sampled_fourier import SampledFourier
 from operators.sampling import Sampling
 from operators.sense import Sense
-from operators.sensitivity import Sensitivity
+from operators.sensitivity import Sensitivity, SoftSensitivity
 from operators.shapes import Shapes
 from operators.soft_sense import SoftSense
 from operators.stacked import Identity, VerticalStack
@@ -109,6 +109,7 @@ __all__ = [
     "Sensitivity",
     "Shapes",
     "SoftSense",
+    "SoftSensitivity",
     "Sum",
     "Toeplitz",
     "TrajectoryNoise",

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, final
 
 import torch
 
-from molrecon.io import UnreadableInput
+from molrecon.command._train_data import training_data
 from molrecon.reconstructors.learned import LearnedReconstructor
 from molrecon.simulation.problem import Problem
 from molrecon.training.defaults import DEFAULT_LOSS, DESCRIPTIONS
 from molrecon.training.fastmri_folder import FastMRIFolder
-from molrecon.training.image_stacks import Scans, hold_out, read_stack
+from molrecon.training.image_stacks import Scans
 from molrecon.training.log import finish, read_log, require_tensorboard
 from molrecon.training.loop import train
 from molrecon.training.losses import LOSSES
@@ -32,7 +31,6 @@ from molrecon.training.train_settings import TrainSettings
 from molrecon.weights import save
 
 VALIDATION_PROBLEMS = 12
-FASTMRI_SUFFIXES = (".h5", ".hdf5")
 
 
 @final
@@ -123,7 +121,7 @@ def plan_training(args: argparse.Namespace, device: torch.device) -> TrainingPla
     )
     task_settings = ReconstructionSettings(self_supervised=args.self_supervised, precision=args.precision)
     model = build(args.model, seed=args.seed).to(device)
-    data = _data(args, device)
+    data = training_data(args, device)
     loss = LOSSES[args.loss or DEFAULT_LOSS]
     name = args.name or args.model
     card = {
@@ -140,63 +138,3 @@ def plan_training(args: argparse.Namespace, device: torch.device) -> TrainingPla
     task = ReconstructionTask(model, data.draw, task_settings, loss)
     problems = data.problems(VALIDATION_PROBLEMS)
     return TrainingPlan(task, settings, data, problems, card, args.out, name, args.tensorboard)
-
-
-def _data(args: argparse.Namespace, device: torch.device) -> FastMRIFolder | Scans:
-    if any(_is_fastmri(path) for path in args.data):
-        if len(args.data) > 1 or not args.data[0].is_dir() or len(args.validation or []) > 1:
-            raise ValueError(
-                "DATA of fastMRI files: expected one folder of them, and one for --validation at most; got"
-                f" {', '.join(map(str, (*args.data, *(args.validation or []))))}"
-            )
-        return _fastmri(args, device)
-    training = [read_stack(path) for path in args.data]
-    if args.validation:
-        validation = [read_stack(path) for path in args.validation]
-    else:
-        splits = [hold_out(stack) for stack in training]
-        training, validation = [split[0] for split in splits], [split[1] for split in splits]
-    return Scans(
-        training,
-        validation,
-        size=args.size,
-        rows=args.rows,
-        batch=args.batch,
-        first=max(1, min(48, args.steps)),
-        seed=args.seed,
-        device=device,
-        name=_names(args.data),
-    )
-
-
-def _fastmri(args: argparse.Namespace, device: torch.device) -> FastMRIFolder:
-    build = partial(
-        FastMRIFolder,
-        args.data[0],
-        args.validation[0] if args.validation else None,
-        rows=args.rows,
-        batch=args.batch,
-        seed=args.seed,
-        device=device,
-    )
-    if not args.self_supervised:
-        return build()
-    # Fully sampled files are undersampled anew, as ever, and validated by their references. Others are as measured.
-    measured = build(as_measured=True)
-    try:
-        full = build()
-    except UnreadableInput:
-        return measured
-    return full if len(full.rejected) <= len(measured.rejected) else measured
-
-
-def _is_fastmri(path: Path) -> bool:
-    if not path.exists():
-        raise UnreadableInput(path, "no such file or folder", "fastMRI files or image stacks")
-    if path.is_dir():
-        return any(item.suffix in FASTMRI_SUFFIXES for item in path.iterdir())
-    return path.suffix in FASTMRI_SUFFIXES
-
-
-def _names(paths: Sequence[Path]) -> str:
-    return "image stacks " + ", ".join(path.name for path in paths)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +16,7 @@ from molrecon.command.shared.arguments import (
     add_model,
 )
 from molrecon.command.shared.cohort import add_cohort, add_inputs, chosen_shard, chosen_workers, list_file
-from molrecon.command.shared.exit_codes import EXIT_FAILED, EXIT_NOT_CONVERGED, EXIT_OK, EXIT_UNREADABLE
+from molrecon.command.shared.exit_codes import cohort_exit_code
 from molrecon.command.shared.export_arguments import add_exports
 from molrecon.command.shared.messages import hide_folders, usage, warn
 from molrecon.command.shared.parts import add_parts, chosen_parts
@@ -133,18 +132,7 @@ def run(args: argparse.Namespace) -> int:
     statuses = [entry.status for entry in entries]
     where = f"see {out / MANIFEST}" if shard.count == 1 else f"`molrecon status {out}` lists those of all parts"
     print(without(f"{len(entries)} volumes, {statuses.count(OK)} ok; {where}"))
-    return exit_code(statuses, warned=args.strict and any(entry.warnings for entry in entries))
-
-
-def exit_code(statuses: Sequence[str], *, warned: bool = False) -> int:
-    """Return the exit code of volumes that ended so; none at all are fine."""
-    from molrecon.scans.manifest import FAILED, INCOMPLETE, NOT_CONVERGED, UNREADABLE
-
-    if statuses and all(status == UNREADABLE for status in statuses):
-        return EXIT_UNREADABLE
-    if UNREADABLE in statuses or FAILED in statuses:
-        return EXIT_FAILED
-    return EXIT_NOT_CONVERGED if warned or NOT_CONVERGED in statuses or INCOMPLETE in statuses else EXIT_OK
+    return cohort_exit_code(statuses, warned=args.strict and any(entry.warnings for entry in entries))
 
 
 def _report(entry: Entry) -> None:

@@ -6,9 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from molrecon.command.reconstruct import exit_code
 from molrecon.command.shared.arguments import add_json
-from molrecon.command.shared.exit_codes import EXIT_FAILED
+from molrecon.command.shared.exit_codes import EXIT_FAILED, cohort_exit_code
 from molrecon.command.shared.messages import tell, usage
 
 HELP = "what became of the volumes of a folder, and which are missing"
@@ -45,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
             lines += _listed(kind, [_line(one) for one in volumes if one.get("status") == kind])
     lines += _listed("missing", missing)
     tell(args, content, "\n".join(lines))
-    return EXIT_FAILED if missing else exit_code([str(volume.get("status")) for volume in volumes])
+    return EXIT_FAILED if missing else cohort_exit_code([str(volume.get("status")) for volume in volumes])
 
 
 def _line(volume: dict[str, Any]) -> str:

@@ -31,6 +31,7 @@ from operators import (
     normal_gap,
 )
 from operators.sampled_fourier import SampledFourier
+from operators.sensitivity import SoftSensitivity
 from operators.soft_sense import SoftSense
 
 
@@ -159,6 +160,12 @@ ERRORS: list[tuple[Callable[[], object], type[Exception], str]] = [
     ),
     (lambda: Sensitivity(MAPS)(MAPS[:1, 0]), ValueError, r"Sensitivity: image \(1, 6, 5\) does not fit"),
     (lambda: Sensitivity(MAPS).adjoint(MAPS[:, :2]), ValueError, r"Sensitivity: coil images \(2, 2, 6, 5\) do not fit"),
+    (lambda: SoftSensitivity(SETS.real), TypeError, r"SoftSensitivity: sensitivity maps has dtype torch.float64"),
+    (lambda: SoftSensitivity(SETS[0, 0]), ValueError, r"SoftSensitivity: maps .* expected a non-empty \(batch, set"),
+    (lambda: SoftSensitivity(SETS)(REAL), TypeError, r"SoftSensitivity: image has dtype torch.float32"),
+    (lambda: SoftSensitivity(SETS)(MAPS[:, 0]), ValueError, r"SoftSensitivity: image \(2, 6, 5\) does not fit"),
+    (lambda: SoftSensitivity(SETS).adjoint(MAPS[:, :2]), ValueError, r"SoftSensitivity: coil images \(2, 2, 6, 5\)"),
+    (lambda: SoftSensitivity(SETS).adjoint(MAPS.real), TypeError, r"SoftSensitivity: coil images has dtype"),
     (lambda: Sense(MAPS.real, MASK), TypeError, r"Sensitivity: sensitivity maps has dtype torch.float64"),
     (lambda: Sense(MAPS, torch.ones(1, 4)), ValueError, r"Sense: sampling mask \(1, 1, 4\) has spatial size \(1, 4\)"),
     (lambda: Sense(MAPS, torch.ones(1, 1, 6, 5)), ValueError, r"sampling mask: shape \(1, 1, 6, 5\), expected"),

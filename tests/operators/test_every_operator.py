@@ -36,6 +36,7 @@ from operators import (
     Sense,
     Sensitivity,
     SoftSense,
+    SoftSensitivity,
     Toeplitz,
     VerticalStack,
     WeightedSense,
@@ -178,6 +179,10 @@ def sensitivity(batch: int) -> Callable[[torch.dtype], LinearOperator]:
     return lambda precision: Sensitivity(random_tensor(batch, 3, *PLANE, seed=5).to(COMPLEX[precision]))
 
 
+def soft_sensitivity(batch: int) -> Callable[[torch.dtype], LinearOperator]:
+    return lambda precision: SoftSensitivity(random_tensor(batch, 2, 3, *PLANE, seed=5).to(COMPLEX[precision]))
+
+
 def complex_phi(measurements: int) -> Callable[[torch.dtype], LinearOperator]:
     return lambda precision: Dense(random_tensor(measurements, 8, seed=3).to(COMPLEX[precision]))
 
@@ -246,6 +251,8 @@ TABLE = [
     Case("sampling 2d mask", lambda _: Sampling(random_mask(2, 5, 4).double()), (2, 3, 5, 4), (2, 3, 5, 4)),
     Case("sensitivity", sensitivity(2), (2, 5, 4), (2, 3, 5, 4)),
     Case("sensitivity, shared maps", sensitivity(1), (2, 5, 4), (2, 3, 5, 4)),
+    Case("soft sensitivity", soft_sensitivity(2), (2, 2, 5, 4), (2, 3, 5, 4)),
+    Case("soft sensitivity, shared maps", soft_sensitivity(1), (2, 2, 5, 4), (2, 3, 5, 4)),
     sense_case("1d", (7,), random_mask(1, 7)),
     sense_case("2d, 1d mask", PLANE, LINES),
     sense_case("2d, shared maps", PLANE, LINES, (1, 3)),

@@ -105,7 +105,8 @@ def add_adaptation(parser: argparse.ArgumentParser) -> None:
         "--adapt",
         action="store_true",
         help="choose the strength of a learned prior by measured lines that are withheld from a few slices, in place of"
-        " the noise level alone; certificate and bound are those of the strength chosen, which the sidecar says",
+        " the noise level alone; for irregular sampling. Certificate and bound are those of the strength chosen, which"
+        " the sidecar says",
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 EXIT_OK = 0
 EXIT_USAGE = 2
 EXIT_UNREADABLE = 3
@@ -23,3 +25,14 @@ EXIT_CODES = """Exit codes:
        or, with `reconstruct --strict`, there are warnings: data that do not fit the coil maps, the noise level or the
        image, and remarks about the file
     6  `certify` or `robustness` saw a model break what it promises; the output says how"""
+
+
+def cohort_exit_code(statuses: Sequence[str], *, warned: bool = False) -> int:
+    """Return the exit code of volumes that ended so; none at all are fine."""
+    from molrecon.scans.manifest import FAILED, INCOMPLETE, NOT_CONVERGED, UNREADABLE
+
+    if statuses and all(status == UNREADABLE for status in statuses):
+        return EXIT_UNREADABLE
+    if UNREADABLE in statuses or FAILED in statuses:
+        return EXIT_FAILED
+    return EXIT_NOT_CONVERGED if warned or NOT_CONVERGED in statuses or INCOMPLETE in statuses else EXIT_OK

@@ -15,6 +15,7 @@ from typing import final
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from molrecon.reconstructors.base import Reconstructor, evaluating
 from molrecon.reconstructors.learned import LearnedReconstructor
@@ -27,6 +28,7 @@ FACTORS = (0.7, 1.0, 1.4, 2.0)  # of the noise level
 SLICES = 3  # that are looked at
 SHARE = 0.125  # of the lines outside the calibration region
 LEAST_GAIN = 0.01  # of the withheld samples' squared error, for a level other than the noise's
+REGULAR = 0.8  # of the gaps between lines, that are equally wide to a line, of regular sampling
 ROUGH_TOL = 2e-2  # of an equilibrium's error bound: the errors compared are tens of per cent
 
 
@@ -72,8 +74,9 @@ def adapt(
         device: where to compute. at_once: how many problems, in threads.
 
     Raises:
-        NotAdaptable: a method that is not learned, or sees more than planes; a scan on a trajectory, without data, or
-            with fewer than two lines outside its calibration region.
+        NotAdaptable: a method that is not learned, or sees more than planes; a scan on a trajectory, without data, with
+            fewer than two lines outside its calibration region, or with regular sampling: without some of its lines
+            the gaps are twice as wide as those of the scan, and call for a stronger prior than the scan needs.
         ValueError: factors without 1.
     """
     if 1 not in factors:
@@ -89,6 +92,8 @@ def adapt(
         def errors(k: int) -> list[tuple[float, float]]:
             operator = prepared.cartesian_operator([k]).on(torch.device(device))
             kspace, mask = prepared.kspace[[k]].to(device), operator.sampling_mask
+            if _regular(mask):
+                raise NotAdaptable("adapt: every n-th line is sampled, expected irregular sampling")
             kind, maps, ndim = type(operator), operator.sensitivity_maps, operator.encoding.fourier_ndim
             try:
                 withheld = withheld_samples(mask, ndim, np.random.default_rng(k), SHARE)
@@ -108,6 +113,18 @@ def adapt(
     best = min(relative, key=lambda factor: relative[factor])
     best = best if relative[best] <= (1 - LEAST_GAIN) * relative[1.0] else 1.0
     return Adaptation(best, relative, tuple(slices))
+
+
+def _regular(mask: Tensor) -> bool:
+    """Tell whether lines (1, 1, cols) are sampled at equal distances, but for the centre; no mask of two axes is."""
+    if mask.shape[-2] > 1:
+        return False
+    gaps = np.diff(np.flatnonzero(mask.cpu().numpy().reshape(-1)))
+    values, counts = np.unique(gaps[gaps > 1], return_counts=True)
+    if not len(values):
+        return False
+    common = np.abs(values - values[np.argmax(counts)]) <= 1
+    return bool(counts[common].sum() >= REGULAR * counts.sum())
 
 
 def _reason_not_to(prepared: PreparedVolume, model: Reconstructor) -> str | None:

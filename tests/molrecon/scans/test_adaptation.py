@@ -19,6 +19,7 @@ from molrecon.scans.preparation import PreparedVolume, prepare
 from molrecon.scans.reconstruction import NotAdaptable, adapt
 from molrecon.scans.reconstruction.adaptation import LEAST_GAIN
 from molrecon.simulation.phantom import write_phantom
+from operators import random_mask
 from operators.withholding import withheld_samples
 
 
@@ -28,10 +29,9 @@ def model() -> Reconstructor:
 
 
 def write_undersampled(folder: Path, slices: int) -> Path:
-    """Write every second line of a noisy scan, and its centre."""
+    """Write the centre of a noisy scan, and some other lines at random."""
     kspace = read_volume(write_phantom(folder / "full.h5", slices, 4, (64, 64), 0.02)).kspace.copy()
-    lines = np.arange(kspace.shape[-1])
-    kspace[..., (lines % 2 == 1) & (np.abs(lines - 32) > 8)] = 0
+    kspace[..., ~random_mask(64, 2.2, 0.25, 0)] = 0
     np.save(folder / "scan.npy", kspace)
     return folder / "scan.npy"
 
@@ -62,6 +62,10 @@ def test_what_cannot_be_adapted(prepared: PreparedVolume, model: Reconstructor) 
         adapt(replace(prepared, empty=np.ones_like(prepared.empty)), model)
     with pytest.raises(ValueError, match="expected 1 among them"):
         adapt(prepared, model, factors=(0.5, 2.0))
+    regular = torch.zeros_like(prepared.sampling_mask)
+    regular[..., ::3] = regular[..., 24:40] = True
+    with pytest.raises(NotAdaptable, match="every n-th line"):
+        adapt(replace(prepared, sampling_mask=regular), model)
     few = torch.zeros_like(prepared.sampling_mask)
     few[..., 32] = True
     with pytest.raises(NotAdaptable, match="outside its fully sampled centre"):
