@@ -84,12 +84,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         default=IMAGING_SETTINGS.ema,
         help="decay of the averaged weights, which are validated and stored (default: none)",
     )
-    parser.add_argument(
-        "--clip",
-        type=not_negative,
-        default=IMAGING_SETTINGS.clip,
-        help="largest norm of the gradient, 0 for any (default: %(default)g)",
-    )
+    parser.add_argument("--clip", type=not_negative, default=0, help="largest norm of the gradient (default: 0, any)")
     parser.add_argument(
         "--precision",
         choices=("single", "mixed"),

@@ -26,9 +26,7 @@ DRAWN_RATIOS = (20, 50)
 STRIDE = 20  # of the grid of training blocks
 HELD_OUT = 40  # the last so many images of train400 are for validation
 PENALTY_WEIGHT = 0.01
-# A small budget, without averages; the published protocol is 277,800 steps at a constant 1e-4. The first
-# gradients are a thousand times the later ones: without a limit they stay in Adam's second moment for a thousand steps
-# and hold those back, and GIN, whose stages blow a block up now and then, would not come back from its gradient.
+# A small budget, without averages; the published protocol is 277,800 steps at a constant 1e-4.
 IMAGING_SETTINGS = TrainSettings(
     steps=3000,
     learning_rate=1e-3,
@@ -37,7 +35,7 @@ IMAGING_SETTINGS = TrainSettings(
     final_rate=0.02,
     betas=(0.9, 0.999),
     ema=0,
-    clip=0.02,
+    clip=None,
     checkpoint_every=250,
 )
 
