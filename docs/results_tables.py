@@ -37,7 +37,7 @@ MARKED = re.compile(r"(<!-- table: ([\w/-]+) -->\n).*?(<!-- end of table -->)", 
 DEFAULT = "mol-guided"
 MODELS = {
     "mol-guided": "`mol-guided-2d`",
-    "longer": "3400 steps more, filtered scans among them",
+    "before": "before its last 2200 steps, which saw wrapped views and two sets of maps",
 }
 FAMILIES = {
     "8-coil brain": "real 8 coils, brain, 4x and 8x",
