@@ -25,6 +25,10 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import papers_claims  # type: ignore[import-not-found]
+
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "examples" / "results"
 MARKED = re.compile(r"(<!-- table: ([\w/-]+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
@@ -194,7 +198,16 @@ def headline() -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 
+def claims() -> str:
+    """Return what the three papers claim, and what was found here."""
+    rows = papers_claims.rows(papers_claims.Results(stored, text_of))
+    files = "compressed_sensing, compare_methods, memory, certificates, volumes, sparse_coding, inpainting"
+    named = ", ".join(f"`{file}.json`" for file in files.split(", "))
+    return f"{markdown(['claim', 'found here', 'why'], rows)}\n\nNumbers: `examples/results/`, {named}."
+
+
 COMPUTED: dict[str, Callable[[], str]] = {
+    "claims": claims,
     "validation": validation,
     "validation_weights": validation_weights,
     "training_logs": training_logs,

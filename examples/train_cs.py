@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from molrecon.command.shared.argument_types import positive
+from molrecon.command.shared.argument_types import fraction, not_negative, positive
 from molrecon.sensing.assembly import DATA_STEPS, HOSTS, assemble
 from molrecon.sensing.equilibrium_stage import EquilibriumStage
 from molrecon.sensing.gradient import GRADIENT_SCALE
@@ -78,6 +78,19 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--learning-rate", type=float, default=IMAGING_SETTINGS.learning_rate)
     parser.add_argument("--final-rate", type=float, default=IMAGING_SETTINGS.final_rate)
+    parser.add_argument(
+        "--ema",
+        type=fraction,
+        default=IMAGING_SETTINGS.ema,
+        help="decay of the averaged weights, which are validated and stored (default: none)",
+    )
+    parser.add_argument("--clip", type=not_negative, default=0, help="largest norm of the gradient (default: 0, any)")
+    parser.add_argument(
+        "--precision",
+        choices=("single", "mixed"),
+        default="single",
+        help="mixed: the networks in bfloat16 while they are trained (default: %(default)s)",
+    )
     parser.add_argument("--checkpoint-every", type=int, default=IMAGING_SETTINGS.checkpoint_every)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
@@ -94,6 +107,8 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     if arguments.equilibrium and not (alone and arguments.host == "ista-net-plus"):
         # The other hosts start as gradient descent, which has no unique fixed point.
         parser.error("--equilibrium goes with ISTA-Net+ and --stages 1 only")
+    if arguments.equilibrium and arguments.precision == "mixed":
+        parser.error("--precision mixed does not go with --equilibrium, whose residual the rounding would hide")
     if arguments.gradient_scale is None:
         arguments.gradient_scale = 1.0 if arguments.start_published else GRADIENT_SCALE
     return arguments
@@ -126,10 +141,13 @@ def run(arguments: argparse.Namespace) -> None:
         steps=arguments.steps,
         learning_rate=arguments.learning_rate,
         final_rate=arguments.final_rate,
+        ema=arguments.ema,
+        clip=arguments.clip,
         checkpoint_every=arguments.checkpoint_every,
         seed=arguments.seed,
     )
     micro_batch = MICRO_BATCH if arguments.device == "cpu" else arguments.batch
+    batch, seed, mixed = arguments.batch, arguments.seed, arguments.precision == "mixed"
     some = images[:QUICK_VALIDATION]
     fingerprint = {
         **identifying_arguments(arguments, "data", "half", "steps", "checkpoint_every"),
@@ -138,15 +156,14 @@ def run(arguments: argparse.Namespace) -> None:
     }
     if arguments.random_sensing:
         imagers = {ratio: imager_for(model, arguments, ratio) for ratio in RATIOS}
-        coast = RandomSensingTask(stages, blocks, batch=arguments.batch, micro_batch=micro_batch, seed=arguments.seed)
+        coast = RandomSensingTask(stages, blocks, batch=batch, micro_batch=micro_batch, seed=seed, mixed=mixed)
         asked = imagers[arguments.ratio]
         steps = train(coast, settings, arguments.out, lambda _: mean_score(asked, some)[0], fingerprint=fingerprint)
     else:
         initialisation = torch.from_numpy(initialisation_matrix(matrix(arguments), second_moment(blocks))).float()
         imagers = {arguments.ratio: imager_for(model, arguments, arguments.ratio, initialisation)}
-        task = ImagingTask(
-            imagers[arguments.ratio], blocks, batch=arguments.batch, micro_batch=micro_batch, seed=arguments.seed
-        )
+        asked = imagers[arguments.ratio]
+        task = ImagingTask(asked, blocks, batch=batch, micro_batch=micro_batch, seed=seed, mixed=mixed)
         steps = train(
             task, settings, arguments.out, lambda imager: mean_score(imager, some)[0], fingerprint=fingerprint
         )
@@ -189,6 +206,9 @@ def store(imager: BlockImager, arguments: argparse.Namespace, ratio: int, images
         "batch": arguments.batch,
         "learning_rate": arguments.learning_rate,
         "final_rate": arguments.final_rate,
+        "ema": arguments.ema or "none",
+        "clip": arguments.clip or "none",
+        "precision": arguments.precision,
         "seed": arguments.seed,
         **({"gradient_scale": arguments.gradient_scale} if arguments.data_step == "gin" else {}),
         "scores": {"validation_psnr_db": round(psnr, 3), "validation_ssim": round(ssim, 4)},

@@ -1,22 +1,27 @@
 """GIN against GDM on multi-coil MRI: the stages of ISTA-Net+ with `A^H (A x - b)` of the SENSE operator.
 
-    python examples/train_gin_mri.py --data DATA --data-step gin --seed 0 --steps 1500 --out runs/mri-gin-0
+    MOLRECON_DATA=DATA python examples/train_gin_mri.py --data-step gin --seed 0 --steps 400 --out runs/mri-gin-0
 
 With GDM this is an unrolled network in the manner of VarNet: a learned gradient step and a network, nine times. Both
-data steps get the same simulated scans of SIAT slices, masks, noise, and initial weights for the same seed; one problem
-a step. OUT/result.json holds "psnr" (dB, of magnitudes, peak the reference's maximum), the mean over validation strips
-of slices that training never saw, and "cg_sense_psnr" of CG-SENSE on the same. The run resumes from OUT/checkpoint.pt.
+data steps get the same problems and initial weights for the same seed, one problem a step: strips of scans of real
+images, with their own or a simulated rough phase and 1 to 32 simulated coils (`molrecon.simulation.scan`), of the
+training subjects of examples/_subjects.py. OUT/result.json holds "psnr" (dB, of magnitudes, peak the reference's
+maximum), the mean over problems of subjects that training never sees, "psnr_by_set", and "cg_sense_psnr" of CG-SENSE on
+the same. The run resumes from OUT/checkpoint.pt.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import final
+from statistics import fmean
+from typing import Any, final
 
 import numpy as np
 import torch
@@ -24,64 +29,55 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # to run from a checkout that is not installed
 
-from examples._slices import SIAT_TRAIN, SIAT_VALIDATION, siat_slices
-from molrecon.command.shared.argument_types import positive
+from examples._subjects import training_sets, validation_sets
+from molrecon.command.shared.argument_types import not_negative, positive
 from molrecon.reconstructors.classical import CGSense
 from molrecon.sensing.assembly import DATA_STEPS, HOSTS, assemble
 from molrecon.sensing.stage import Unrolled, last_image
 from molrecon.sensing.training import IMAGING_SETTINGS, PENALTY_WEIGHT
-from molrecon.simulation.strips import Problem, Scan, magnitude_psnr, simulate_scan, strip_problem
+from molrecon.simulation.problem import Problem, magnitude_psnr
+from molrecon.simulation.scan import MARGIN
+from molrecon.simulation.stream import ProblemStream
 from molrecon.training.checkpoints import log_to
-from molrecon.training.fingerprint import array_fingerprint, identifying_arguments
+from molrecon.training.fingerprint import identifying_arguments
 from molrecon.training.log import finish
 from molrecon.training.loop import train
 from molrecon.training.losses import log_mse
 from molrecon.training.task import Task
 
-SIZE = 224  # rows and columns of the simulated scans
-STRIP = 48  # readout positions of a training problem
-TRAINING_STREAM, VALIDATION_STREAM = 1, 2
+RECORDED = ("host", "data_step", "gradient_scale", "seed", "steps", "learning_rate", "clip", "precision", "rows")
 
 
-def simulated(slices: list[np.ndarray], count: int, stream: int, seed: int) -> list[Scan]:
-    """Return `count` scans; number i depends on the stream, the seed and i alone."""
-    scans = []
-    for i in range(count):
-        rng = np.random.default_rng([seed, stream, i])
-        scans.append(simulate_scan(slices[int(rng.integers(len(slices)))], SIZE, rng))
-    return scans
-
-
-def mean_psnr(reconstruct: Callable[[Problem], Tensor], problems: Sequence[Problem]) -> float:
-    """Return the mean PSNR over problems."""
+def scores(reconstruct: Callable[[Problem], Tensor], problems: Sequence[Problem]) -> list[float]:
+    """Return the PSNR of each problem."""
     with torch.no_grad():
-        return float(np.mean([magnitude_psnr(reconstruct(p), p.reference) for p in problems]))
-
-
-def score(model: Unrolled, problems: Sequence[Problem]) -> float:
-    """Return the mean PSNR of a model in evaluation mode."""
-    return mean_psnr(lambda p: model(p.kspace, p.operator), problems)
+        return [magnitude_psnr(p.judged(reconstruct(p)), p.judged(p.reference)) for p in problems]
 
 
 @final
 class GinTask(Task[Unrolled]):
-    """Strips of random scans, one a step: the logarithmic error of the last image, and 0.01 times all penalties."""
+    """A problem a step: the logarithmic error of the last image, and 0.01 times all penalties.
 
-    def __init__(self, model: Unrolled, scans: Sequence[Scan]) -> None:
-        self.model = model
-        self.scans = scans
+    Args:
+        model: for complex images; it is trained.
+        stream: of problems.
+        mixed: see `Unrolled.stages`.
+    """
+
+    def __init__(self, model: Unrolled, stream: ProblemStream, *, mixed: bool = False) -> None:
+        self.model, self.stream, self.mixed = model, stream, mixed
 
     def losses(self, step: int, rng: np.random.Generator) -> Iterator[Tensor]:
         """Yield the loss of one strip."""
-        problem = strip_problem(self.scans[int(rng.integers(len(self.scans)))], STRIP, rng)
-        image, penalty = last_image(self.model.stages(problem.kspace, problem.operator))
-        yield log_mse(image, problem.reference) + PENALTY_WEIGHT * penalty
+        problem = self.stream.draw(rng, step)
+        image, penalty = last_image(self.model.stages(problem.kspace, problem.operator, mixed=self.mixed))
+        yield log_mse(problem.judged(image), problem.judged(problem.reference)) + PENALTY_WEIGHT * penalty
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Return the arguments."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder with mri/siat200_256_reim_i16.npz")
+    parser.add_argument("--data", type=Path, default=os.environ.get("MOLRECON_DATA"), help="default: $MOLRECON_DATA")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--host", choices=HOSTS, default="ista-net-plus")
     parser.add_argument("--data-step", choices=DATA_STEPS, default="gin")
@@ -89,22 +85,32 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--stages", type=int, help="default: the published number")
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--learning-rate", type=float, default=IMAGING_SETTINGS.learning_rate)
+    parser.add_argument("--clip", type=not_negative, default=0, help="largest norm of the gradient (default: 0, any)")
+    parser.add_argument(
+        "--precision",
+        choices=("single", "mixed"),
+        default="single",
+        help="mixed: the networks in bfloat16 while they are trained (default: %(default)s)",
+    )
+    parser.add_argument("--checkpoint-every", type=int, default=IMAGING_SETTINGS.checkpoint_every)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--scans", type=int, default=64, help="simulated scans to train on")
-    parser.add_argument("--validation-scans", type=int, default=12)
+    parser.add_argument("--rows", type=int, default=64, help="readout positions of a problem")
+    parser.add_argument("--validation-problems", type=int, default=15, help="strips of twice as many rows")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    return parser.parse_args(argv)
+    arguments = parser.parse_args(argv)
+    if arguments.data is None:
+        parser.error("--data is not given and MOLRECON_DATA not set, expected the data folder")
+    if arguments.rows <= 2 * MARGIN:
+        parser.error(f"--rows {arguments.rows}, expected more than {2 * MARGIN}: {MARGIN} at each end do not count")
+    return arguments
 
 
-def run(arguments: argparse.Namespace) -> dict[str, str | int | float]:
+def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Train, and return what result.json holds."""
     torch.set_num_threads(arguments.threads)
-    slices, others = (siat_slices(arguments.data, part) for part in (SIAT_TRAIN, SIAT_VALIDATION))
-    scans = simulated(slices, arguments.scans, TRAINING_STREAM, arguments.seed)
-    held_out = simulated(others, arguments.validation_scans, VALIDATION_STREAM, 0)
-    problems = [
-        strip_problem(scan, 2 * STRIP, np.random.default_rng([i, VALIDATION_STREAM])) for i, scan in enumerate(held_out)
-    ]
+    stream = ProblemStream(training_sets(arguments.data), rows=arguments.rows, seed=arguments.seed)
+    sets = validation_sets(arguments.data)
+    problems = ProblemStream(sets, seed=0).problems(arguments.validation_problems, 2 * arguments.rows)
     model = assemble(
         arguments.host,
         arguments.data_step,
@@ -114,25 +120,37 @@ def run(arguments: argparse.Namespace) -> dict[str, str | int | float]:
         seed=arguments.seed,
     )
     settings = replace(
-        IMAGING_SETTINGS, steps=arguments.steps, learning_rate=arguments.learning_rate, seed=arguments.seed
+        IMAGING_SETTINGS,
+        steps=arguments.steps,
+        learning_rate=arguments.learning_rate,
+        clip=arguments.clip,
+        checkpoint_every=arguments.checkpoint_every,
+        seed=arguments.seed,
     )
     fingerprint = {
-        **identifying_arguments(arguments, "data", "steps"),
-        "training_data": array_fingerprint(slices),
-        "validation_data": array_fingerprint(others),
+        **identifying_arguments(arguments, "data", "steps", "checkpoint_every"),
+        "problems": stream.describe(),
     }
-    steps = train(GinTask(model, scans), settings, arguments.out, lambda m: score(m, problems), fingerprint=fingerprint)
-    finish(steps, arguments.steps)
+    task = GinTask(model, stream, mixed=arguments.precision == "mixed")
+
+    def reconstruct(p: Problem) -> Tensor:
+        return model(p.kspace, p.operator)
+
+    finish(
+        train(task, settings, arguments.out, lambda _: fmean(scores(reconstruct, problems)), fingerprint=fingerprint),
+        settings.steps,
+    )
     cg_sense = CGSense()
-    result: dict[str, str | int | float] = {
-        "host": arguments.host,
-        "data_step": arguments.data_step,
-        "gradient_scale": arguments.gradient_scale,
-        "seed": arguments.seed,
-        "steps": arguments.steps,
+    psnr = scores(reconstruct, problems)
+    by_set: dict[str, list[float]] = defaultdict(list)
+    for number, value in enumerate(psnr):
+        by_set[sets[number % len(sets)].name].append(value)
+    result = {
+        **{name: getattr(arguments, name) for name in RECORDED},
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "psnr": score(model, problems),
-        "cg_sense_psnr": mean_psnr(lambda p: cg_sense(p.kspace, p.operator).value, problems),
+        "psnr": fmean(psnr),
+        "psnr_by_set": {name: fmean(values) for name, values in by_set.items()},
+        "cg_sense_psnr": fmean(scores(lambda p: cg_sense(p.kspace, p.operator).value, problems)),
     }
     (arguments.out / "result.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     return result

@@ -194,6 +194,18 @@ def test_a_table_says_that_it_is_out_of_date() -> None:
     assert f"**Out of date**: BART has been measured again since, the models have not, on {name} (now " in old
 
 
+def test_claims_look_up_one_cell_each() -> None:
+    script = run_docs_script("results_tables.py")
+    results = script["papers_claims"].Results(script["stored"], script["text_of"])
+    assert results.cell("memory/training_step", "50", "equilibrium, 224 x 224") == "113"
+    assert results.cell("inpainting/scores", "descents, %", "constrained") == "100"  # bold in the table
+    for column, row in (("50", "equilibrium"), ("51", "equilibrium, 224 x 224")):
+        with pytest.raises(LookupError, match="expected one each"):
+            results.cell("memory/training_step", column, row)
+    verdicts = {verdict for _, verdict, _ in script["papers_claims"].rows(results)}
+    assert len(verdicts) == 5  # four, and none beside a title
+
+
 def test_the_picture_of_the_rooms_is_that_of_the_import_rule() -> None:
     script = run_docs_script("rooms.py")
     assert script["PICTURE"].read_text(encoding="utf-8") == script["drawing"](), "run python docs/rooms.py"

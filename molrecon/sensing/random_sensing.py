@@ -34,6 +34,7 @@ class RandomSensingTask(Task[Unrolled]):
         batch: blocks a step.
         micro_batch: blocks whose gradients are computed at a time; a few of them fit into a processor's cache.
         seed: of the order of the blocks, which depends on it and the step alone.
+        mixed: see `Unrolled.stages`.
 
     Raises:
         ValueError: fewer blocks than a batch.
@@ -42,7 +43,14 @@ class RandomSensingTask(Task[Unrolled]):
     """
 
     def __init__(
-        self, model: Unrolled, blocks: np.ndarray, *, batch: int = 64, micro_batch: int = 16, seed: int = 0
+        self,
+        model: Unrolled,
+        blocks: np.ndarray,
+        *,
+        batch: int = 64,
+        micro_batch: int = 16,
+        seed: int = 0,
+        mixed: bool = False,
     ) -> None:
         if not 1 <= batch <= len(blocks):
             raise ValueError(
@@ -53,6 +61,7 @@ class RandomSensingTask(Task[Unrolled]):
         self.batch = batch
         self.micro_batch = micro_batch
         self.seed = seed
+        self.mixed = mixed
         rows, device = MEASUREMENTS[max(RATIOS)], next(model.parameters()).device
         drawn = [orthonormal_matrix(rows, BLOCK_SIZE**2, seed=FIRST_SEED + i) for i in range(MATRICES)]
         self.matrices = torch.stack(drawn).float().to(device)
@@ -65,5 +74,5 @@ class RandomSensingTask(Task[Unrolled]):
         chosen = drawn_blocks(len(self.blocks), self.batch, self.seed, step * process_count() + rank())
         for blocks in torch.from_numpy(self.blocks[chosen]).to(phi.device).split(self.micro_batch):
             images = blocks.float().reshape(-1, BLOCK_SIZE, BLOCK_SIZE) / 255
-            stages = self.model.stages(operator(images), operator)
+            stages = self.model.stages(operator(images), operator, mixed=self.mixed)
             yield penalised_error(stages, images) * (len(blocks) / self.batch)

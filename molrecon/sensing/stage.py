@@ -127,6 +127,7 @@ class Unrolled(nn.Module):
         start: Tensor | None = None,
         *,
         disturb: Disturb | None = None,
+        mixed: bool = False,
     ) -> Iterator[Stage]:
         """Yield the stages in turn.
 
@@ -134,6 +135,8 @@ class Unrolled(nn.Module):
             measurements, operator, start: as of `forward`.
             disturb: (stage number from 1, its image) -> image, for all stages but the last; what it returns is what the
                 next stage starts from, and the image of the stage that is yielded.
+            mixed: compute the host's networks in bfloat16 by autocast, for training; images, gradients and the operator
+                keep their precision.
         """
         back_projection = operator.adjoint(measurements)
         image = back_projection if start is None else start
@@ -148,7 +151,8 @@ class Unrolled(nn.Module):
         for number, k in enumerate(order, 1):
             gradient = operator.normal(image) - back_projection
             inputs, base = self.data_step(k, _channels(image), _channels(gradient), share)
-            answer = self.host.refine(k, inputs, carry)
+            with torch.autocast(image.device.type, torch.bfloat16, enabled=mixed):
+                answer = self.host.refine(k, inputs, carry)
             carry = answer.carry
             image = _image(base + answer.change)
             if disturb is not None and number < len(order):

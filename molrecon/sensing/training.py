@@ -152,15 +152,25 @@ def mean_score(imager: BlockImager, images: Sequence[np.ndarray]) -> tuple[float
     return float(np.mean([s[0] for s in scores])), float(np.mean([s[1] for s in scores]))
 
 
-def block_loss(imager: BlockImager, blocks: Tensor) -> Tensor:
+def block_loss(imager: BlockImager, blocks: Tensor, *, mixed: bool = False) -> Tensor:
     """Return the loss of blocks (n, 1089) in [0, 1], see `penalised_error`.
 
     At an equilibrium the penalty is that of its stage.
+
+    Args:
+        imager: in training mode.
+        blocks: (n, 1089).
+        mixed: see `Unrolled.stages`.
+
+    Raises:
+        ValueError: mixed at an equilibrium, whose residual the rounding would hide.
     """
     measurements, operator, start = imager.block_problem(Dense(imager.phi)(blocks))
     images = blocks.reshape(start.shape)
     if isinstance(imager.model, Unrolled):
-        return penalised_error(imager.model.stages(measurements, operator, start), images)
+        return penalised_error(imager.model.stages(measurements, operator, start, mixed=mixed), images)
+    if mixed:
+        raise ValueError("block_loss: mixed precision at an equilibrium, expected single precision")
     image = imager.model(measurements, operator, start, on_backward=_unheeded).value
     _, penalty = last_image(imager.model.model.stages(measurements, operator, image.detach()))
     return (image - images).square().mean() + PENALTY_WEIGHT * penalty
@@ -186,13 +196,21 @@ class ImagingTask(Task[BlockImager]):
         batch: blocks a step.
         micro_batch: blocks whose gradients are computed at a time; a few of them fit into a processor's cache.
         seed: of the order of the blocks, which depends on it and the step alone.
+        mixed: see `Unrolled.stages`.
 
     Raises:
         ValueError: fewer blocks than a batch.
     """
 
     def __init__(
-        self, imager: BlockImager, blocks: np.ndarray, *, batch: int = 64, micro_batch: int = 16, seed: int = 0
+        self,
+        imager: BlockImager,
+        blocks: np.ndarray,
+        *,
+        batch: int = 64,
+        micro_batch: int = 16,
+        seed: int = 0,
+        mixed: bool = False,
     ) -> None:
         if not 1 <= batch <= len(blocks):
             raise ValueError(f"ImagingTask: a batch of {batch} from {len(blocks)} blocks, expected 1 to {len(blocks)}")
@@ -201,12 +219,13 @@ class ImagingTask(Task[BlockImager]):
         self.batch = batch
         self.micro_batch = micro_batch
         self.seed = seed
+        self.mixed = mixed
 
     def losses(self, step: int, rng: np.random.Generator) -> Iterator[Tensor]:
         """Yield the loss of the batch in parts; `rng` is not used."""
         chosen = drawn_blocks(len(self.blocks), self.batch, self.seed, step * process_count() + rank())
         for blocks in torch.from_numpy(self.blocks[chosen]).to(self.model.phi.device).split(self.micro_batch):
-            yield block_loss(self.model, blocks.float() / 255) * (len(blocks) / self.batch)
+            yield block_loss(self.model, blocks.float() / 255, mixed=self.mixed) * (len(blocks) / self.batch)
 
 
 def drawn_blocks(count: int, batch: int, seed: int, step: int) -> np.ndarray:

@@ -9,9 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from examples import cs_alignment, cs_benchmark, cs_gain, train_cs, train_gin_mri
 from molrecon.io.images import write_image
+from molrecon.sensing.assembly import assemble
 from molrecon.weights import load_card
 
 ONE_THREAD = ("--threads", "1")
@@ -51,8 +54,17 @@ def test_training_resumes_and_its_models_are_scored(
     first, second = json.loads(scores.read_text())["results"]
     assert (first["data_step"], second["data_step"]) == ("gdm", "gin") and first["ratio"] == 50
     assert f"{first['psnr']:.3f}" in capsys.readouterr().out
-    cs_gain.main([str(scores), "--figure", str(gain)])
-    assert f"{second['psnr'] - first['psnr']:+.3f} ± 0.000" in capsys.readouterr().out and gain.is_file()
+    curve, table = tmp_path / "curve.png", tmp_path / "table.json"
+    cs_gain.main([str(scores), "--figure", str(gain), "--curve", str(curve), "--json", str(table)])
+    assert f"{second['psnr'] - first['psnr']:+.3f} ± 0.000" in capsys.readouterr().out
+    assert gain.is_file() and curve.is_file()
+    stored = json.loads(table.read_text())
+    ((host, images, ratio, steps, seeds, *numbers),) = stored["rows"]
+    assert (host, images, ratio, steps, seeds) == ("ista-net-plus", "Set11", "50 %", 2, 1)
+    held_out = gin["scores"]["validation_psnr_db"] - gdm["scores"]["validation_psnr_db"]
+    assert numbers[1] == pytest.approx(held_out, abs=1e-3)
+    assert numbers[2:4] == pytest.approx([first["psnr"], second["psnr"] - first["psnr"]], abs=1e-3)
+    assert len(stored["columns"]) == len(stored["rows"][0])
     cs_alignment.main([*common, "--figure", str(figure), "--json", str(scores)])
     assert "(gin)" in capsys.readouterr().out and figure.is_file()
     assert all(len(curves["after"]) == 1 for curves in json.loads(scores.read_text()).values())
@@ -71,6 +83,31 @@ def test_shared_weights_and_equilibria_are_trained_and_scored(
     assert capsys.readouterr().out.count("set11") == 2
     with pytest.raises(SystemExit):
         train_cs.parse([*train[:4], "--out", str(tmp_path), "--equilibrium"])
+    with pytest.raises(SystemExit):
+        train_cs.parse([*train, "--out", str(tmp_path), "--equilibrium", "--precision", "mixed"])
+
+
+def test_gradients_are_clipped_and_weights_averaged(data: str, tmp_path: Path) -> None:
+    train = ["--data", data, "--ratio", "50", "--stages", "1", "--steps", "2", "--batch", "2", "--device", "cpu"]
+    cards = []
+    for name, options in (("free", []), ("clipped", ["--clip", "1e-12"]), ("averaged", ["--ema", "0.9"])):
+        options = [*options, "--precision", "mixed", *ONE_THREAD]
+        train_cs.run(train_cs.parse([*train, "--out", str(tmp_path / name), *options]))
+        cards.append(load_card(tmp_path / name / "ista-net-plus-gin-50.safetensors"))
+    assert [card["clip"] for card in cards] == ["none", 1e-12, "none"]
+    assert [card["ema"] for card in cards] == ["none", "none", 0.9]
+    assert all(card["precision"] == "mixed" for card in cards)
+    free, clipped, averaged = (
+        load_file(tmp_path / name / "ista-net-plus-gin-50.safetensors") for name in ("free", "clipped", "averaged")
+    )
+    start = assemble("ista-net-plus", "gin", n_stages=1).state_dict()
+    key = "host.networks.0.forward_1"
+
+    def moved(state: dict[str, torch.Tensor]) -> float:
+        return float((state[f"model.{key}"] - start[key]).norm())
+
+    # Adam divides by the gradient's own size, but for its epsilon of 1e-8.
+    assert moved(clipped) < 1e-2 * moved(free) and moved(averaged) < moved(free)
 
 
 @pytest.mark.skipif("MOLRECON_DATA" not in os.environ, reason="MOLRECON_DATA is not set: no published weights here")
@@ -82,9 +119,14 @@ def test_published_weights(tmp_path: Path, data: str) -> None:
     assert set(json.loads(scores.read_text())) == {"model", "set", "ratio", "psnr", "ssim"}
 
 
-@pytest.mark.skipif("MOLRECON_DATA" not in os.environ, reason="MOLRECON_DATA is not set: the SIAT slices are not here")
+@pytest.mark.skipif("MOLRECON_DATA" not in os.environ, reason="MOLRECON_DATA is not set: the real images are not here")
 def test_training_on_multi_coil_mri(tmp_path: Path) -> None:
-    command = ["--data", os.environ["MOLRECON_DATA"], "--out", str(tmp_path), "--stages", "1", "--steps", "2"]
-    result = train_gin_mri.run(train_gin_mri.parse([*command, "--scans", "1", "--validation-scans", "1", *ONE_THREAD]))
+    command = ["--out", str(tmp_path), "--stages", "1", "--steps", "2", "--rows", "24", "--validation-problems", "2"]
+    command += ["--clip", "1", "--precision", "mixed", *ONE_THREAD]
+    result = train_gin_mri.run(train_gin_mri.parse(command))
     assert result == json.loads((tmp_path / "result.json").read_text())
-    assert result["data_step"] == "gin" and float(result["psnr"]) > 10
+    assert result["data_step"] == "gin" and result["clip"] == 1.0
+    assert set(result["psnr_by_set"]) == {"SIAT T2 brain", "MS brain"}  # problem i is of set i
+    assert result["psnr"] == pytest.approx(np.mean(list(result["psnr_by_set"].values()))) and result["psnr"] > 10
+    with pytest.raises(SystemExit):
+        train_gin_mri.parse([*command, "--rows", "16"])

@@ -23,15 +23,18 @@ def test_every_step_has_a_matrix_and_a_ratio_of_its_own(monkeypatch: pytest.Monk
     rows: list[int] = []
     original = task.model.stages
 
-    def seen(measurements: torch.Tensor, operator: object, start: object = None) -> object:
+    def seen(measurements: torch.Tensor, operator: object, start: object = None, *, mixed: bool) -> object:
         rows.append(measurements.shape[1])
-        return original(measurements, operator)  # type: ignore[arg-type]
+        assert mixed is task.mixed
+        return original(measurements, operator, mixed=mixed)  # type: ignore[arg-type]
 
     monkeypatch.setattr(task.model, "stages", seen)
     losses = [parts(task, step) for step in range(12)]
     assert all(len(terms) == 2 and all(np.isfinite(terms)) for terms in losses)
     assert set(rows) <= {MEASUREMENTS[ratio] for ratio in RATIOS} and len(set(rows)) > 2
     assert losses[5] == parts(task, 5)
+    task.mixed = True
+    assert parts(task, 5) == pytest.approx(losses[5], rel=0.05)
     gram = task.matrices[0] @ task.matrices[0].mT
     torch.testing.assert_close(gram, torch.eye(len(gram)), rtol=0, atol=1e-5)
     assert MATRICES == 25 and len(task.matrices) == 3

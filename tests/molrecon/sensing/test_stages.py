@@ -185,3 +185,18 @@ def test_errors() -> None:
         BlockImager(model, torch.ones(3, 4))
     with pytest.raises(ValueError, match="initialisation"):
         BlockImager(model, torch.ones(3, 1089), torch.ones(3, 1089))
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_mixed_precision_rounds_the_networks_alone(host: str) -> None:
+    model = with_last_filters(assemble(host, "gin", n_stages=2, seed=3, gradient_scale=1.0))
+    operator = Dense(orthonormal_matrix(20, 36, seed=1).float()) @ Flatten((6, 6))
+    measurements = operator(rand(2, 6, 6, seed=2))
+    single, mixed = (list(model.stages(measurements, operator, mixed=mixed)) for mixed in (False, True))
+    assert mixed[-1].image.dtype == torch.float32
+    # The first base is of the operator's making, no network's.
+    torch.testing.assert_close(mixed[0].base, single[0].base, rtol=0, atol=0)
+    distance = (mixed[-1].image - single[-1].image).norm() / single[-1].image.norm()
+    assert 0 < distance < 2e-2
+    mixed[-1].image.square().sum().backward()
+    assert all(p.grad is None or p.grad.dtype == torch.float32 for p in model.parameters())

@@ -1,0 +1,204 @@
+"""What the three papers that this package follows claim, and what was found here: the numbers are those of the results.
+
+docs/results_tables.py puts the tables on the pages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+Claims = Sequence[tuple[str, str, str]]  # claim, verdict, why
+
+REPRODUCED, NOT_REPRODUCED = "reproduced", "**not reproduced**"
+PARTLY, NOT_SETTLED = "in part", "**not settled** at this budget"
+
+
+class Results:
+    """Looks up printed cells.
+
+    Args:
+        stored: returns the content of examples/results/FILE.json.
+        text_of: prints a cell in its column.
+    """
+
+    def __init__(self, stored: Callable[[str], Any], text_of: Callable[[Any, dict[str, Any]], str]) -> None:
+        self._stored, self._text_of = stored, text_of
+
+    def cell(self, name: str, column: str | int, *row: str) -> str:
+        """Return a cell of the table FILE/TABLE as it is printed, without bold.
+
+        Args:
+            name: FILE/TABLE.
+            column: its title, or its number where several share one.
+            row: the first cells of the row.
+
+        Raises:
+            LookupError: no such row or column, or several.
+        """
+        file, key = name.split("/")
+        table = self._stored(file)[key]
+        titles = [one["title"] for one in table["columns"]]
+        numbers = [column] if isinstance(column, int) else [i for i, title in enumerate(titles) if title == column]
+        rows = [cells for cells in table["rows"] if tuple(map(str, cells[: len(row)])) == row]
+        if len(numbers) != 1 or len(rows) != 1:
+            raise LookupError(
+                f"{name}: {len(rows)} rows {row} and {len(numbers)} columns {column!r}, expected one each"
+            )
+        return self._text_of(rows[0][numbers[0]], table["columns"][numbers[0]]).replace("**", "")
+
+
+def gradient_informed(results: Results) -> Claims:
+    """Return the claims of "Listen to your gradients", Pattern Recognition Letters 192, 2025: those of its abstract."""
+
+    def gain(host: str, ratio: str) -> str:
+        return results.cell("compressed_sensing/gain", "Set11: `gin - gdm`, dB", host, ratio)
+
+    def early(row: str) -> str:
+        return results.cell("compressed_sensing/early_gain", "steps 50-59", row)
+
+    longer = results.cell("compressed_sensing/longer", "validation: `gin - gdm`, dB", "30 %")
+    small, middle, large = "ISTA-Net+, 0.34 M", "COAST, 1.12 M", "DPC-DUN without gates, 1.39 M"
+    tuned = "ISTA-Net+, 300 steps from the authors' weights"
+    return [
+        (
+            "GIN ahead of GDM on Set11 and BSD68, from 50 % down to 10 %, in three hosts",
+            NOT_SETTLED,
+            f"Set11, 200 steps of 16 blocks: {gain(small, '50 %')} dB at 50 %, {gain(small, '30 %')} at 30 %, but"
+            f" {gain(small, '10 %')} at 10 %; from the authors' weights {gain(tuned, '25 %')} at 25 % and"
+            f" {gain(tuned, '10 %')} at 10 %. The published training has 5,000 times as many blocks. After 60 steps"
+            f" at 30 % the gain in training loss is {early('`gin` below `gdm`, no limit')} dB, and with clipped"
+            f" gradients, which help both more, {early('`gin` below `gdm`, limit 0.02')}; a clipped pair of 100 steps"
+            f" has {longer} dB on validation images",
+        ),
+        (
+            "the larger the network, the larger the gain",
+            NOT_SETTLED,
+            f"at 30 %: {gain(small, '30 %')} dB in ISTA-Net+, {gain(middle, '30 %')} in COAST, but"
+            f" {gain(large, '30 %')} in DPC-DUN, the largest (one seed)",
+        ),
+    ]
+
+
+def monotone_operator_learning(results: Results) -> Claims:
+    """Return the claims of Pramanik, Zimmerman, Jacob, IEEE TCI 9, 2023 (arXiv 2206.04797)."""
+
+    def memory(row: str) -> str:
+        return results.cell("memory/training_step", "50", row)
+
+    def score(column: str, method: str) -> str:
+        return results.cell("compare_methods/scores", column, method).split(" ±")[0]
+
+    def certificate(row: str, column: str) -> str:
+        return results.cell("certificates/certify", column, row)
+
+    strict, ours, theirs = "`mol-brain-2d` (strict)", "`mol-penalised-brain-2d`", "published MOL weights"
+    lipschitz, starts = "Lipschitz constant: promised / largest seen", "five starts, largest distance"
+    four, eight, worst = "SIAT 4x: PSNR, dB", "SIAT 8x: PSNR, dB", "brain, worst case of 5 %"
+    series = "`mol-perfusion-2dt`: perfusion series, simulated phase and coils, k-t 8x"
+    by_frame, over_time = (
+        results.cell("volumes/scores", column, series) for column in ("packaged 2D model, slice by slice", "MOL")
+    )
+    return [
+        (
+            "training memory that does not grow with the iterations, about ten times less than unrolling",
+            REPRODUCED,
+            f"a step at 50 iterations: {memory('equilibrium, 224 x 224')} MB, unrolled"
+            f" {memory('unrolled (MoDL), 224 x 224')}",
+        ),
+        (
+            "a unique equilibrium, and convergence to it: strict constraint on every layer",
+            REPRODUCED,
+            f"Lipschitz constant promised / largest seen: {certificate(lipschitz, strict)};"
+            f" violations: {certificate('violations', strict)}",
+        ),
+        (
+            "the same with a penalty on the local Lipschitz constant",
+            NOT_REPRODUCED,
+            f"{certificate(lipschitz, ours)} here, {certificate(lipschitz, theirs)} in the authors' weights; five"
+            f" starts still end at one image, to {certificate(starts, ours)} and {certificate(starts, theirs)}",
+        ),
+        (
+            "image quality of unrolled networks",
+            NOT_REPRODUCED,
+            f"at equal training, 4x: strict {score(four, 'MOL strict')} dB, penalised {score(four, 'MOL penalised')},"
+            f" MoDL {score(four, 'MoDL, 10 unrolls')}; 8x: {score(eight, 'MOL strict')},"
+            f" {score(eight, 'MOL penalised')}, {score(eight, 'MoDL, 10 unrolls')}; 2,000 steps, one seed",
+        ),
+        (
+            "more robust in the worst case than unrolled networks",
+            PARTLY,
+            f"5 % of the data, at equal training: strict {score(worst, 'MOL strict')} dB, MoDL"
+            f" {score(worst, 'MoDL, 10 unrolls')}, but penalised {score(worst, 'MOL penalised')}; with longer training"
+            f" strict {score(worst, 'MOL strict, longer training')}. Only the strict one has a bound that is known"
+            " in advance",
+        ),
+        (
+            "volumes and series at quality out of reach of unrolling",
+            NOT_SETTLED,
+            f"the memory is there, {memory('equilibrium, 12 x 48 x 48')} MB for"
+            f" {memory('unrolled (MoDL), 12 x 48 x 48')}, and a series gains from time ({over_time} dB, frame by frame"
+            f" {by_frame}), but no unrolled network"
+            " of equal memory was trained beside it",
+        ),
+    ]
+
+
+def stochastic_descent(results: Results) -> Claims:
+    """Return the claims of Hadou, NaderiAlizadeh, Ribeiro, IEEE TSP 72, 2024 (arXiv 2312.15788)."""
+
+    def arm(column: str, name: str) -> str:
+        return results.cell("sparse_coding/arms", column, name)
+
+    def fill(column: str, name: str) -> str:
+        return results.cell("inpainting/scores", column, name)
+
+    def both(look_up: Callable[[str, str], str], column: str) -> str:
+        return f"{look_up(column, 'constrained')}, without constraints {look_up(column, 'unconstrained')}"
+
+    return [
+        (
+            "every layer descends on average, on unseen problems too",
+            REPRODUCED,
+            f"layers that descend: {both(arm, 'layers that descend')}",
+        ),
+        (
+            "robust to noise between the layers, where standard unrolling is brittle",
+            REPRODUCED,
+            f"NMSE without noise and at layer noise 0.2: {arm('unseen', 'constrained')} and"
+            f" {arm('layer noise 0.2', 'constrained')} dB, without constraints {arm('unseen', 'unconstrained')} and"
+            f" {arm('layer noise 0.2', 'unconstrained')}",
+        ),
+        (
+            "robust to perturbed inputs, and to inputs from elsewhere",
+            NOT_REPRODUCED,
+            f"NMSE at 30 % noise: {both(arm, 'noise 30 %')} dB; on textures: {both(arm, 'textures')}",
+        ),
+        (
+            "no worse on clean data",
+            NOT_REPRODUCED,
+            f"NMSE: {both(arm, 'unseen')} dB; the spread over three seeds is as large",
+        ),
+        (
+            "GLOW-Prox inpainting: layers that descend, and robust ones",
+            PARTLY,
+            f"all layers descend ({both(fill, 'descents, %')} %); with layer noise {both(fill, 'layer noise 0.1')} dB,"
+            f" on other images {both(fill, 'photographs, no faces')} dB. Faces of 24 x 24 pixels, not of 64 x 64",
+        ),
+    ]
+
+
+PAPERS: Sequence[tuple[str, Callable[[Results], Claims]]] = (
+    ("Monotone operator learning (IEEE TCI 2023)", monotone_operator_learning),
+    ("Gradient-informed networks (Pattern Recognition Letters 2025; its abstract)", gradient_informed),
+    ("Stochastic unrolled networks (IEEE TSP 2024)", stochastic_descent),
+)
+
+
+def rows(results: Results) -> list[tuple[str, str, str]]:
+    """Return the claims of all papers as rows of one table, each paper's under its title."""
+    found = []
+    for title, claims in PAPERS:
+        found.append((f"**{title}**", "", ""))
+        found += claims(results)
+    return found
