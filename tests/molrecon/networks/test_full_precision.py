@@ -124,7 +124,7 @@ def test_the_last_thread_gives_the_settings_back() -> None:
 
 def test_solves_of_mol_run_inside(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every evaluation of the network while an equilibrium or its gradient is looked for, on a pretended GPU."""
-    monkeypatch.setattr("molrecon.reconstructors.mol.full_precision", lambda device: full_precision(CUDA))
+    monkeypatch.setattr("molrecon.reconstructors.splitting.full_precision", lambda device: full_precision(CUDA))
     before, seen = state(), []
     original = ResidualNetwork._evaluate
 
