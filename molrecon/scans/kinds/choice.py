@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -114,6 +114,12 @@ class Automatic(Reconstructor):
     def certificate(self) -> Certificate:
         """Return that of the model of slices."""
         return self.slices.certificate()
+
+    def response(
+        self, operator: LinearOperator, conditioning: Conditioning | None, image: Tensor, kspace: Tensor
+    ) -> Callable[[Tensor], Solution] | None:
+        """Return that of the model of slices; noise maps of volumes and series are refused where they are solved."""
+        return self.slices.response(operator, conditioning, image, kspace)
 
     def of(self, unit: Unit) -> Reconstructor:
         """Return the model that sees such a unit at a time."""

@@ -128,6 +128,12 @@ def test_a_bids_data_set_gets_the_phase_too(scan: Path, tmp_path: Path, capsys: 
     assert (bids / f"{stem}.nii.gz").exists() and "kept" not in capsys.readouterr().out
 
 
+def test_noise_maps_with_the_model_that_the_scan_chooses(scan: Path, tmp_path: Path) -> None:
+    assert main(["reconstruct", str(scan), "--out", str(tmp_path), "--noise-map", "1", "--tol", "0.1"]) == 0
+    deviation = values(tmp_path / "head_desc-noise.nii.gz")
+    assert deviation.shape == (2, *SHAPE) and deviation.max() > 0
+
+
 def test_a_part_does_not_replace_an_input(scan: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     maps = out / "head_maps.npy"
     command = ["reconstruct", str(scan), "--out", str(out), "--model", "zero-filled", "--maps", str(maps)]
