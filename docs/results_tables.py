@@ -37,7 +37,8 @@ MARKED = re.compile(r"(<!-- table: ([\w/-]+) -->\n).*?(<!-- end of table -->)", 
 DEFAULT = "mol-guided"
 MODELS = {
     "mol-guided": "`mol-guided-2d`",
-    "before": "before its last 2200 steps, which saw wrapped views and two sets of maps",
+    "admm-net-2d": "`admm-net-2d`, 10 unrolls, 3600 steps",
+    "before": "`mol-guided-2d` before its last 2200 steps, which saw wrapped views and two sets of maps",
 }
 FAMILIES = {
     "8-coil brain": "real 8 coils, brain, 4x and 8x",
@@ -52,7 +53,7 @@ FAMILIES = {
     "JLF T1 brain": "T1 brain, simulated phase and coils",
     "IXI T1 head": "T1 head, sagittal, simulated phase and coils",
 }
-VALIDATE = "MOLRECON_DATA=DATA python examples/validate.py --models mol-guided-2d --tol 3e-3"
+VALIDATE = "MOLRECON_DATA=DATA python examples/validate.py --models mol-guided-2d admm-net-2d --tol 3e-3"
 
 Cell = str | float | dict[str, float]
 
