@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +28,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from molrecon.command.shared.argument_types import fraction, not_negative, positive
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # to run from a checkout that is not installed
+
+from examples._gradient_arguments import add_gradient_arguments
+from molrecon.command.shared.argument_types import fraction, positive
 from molrecon.sensing.assembly import DATA_STEPS, HOSTS, assemble
 from molrecon.sensing.equilibrium_stage import EquilibriumStage
 from molrecon.sensing.gradient import GRADIENT_SCALE
@@ -84,13 +88,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         default=IMAGING_SETTINGS.ema,
         help="decay of the averaged weights, which are validated and stored (default: none)",
     )
-    parser.add_argument("--clip", type=not_negative, default=0, help="largest norm of the gradient (default: 0, any)")
-    parser.add_argument(
-        "--precision",
-        choices=("single", "mixed"),
-        default="single",
-        help="mixed: the networks in bfloat16 while they are trained (default: %(default)s)",
-    )
+    add_gradient_arguments(parser)
     parser.add_argument("--checkpoint-every", type=int, default=IMAGING_SETTINGS.checkpoint_every)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(

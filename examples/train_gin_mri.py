@@ -29,8 +29,9 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # to run from a checkout that is not installed
 
+from examples._gradient_arguments import add_gradient_arguments
 from examples._subjects import training_sets, validation_sets
-from molrecon.command.shared.argument_types import not_negative, positive
+from molrecon.command.shared.argument_types import positive
 from molrecon.reconstructors.classical import CGSense
 from molrecon.sensing.assembly import DATA_STEPS, HOSTS, assemble
 from molrecon.sensing.stage import Unrolled, last_image
@@ -85,13 +86,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--stages", type=int, help="default: the published number")
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--learning-rate", type=float, default=IMAGING_SETTINGS.learning_rate)
-    parser.add_argument("--clip", type=not_negative, default=0, help="largest norm of the gradient (default: 0, any)")
-    parser.add_argument(
-        "--precision",
-        choices=("single", "mixed"),
-        default="single",
-        help="mixed: the networks in bfloat16 while they are trained (default: %(default)s)",
-    )
+    add_gradient_arguments(parser)
     parser.add_argument("--checkpoint-every", type=int, default=IMAGING_SETTINGS.checkpoint_every)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rows", type=int, default=64, help="readout positions of a problem")

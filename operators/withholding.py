@@ -8,10 +8,29 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from operators.sense import Sense
+from operators.soft_sense import SoftSense
+
 WIDEST_CENTRE = 24  # samples along each axis: what ESPIRiT uses
 GAUSSIAN_WIDTH = 0.25  # standard deviation of the Gaussian choice as a fraction of each axis
 
 Choice = Literal["uniform", "gaussian"]
+
+
+def withhold(
+    operator: Sense | SoftSense, batch: int, rng: np.random.Generator, share: float, choice: Choice = "uniform"
+) -> tuple[Sense | SoftSense, Sense | SoftSense]:
+    """Return the operators of the samples that are kept, and of those that are withheld (`withheld_samples`).
+
+    Args:
+        operator: A, of samples on the grid.
+        batch: of the k-space, each sample of which has a choice of its own.
+        rng, share, choice: as of `withheld_samples`, which also says what is raised.
+    """
+    masks = operator.sampling_mask.expand(batch, *operator.sampling_mask.shape[1:])
+    kind, maps, ndim = type(operator), operator.sensitivity_maps, operator.encoding.fourier_ndim
+    withheld = withheld_samples(masks, ndim, rng, share, choice)
+    return kind(maps, masks & ~withheld, ndim), kind(maps, withheld, ndim)
 
 
 def withheld_samples(

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from molrecon.simulation.problem import Problem
 from molrecon.solvers.batched import norm
-from operators.withholding import Choice, withheld_samples
+from operators.withholding import Choice, withhold
 
 SHARE = 0.4  # of the samples outside the kept centre; the paper's rho
 
@@ -48,11 +48,7 @@ def split(
     Raises:
         ValueError: a share out of range, an unknown choice, or a mask with fewer than two samples outside its centre.
     """
-    operator = problem.operator
-    masks = operator.sampling_mask.expand(len(problem.kspace), *operator.sampling_mask.shape[1:])
-    kind, maps, ndim = type(operator), operator.sensitivity_maps, operator.encoding.fourier_ndim
-    chosen = withheld_samples(masks, ndim, rng, share, choice)
-    kept, judged = kind(maps, masks & ~chosen, ndim), kind(maps, chosen, ndim)
+    kept, judged = withhold(problem.operator, len(problem.kspace), rng, share, choice)
     target = judged.sampling(problem.kspace)
     given = Problem(kept.sampling(problem.kspace), kept, problem.reference, problem.noise_level)
     return given, lambda image: normalised_l1_l2(judged(image), target)

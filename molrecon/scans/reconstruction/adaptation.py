@@ -22,7 +22,7 @@ from molrecon.reconstructors.learned import LearnedReconstructor
 from molrecon.scans.preparation import PreparedVolume, spread
 from molrecon.scans.reconstruction.device import on_device
 from molrecon.solvers.in_threads import in_threads
-from operators.withholding import withheld_samples
+from operators.withholding import withhold
 
 FACTORS = (0.7, 1.0, 1.4, 2.0)  # of the noise level
 SLICES = 3  # that are looked at
@@ -89,30 +89,30 @@ def adapt(
     solver = None if model.solver is None else replace(model.solver, tol=max(ROUGH_TOL, model.solver.tol))
     with evaluating(on_device(model, device)) as working:
 
-        def errors(k: int) -> list[tuple[float, float]]:
+        def squares(k: int) -> list[float]:
+            """Return the energy of the withheld samples of a slice, and what is left of it at each level."""
             operator = prepared.cartesian_operator([k]).on(torch.device(device))
-            kspace, mask = prepared.kspace[[k]].to(device), operator.sampling_mask
-            if _regular(mask):
+            if _regular(operator.sampling_mask):
                 raise NotAdaptable("adapt: every n-th line is sampled, expected irregular sampling")
-            kind, maps, ndim = type(operator), operator.sensitivity_maps, operator.encoding.fourier_ndim
             try:
-                withheld = withheld_samples(mask, ndim, np.random.default_rng(k), SHARE)
+                kept, judge = withhold(operator, 1, np.random.default_rng(k), SHARE)
             except ValueError as error:
                 raise NotAdaptable(f"adapt: {error}") from error
-            kept, judge = kind(maps, mask & ~withheld, ndim), kind(maps, withheld, ndim)
+            kspace = prepared.kspace[[k]].to(device)
             given, target = kept.sampling(kspace), judge.sampling(kspace)
-            found = []
-            for factor in factors:
-                image = working(given, kept, prepared.noise_level * factor, solver=solver).value
-                found.append((float((judge(image) - target).abs().square().sum()), float(target.abs().square().sum())))
-            return found
+            levels = (prepared.noise_level * factor for factor in factors)
+            images = (working(given, kept, level, solver=solver).value for level in levels)
+            return [_energy(target), *(_energy(judge(image) - target) for image in images)]
 
-        table = np.array(list(in_threads(errors, slices, at_once)))  # (slices, factors, error and energy)
-    summed = table.sum(0)
-    relative = dict(zip(factors, (summed[:, 0] / summed[:, 1]).tolist(), strict=True))
+        energy, *errors = np.sum(list(in_threads(squares, slices, at_once)), axis=0)
+    relative = dict(zip(factors, (float(error / energy) for error in errors), strict=True))
     best = min(relative, key=lambda factor: relative[factor])
     best = best if relative[best] <= (1 - LEAST_GAIN) * relative[1.0] else 1.0
     return Adaptation(best, relative, tuple(slices))
+
+
+def _energy(kspace: Tensor) -> float:
+    return float(kspace.abs().square().sum())
 
 
 def _regular(mask: Tensor) -> bool:
