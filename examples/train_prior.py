@@ -3,14 +3,15 @@
     MOLRECON_DATA=DATA python examples/train_prior.py --out runs/strict [--model mol|admm-net] [--steps N] [--seed S]
     ... --out runs/guided --first runs/strict/mol-brain-2d.safetensors      a second stage, guided by the first one
     ... --out runs/longer --start runs/strict/mol-brain-2d.safetensors      further steps, on a schedule of their own
+    ... --out runs/other --start runs/guided/mol-brain-2d.safetensors --first admm-net-2d       with another guide
 
 All have about 43,000 parameters, and equal data, steps and schedule. `mol` is the strictly monotone equilibrium model,
 `mol-penalised` an equilibrium model of a plain network that pays for its local Lipschitz constant; `modl`, `admm-net`
 and `varnet` are the same plain network unrolled ten times, `de-grad` and `de-prox` its deep equilibria without
 monotonicity; `unet` is a U-Net on the zero-filled image.
 
-Models that take several sets of coil maps see scans with two: --two-sets is the share of those whose field of view is
-smaller than the object, and all have as many sets as `molrecon recon` would take.
+--two-sets is the share of scans whose field of view is smaller than the object, and all have as many sets of maps as
+`molrecon recon` would take.
 
 DATA is the folder that data_scripts lay out. The rate is constant, then falls as a cosine over the last four tenths of
 the steps. At every checkpoint OUT/NAME.safetensors takes the averaged weights, and OUT/log.csv their PSNR on whole
@@ -60,7 +61,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, default=os.environ.get("MOLRECON_DATA"), help="default: $MOLRECON_DATA")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--model", choices=tuple(DESCRIPTIONS), default="mol")
-    parser.add_argument("--first", help="weights of a strict model: train a second one, guided by its equilibrium")
+    parser.add_argument("--first", help="weights of a model whose image guides the one that is trained")
     parser.add_argument("--start", help="weights of the same kind of model to go on from, in a run of its own")
     parser.add_argument(
         "--early-share", type=float, default=0.25, help="of the steps, at m = 0.05; 0 with --start, --first"
@@ -69,9 +70,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=8000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--learning-rate", type=float, default=2e-3)
-    parser.add_argument(
-        "--two-sets", type=float, help=f"share of scans that wrap; default: {TWO_SETS}, 0 for models of one set of maps"
-    )
+    parser.add_argument("--two-sets", type=float, default=TWO_SETS, help="share of scans that wrap")
     parser.add_argument("--largest", type=int, default=512, help="pixels of the longer side of an object at most")
     parser.add_argument("--rows", type=int, default=112, help="readout positions of a strip")
     parser.add_argument("--steps-per-scan", type=int, default=6)
@@ -95,24 +94,19 @@ def main() -> None:
     torch.backends.cudnn.allow_tf32 = False
     log_to(arguments.out)
     model = untrained(arguments).to(arguments.device)
-    two_sets = arguments.two_sets
-    if two_sets is None:
-        two_sets = TWO_SETS if model.takes_sets else 0.0
-    elif two_sets and not model.takes_sets:
-        raise SystemExit(f"--two-sets {two_sets}: {type(model).__name__} takes one set of coil maps, expected 0")
     stream = ProblemStream(
         training_sets(arguments.data),
         rows=arguments.rows,
         steps_per_scan=arguments.steps_per_scan,
         seed=arguments.seed,
         device=arguments.device,
-        two_sets=two_sets,
+        two_sets=arguments.two_sets,
         largest=arguments.largest,
     )
     held_out, count = validation_sets(arguments.data), arguments.validation_problems
     problems = ProblemStream(held_out, seed=0, device=arguments.device).problems(count)
     wrapped: list[Problem] = []
-    if two_sets:
+    if arguments.two_sets:
         folded = ProblemStream(held_out, seed=0, device=arguments.device, two_sets=1.0)
         wrapped = folded.problems(min(len(held_out), count))
     origin = {key: weights_hash(path) for key in ("first", "start") if (path := getattr(arguments, key)) is not None}
@@ -161,31 +155,37 @@ def main() -> None:
 
 def untrained(arguments: argparse.Namespace) -> LearnedReconstructor:
     """Return the model as this run starts with it."""
-    if arguments.start is not None:
-        model = load(arguments.start, Reconstructor)
-        if not isinstance(model, LearnedReconstructor):
-            raise SystemExit(f"{arguments.start}: holds a {type(model).__name__}, expected a model that can be trained")
-        if isinstance(model, MOL) and model.first is not None:
-            model.first.requires_grad_(False)
-        return model
+    if arguments.start is None and arguments.first is None:
+        sizes = {"channels": arguments.channels, "features": arguments.features, "levels": arguments.levels}
+        return build(arguments.model, seed=arguments.seed, **sizes)
+    model = _learned(arguments.start or arguments.first)
     if arguments.first is not None:
-        return guided_by(load(arguments.first, MOL), arguments.seed)
-    sizes = {"channels": arguments.channels, "features": arguments.features, "levels": arguments.levels}
-    return build(arguments.model, seed=arguments.seed, **sizes)
+        if not isinstance(model, MOL):
+            raise SystemExit(
+                f"{arguments.start or arguments.first}: holds a {type(model).__name__}, expected MOL: what --first"
+                " guides starts as --start, or as --first itself"
+            )
+        model = guided_by(_learned(arguments.first), model, arguments.seed)
+    if isinstance(model, MOL) and model.first is not None:
+        model.first.requires_grad_(False)
+    return model
 
 
-def guided_by(first: MOL, seed: int) -> MOL:
-    """Return a model whose network starts as that of `first`, which guides it and is not trained any more."""
-    network = ResidualNetwork(**{**first.network.settings(), "guide_channels": GUIDE_CHANNELS, "seed": seed})
-    network.load_state_dict(first.network.state_dict(), strict=False)  # all but the guide, which starts as none
-    model = MOL(
-        network,
-        first=first.requires_grad_(False),
-        phase_reference=first.phase_reference,
-        solver=SolverSettings(tol=IMAGE_TOL),
-    )
+def guided_by(first: LearnedReconstructor, start: MOL, seed: int) -> MOL:
+    """Return a model that starts as `start` and is guided by `first`."""
+    network = ResidualNetwork(**{**start.network.settings(), "guide_channels": GUIDE_CHANNELS, "seed": seed})
+    # All of it, or all but the guide, which starts as none.
+    network.load_state_dict(start.network.state_dict(), strict=False)
+    model = MOL(network, first=first, phase_reference=start.phase_reference, solver=SolverSettings(tol=IMAGE_TOL))
     with torch.no_grad():
-        model.log_data_weight.copy_(first.log_data_weight)
+        model.log_data_weight.copy_(start.log_data_weight)
+    return model
+
+
+def _learned(path: str) -> LearnedReconstructor:
+    model = load(path, Reconstructor)
+    if not isinstance(model, LearnedReconstructor):
+        raise SystemExit(f"{path}: holds a {type(model).__name__}, expected a model that can be trained")
     return model
 
 

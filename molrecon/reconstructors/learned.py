@@ -17,6 +17,8 @@ from operators import LinearOperator
 class LearnedReconstructor(Reconstructor):
     """A reconstructor around a denoiser H, conditioned on each scan. Subclasses define `_solve`.
 
+    With several sets of maps (`SoftSense`) there is an image for each, and H acts on each by itself.
+
     Args:
         network: the denoiser H.
         data_weight: lambda at the reference noise level, 0.01; None for methods that weigh no data.
@@ -32,6 +34,7 @@ class LearnedReconstructor(Reconstructor):
         ValueError: `data_weight` that is not positive.
     """
 
+    takes_sets = True
     n_unrolls: int | None = None
     largest_data_weight = 300.0
     log_data_weight: nn.Parameter | None

@@ -66,10 +66,10 @@ class MOL(LearnedReconstructor):
     constants, and all that follows from them.
 
     With a guided network the thresholds of H follow images c of the scan that are found before the iteration starts:
-    the equilibrium of a first model, to `FIRST_TOL`, where the iteration then starts too, and a CG-SENSE image (see
-    `guide_images`). For every c the network keeps to `Lip(H) <= 1 - m` in the iterate. Existence, uniqueness,
-    convergence and error bound are those of the scan with its c. So is the bound of changes, `change_bound`: it is
-    for a fixed c. Through c two data sets move their equilibria by at most
+    the image of a first model, unrolled or an equilibrium to `FIRST_TOL`, where the iteration then starts too, and a
+    CG-SENSE image (see `guide_images`). For every c the network keeps to `Lip(H) <= 1 - m` in the iterate. Existence,
+    uniqueness, convergence and error bound are those of the scan with its c. So is the bound of changes,
+    `change_bound`: it is for a fixed c. Through c two data sets move their equilibria by at most
 
         |x*(b1; c1) - x*(b2; c2)| <= |x*(b1; c1) - x*(b2; c1)| + |H(y; c1) - H(y; c2)| / m,    y = x*(b2; c2),
 
@@ -78,7 +78,7 @@ class MOL(LearnedReconstructor):
 
     Args:
         network: the denoiser H.
-        first: of a guided network, the model whose equilibrium guides it.
+        first: of a guided network, the model whose image guides it. It need guarantee nothing.
         data_weight: lambda at the reference noise level, 0.01.
         phase_reference: show the network the image without its smooth phase (see `Conditioning`).
         solver: how the equilibrium is looked for where a call does not say it.
@@ -90,7 +90,6 @@ class MOL(LearnedReconstructor):
     Reference: Pramanik, Zimmerman, Jacob, IEEE TCI 2023, arXiv 2206.04797.
     """
 
-    takes_sets = True
     # Between 40 and 300 the images of nearly noise-free scans differ by tenths of a decibel; beyond, they lose up to 3.
     largest_data_weight = 100.0
 
@@ -101,7 +100,7 @@ class MOL(LearnedReconstructor):
         self,
         network: Denoiser,
         *,
-        first: MOL | None = None,
+        first: LearnedReconstructor | None = None,
         data_weight: float = 60.0,
         phase_reference: bool = True,
         solver: SolverSettings | None = None,
@@ -173,7 +172,7 @@ class MOL(LearnedReconstructor):
     @torch.no_grad()
     def response(
         self, operator: LinearOperator, conditioning: Conditioning | None, image: Tensor, kspace: Tensor
-    ) -> Callable[[Tensor], Solution]:
+    ) -> Callable[[Tensor], Solution] | None:
         """Return the derivative of the equilibrium by the data, from one linear solve a change.
 
         The implicit function theorem at `H(x; c) + lambda A^H (b - A x) = x`: `dx = J n` solves
@@ -184,7 +183,8 @@ class MOL(LearnedReconstructor):
         products with vectors are forward-mode derivatives of the network.
 
         Scale, noise level, phase and lambda are held fixed. The guide c of a guided network is not: it is a function of
-        the data, differentiated through its first model and its CG-SENSE image.
+        the data, differentiated through its first model and its CG-SENSE image. None where the first model does not
+        tell its derivative.
         """
         solver, narrow = self.solver, self.precision
         wide = torch.complex128 if solver.refine else narrow
@@ -195,7 +195,11 @@ class MOL(LearnedReconstructor):
         rounding = residual_rounding(self.network, operator, weight, root.to(wide), narrow, solver)
         splitting = ForwardBackward(operator, weight, self.network.monotonicity, rounding, narrow, solver.window)
         denoise = conditioning.denoiser(self.network)
-        of_guide = None if self.first is None else self._guide_response(operator, conditioning, root, kspace)
+        of_guide = None
+        if self.first is not None:
+            of_guide = self._guide_response(self.first, operator, conditioning, root, kspace)
+            if of_guide is None:
+                return None
 
         def respond(change: Tensor) -> Solution:
             right_side = splitting.weight * _adjoint(operator, change, wide) / scale
@@ -212,15 +216,22 @@ class MOL(LearnedReconstructor):
         return torch.no_grad()(respond)
 
     def _guide_response(
-        self, operator: LinearOperator, conditioning: Conditioning, root: Tensor, kspace: Tensor
-    ) -> Callable[[Tensor], Tensor]:
-        """Return `n -> (dH/dc) dc`, dc the change of the guide with the data."""
-        first, guide = self.first, conditioning.guide
-        if first is None or guide is None:
+        self,
+        first: LearnedReconstructor,
+        operator: LinearOperator,
+        conditioning: Conditioning,
+        root: Tensor,
+        kspace: Tensor,
+    ) -> Callable[[Tensor], Tensor] | None:
+        """Return `n -> (dH/dc) dc`, dc the change of the guide with the data; None: the first model's is not known."""
+        guide = conditioning.guide
+        if guide is None:
             raise ValueError("MOL: no guide, expected one")
         scale = per_sample(conditioning.scale, conditioning.phase)
         image = first_of_guide(guide, self.network.ndim) * conditioning.phase * scale
         of_first = first.response(operator, replace(conditioning, guide=None), image, kspace)
+        if of_first is None:
+            return None
 
         def guided(images: Tensor) -> Tensor:
             return replace(conditioning, guide=images).denoiser(self.network)(root)
@@ -287,14 +298,16 @@ class MOL(LearnedReconstructor):
     def _guided(self, kspace: Tensor, operator: LinearOperator, conditioning: Conditioning) -> Conditioning:
         if self.first is None:
             return conditioning
-        rough = replace(
-            self.solver,
-            tol=FIRST_TOL,
-            relaxation=FIRST_RELAXATION,
-            on_backward=None,
-            on_step=None,
-            keep_residual=False,
-        )
+        rough = None
+        if self.first.solver is not None:
+            rough = replace(
+                self.solver,
+                tol=FIRST_TOL,
+                relaxation=FIRST_RELAXATION,
+                on_backward=None,
+                on_step=None,
+                keep_residual=False,
+            )
         image = self.first(kspace, operator, conditioning=replace(conditioning, guide=None), solver=rough).value
         return replace(conditioning, guide=guide_images(kspace, operator, conditioning, image))
 

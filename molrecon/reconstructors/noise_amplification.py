@@ -38,7 +38,7 @@ def noise_responses(
     the image that is there already, and stands for the reconstruction of another replica of the scan.
 
     Args:
-        model: a method with a `response`: MOL, CG-SENSE, zero-filling.
+        model: a method with a `response`: MOL, unrolled networks, CG-SENSE, zero-filling.
         operator: A, on the grid or on a trajectory. Of a weighted acquisition n is `W^(1/2)` times the noise of the
             samples, as b is of the samples.
         kspace: b (batch, coil, *spatial), or (batch, coil, *samples) on a trajectory.
@@ -64,7 +64,7 @@ def noise_responses(
     if respond is None:
         raise ValueError(
             f"noise_responses: {type(model).__name__} does not tell the derivative of its image by the data, expected a"
-            " method that does: MOL, CG-SENSE or zero-filling"
+            " method that does: MOL, an unrolled network, CG-SENSE or zero-filling"
         )
     level = level.reshape(-1, *[1] * (kspace.ndim - 1))
     for _ in range(probes):

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from molrecon.networks import Denoiser
 from molrecon.reconstructors.conditioning import Conditioning
+from molrecon.reconstructors.forward_mode import derivative
 from molrecon.reconstructors.learned import LearnedReconstructor
 from molrecon.solvers.batched import per_sample
 from molrecon.solvers.conjugate_gradient import solve_hermitian
@@ -88,8 +91,41 @@ class UnrolledReconstructor(LearnedReconstructor):
         start: Tensor | None,
         solver: SolverSettings | None,
     ) -> Solution:
-        *_, image = self._stages(kspace, operator, conditioning or self.condition(kspace, operator), None)
+        # One at a time: a list of all stages would hold K images.
+        (image,) = deque(
+            self._stages(kspace, operator, conditioning or self.condition(kspace, operator), None), maxlen=1
+        )
         return unbounded_solution(image, self.n_unrolls)
+
+    @torch.no_grad()
+    def response(
+        self, operator: LinearOperator, conditioning: Conditioning | None, image: Tensor, kspace: Tensor
+    ) -> Callable[[Tensor], Solution]:
+        """Return the derivative of the image by the data, see `Reconstructor.response`.
+
+        All of a stage but H is linear in data and image, so the derivative is the same stages of the changed data, with
+        the derivative of H at the image that H was given in the stage. Those K images are held.
+        """
+        conditioning = (conditioning or self.condition(kspace, operator)).in_precision(self.precision)
+        denoise = conditioning.denoiser(self.network)
+        points: list[Tensor] = []
+
+        def recorded(x: Tensor) -> Tensor:
+            points.append(x)
+            return denoise(x)
+
+        deque(self._stages(kspace, operator, conditioning, None, recorded), maxlen=0)
+
+        def respond(change: Tensor) -> Solution:
+            at = iter(points)
+
+            def slope(dx: Tensor) -> Tensor:
+                return derivative(denoise, next(at), dx)
+
+            (moved,) = deque(self._stages(change, operator, conditioning, None, slope), maxlen=1)
+            return unbounded_solution(moved, self.n_unrolls)
+
+        return torch.no_grad()(respond)
 
     def stages(
         self,
@@ -112,7 +148,12 @@ class UnrolledReconstructor(LearnedReconstructor):
         yield from self._stages(kspace, operator, conditioning, disturb)
 
     def _stages(
-        self, kspace: Tensor, operator: LinearOperator, conditioning: Conditioning, disturb: Disturb | None
+        self,
+        kspace: Tensor,
+        operator: LinearOperator,
+        conditioning: Conditioning,
+        disturb: Disturb | None,
+        denoise: Callable[[Tensor], Tensor] | None = None,
     ) -> Iterator[Tensor]:
         narrow = self.precision
         conditioning = conditioning.in_precision(narrow)
@@ -123,7 +164,8 @@ class UnrolledReconstructor(LearnedReconstructor):
         def handed_on(stage: int, x: Tensor) -> Tensor:
             return x if disturb is None or stage == self.n_unrolls else disturb(stage, x * scale) / scale
 
-        for x in self.iterate(zero_filled, operator, weight, conditioning.denoiser(self.network), handed_on):
+        denoise = denoise or conditioning.denoiser(self.network)
+        for x in self.iterate(zero_filled, operator, weight, denoise, handed_on):
             yield (x * scale).to(narrow)
 
 

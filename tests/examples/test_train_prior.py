@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from molrecon.reconstructors.admm_net import ADMMNet
 from molrecon.reconstructors.mol import MOL
 from molrecon.weights import load, load_card
 
@@ -33,11 +34,12 @@ def test_train_prior_writes_a_certified_model_and_resumes(tmp_path: Path) -> Non
     guided = load(tmp_path / "guided" / "tiny.safetensors", MOL)
     assert guided.first is not None and guided.certificate().kind == "certified"
     third = [*command, "--start", str(tmp_path / "guided" / "tiny.safetensors"), "--steps", "1"]
+    third += ["--first", "admm-net-2d"]
     third[third.index(str(tmp_path))] = str(tmp_path / "longer")
     subprocess.run(third, check=True, capture_output=True, text=True)
     longer_model = load(tmp_path / "longer" / "tiny.safetensors", MOL)
-    assert longer_model.first is not None
-    for key, value in guided.first.state_dict().items():
+    assert isinstance(longer_model.first, ADMMNet)
+    for key, value in load("admm-net-2d", ADMMNet).state_dict().items():
         torch.testing.assert_close(longer_model.first.state_dict()[key], value)
     model = load(tmp_path / "tiny.safetensors", MOL)
     assert model.certificate().kind == "certified"

@@ -7,13 +7,14 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import final
+from typing import TypeVar, final
 
 import torch
 
 from molrecon.networks import Denoiser
 from molrecon.networks.denoiser import ReceptiveField
 from molrecon.networks.tiling import Tiled, cut_axis
+from molrecon.reconstructors.learned import LearnedReconstructor
 from molrecon.reconstructors.mol import MOL
 from molrecon.solvers.fixed_point import WINDOW
 from operators.coil_chunks import CHUNK_BYTES, DEVICE_CHUNK_BYTES
@@ -92,6 +93,9 @@ class MemoryPlan:
         return f"{self.choices()}; estimated {gib(self.total)} of {gib(self.budget)} GiB: {bill(self.items)}"
 
 
+ModelT = TypeVar("ModelT", bound=LearnedReconstructor)
+
+
 def plan_memory(
     budget: int | str,
     network: Denoiser,
@@ -159,19 +163,19 @@ def plan_memory(
     )
 
 
-def fit_to_memory(model: MOL, plan: MemoryPlan) -> MOL:
+def fit_to_memory(model: ModelT, plan: MemoryPlan) -> ModelT:
     """Return a model with the same parameters, the very tensors, set up as the plan says; `model` stays as it is.
 
     The network is the same function (see `Tiled`), so certificate and equilibrium are those of `model`.
     """
     network = untiled(model.network)
-    fitted = MOL(
-        Tiled(network, plan.tile) if any(plan.halo) else network,
-        first=None if model.first is None else fit_to_memory(model.first, plan),
-        phase_reference=model.phase_reference,
-        solver=replace(model.solver, window=plan.window, refine=plan.refine),
-    )
-    fitted.log_data_weight = model.log_data_weight
+    settings = {**model.settings(), "network": Tiled(network, plan.tile) if any(plan.halo) else network}
+    if isinstance(model, MOL):
+        settings["first"] = None if model.first is None else fit_to_memory(model.first, plan)
+        settings["solver"] = replace(model.solver, window=plan.window, refine=plan.refine)
+    fitted = type(model)(**settings)
+    for name, parameter in model.named_parameters(recurse=False):
+        setattr(fitted, name, parameter)
     return fitted.train(model.training)
 
 

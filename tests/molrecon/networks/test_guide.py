@@ -13,7 +13,9 @@ from torch import Tensor
 from molrecon.guarantees.checks import check_decrease, check_equilibrium
 from molrecon.networks import PlainNetwork, ResidualNetwork
 from molrecon.networks.tiling import Tiled
-from molrecon.reconstructors.guiding import GUIDE_CHANNELS
+from molrecon.reconstructors.admm_net import ADMMNet
+from molrecon.reconstructors.conditioning import Conditioning
+from molrecon.reconstructors.guiding import GUIDE_CHANNELS, first_of_guide
 from molrecon.reconstructors.mol import MOL
 from molrecon.scans.memory import untiled
 from molrecon.solvers.batched import norm
@@ -121,6 +123,22 @@ def problem(dtype: torch.dtype = torch.complex64) -> tuple[Tensor, Sense]:
 
 
 @torch.no_grad()
+def test_an_image_that_guarantees_nothing_may_guide() -> None:
+    first = ADMMNet(PlainNetwork(layers=2, features=3), n_unrolls=2)
+    model = MOL(network(levels=2, cycles=1), first=first, data_weight=20.0).eval()
+    kspace, operator = problem()
+    conditioning = model.condition(kspace, operator, 0.02)
+    assert conditioning.guide is not None
+    proposed = first(kspace, operator, conditioning=replace(conditioning, guide=None)).value
+    shown = first_of_guide(conditioning.guide, 2) * conditioning.phase * conditioning.scale[:, None, None]
+    torch.testing.assert_close(shown, proposed)
+    solution = model(kspace, operator, conditioning=conditioning)
+    assert solution.kind == "certified" and bool(solution.converged.all())
+    one = Conditioning(conditioning.scale[:1], conditioning.noise_level[:1], conditioning.phase[:1])
+    assert not check_equilibrium(model, kspace[:1], operator, model.guided(kspace[:1], operator, one)).violated
+
+
+@torch.no_grad()
 def test_the_equilibrium_is_certified_and_starts_where_the_first_one_ended() -> None:
     model = two_stages()
     kspace, operator = problem()
@@ -180,7 +198,7 @@ def test_both_stages_are_in_one_file(tmp_path: Path) -> None:
     model, path = two_stages(), tmp_path / "guided.safetensors"
     save(model, path, {})
     again = load(path, MOL)
-    assert again.first is not None and again.first.first is None
+    assert isinstance(again.first, MOL) and again.first.first is None
     kspace, operator = problem()
     with torch.no_grad():
         assert torch.equal(again(kspace, operator, 0.02).value, model(kspace, operator, 0.02).value)

@@ -10,11 +10,16 @@ from torch import Tensor
 
 from molrecon.networks import ResidualNetwork
 from molrecon.reconstructors import mol
+from molrecon.reconstructors.admm_net import ADMMNet
 from molrecon.reconstructors.base import Reconstructor
 from molrecon.reconstructors.classical import CGSense, L1Wavelet, ZeroFilled
 from molrecon.reconstructors.guiding import GUIDE_CHANNELS
+from molrecon.reconstructors.learned import LearnedReconstructor
+from molrecon.reconstructors.modl import MoDL
 from molrecon.reconstructors.mol import MOL
 from molrecon.reconstructors.noise_amplification import acceleration, noise_deviation, noise_responses
+from molrecon.reconstructors.post_processing import PostProcessing
+from molrecon.reconstructors.varnet import VarNet
 from molrecon.solvers.solver_settings import SolverSettings
 from operators import Sense, random_mask
 
@@ -50,12 +55,19 @@ def model(kind: str) -> Reconstructor:
         return CGSense(0.02, solver=replace(TIGHT, tol=1e-10))
     if kind == "zero-filled":
         return ZeroFilled()
-    first = MOL(network(False, 3), data_weight=20.0, solver=TIGHT)
-    reconstructor = first if kind == "mol" else MOL(network(True, 4), first=first, data_weight=20.0, solver=TIGHT)
-    return reconstructor.double().eval()
+    plain, admm_net = MOL(network(False, 3), data_weight=20.0, solver=TIGHT), ADMMNet(network(False, 3), n_unrolls=4)
+    reconstructors: dict[str, LearnedReconstructor] = {
+        "mol": plain,
+        "mol guided": MOL(network(True, 4), first=plain, data_weight=20.0, solver=TIGHT),
+        "mol guided by an unrolled one": MOL(network(True, 4), first=admm_net, data_weight=20.0, solver=TIGHT),
+        "modl": MoDL(network(False, 3), n_unrolls=3),
+        "varnet": VarNet(network(False, 3), n_unrolls=3),
+        "admm-net": admm_net,
+    }
+    return reconstructors[kind].double().eval()
 
 
-KINDS = ("zero-filled", "cg-sense", "mol", "mol guided")
+LEARNED = ("mol", "mol guided", "mol guided by an unrolled one", "modl", "varnet", "admm-net")
 
 
 @pytest.fixture
@@ -64,10 +76,12 @@ def exact_guides(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mol, "FIRST_TOL", 1e-10)
     monkeypatch.setattr("molrecon.reconstructors.guiding.SENSE_TOL", 1e-10)
     monkeypatch.setattr("molrecon.reconstructors.guiding.SENSE_STEPS", 300)
+    monkeypatch.setattr("molrecon.reconstructors.unrolled.INNER_TOL", 1e-10)
+    monkeypatch.setattr("molrecon.reconstructors.unrolled.INNER_STEPS", 300)
 
 
 @pytest.mark.usefixtures("exact_guides")
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["zero-filled", "cg-sense", *LEARNED])
 def test_the_response_is_the_slope_of_the_image(kind: str) -> None:
     kspace, operator = make_problem()
     method = model(kind)
@@ -154,6 +168,9 @@ def test_what_is_not_known_is_said() -> None:
     image = operator.adjoint(kspace)
     with pytest.raises(ValueError, match="L1Wavelet does not tell the derivative"):
         next(noise_responses(L1Wavelet(), operator, kspace, SIGMA, image))
+    unknown = MOL(network(True, 4), first=PostProcessing(network(False, 3))).double().eval()
+    with pytest.raises(ValueError, match="MOL does not tell the derivative"):
+        next(noise_responses(unknown, operator, kspace, SIGMA, image))
     with pytest.raises(ValueError, match="0 probes, expected at least one"):
         next(noise_responses(ZeroFilled(), operator, kspace, SIGMA, image, probes=0))
 

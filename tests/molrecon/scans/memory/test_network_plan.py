@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,9 +16,11 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 from torch import Tensor
 
-from molrecon.networks import ResidualNetwork
+from molrecon.networks import PlainNetwork, ResidualNetwork
 from molrecon.networks.tiling import Tiled
+from molrecon.reconstructors.admm_net import ADMMNet
 from molrecon.reconstructors.conditioning import condition
+from molrecon.reconstructors.guiding import GUIDE_CHANNELS
 from molrecon.reconstructors.modl import MoDL
 from molrecon.reconstructors.mol import MOL
 from molrecon.scans.memory import fit_to_memory, parse_size, plan_memory
@@ -121,6 +124,16 @@ def test_a_fitted_model_finds_the_same_equilibrium_with_the_same_weights() -> No
     assert bool(solution.converged.all()) and (fitted.solver.window, fitted.solver.tol) == (4, 1e-8)
     torch.testing.assert_close(solution.value, expected.value, rtol=1e-6, atol=1e-6)
     assert fit_to_memory(fitted, plan).network.network is model.network
+
+
+def test_a_first_model_of_another_kind_is_fitted_too() -> None:
+    small: dict[str, Any] = {"channels": 2, "features": 2, "levels": 1, "cycles": 1}
+    first = ADMMNet(PlainNetwork(layers=2, features=2))
+    model = MOL(ResidualNetwork(guide_channels=GUIDE_CHANNELS, **small), first=first)
+    plan = plan_memory(5 * 2**30, model.network, (256, 256), 3)
+    fitted = fit_to_memory(model, type(plan)(**{**vars(plan), "tile": (64, 256), "halo": (4, 0)}))
+    assert isinstance(fitted.first, ADMMNet) and isinstance(fitted.first.network, Tiled)
+    assert {id(p) for p in fitted.parameters()} == {id(p) for p in model.parameters()}
 
 
 def test_a_solve_takes_no_more_than_estimated() -> None:
