@@ -17,7 +17,8 @@ withholding                         which of them judge a reconstruction of the 
 trajectories, density, density_weighted              trajectories, and weights for their density
 sensitivity, espirit, walsh, map_sets, calibration, model_error    coil maps: applied, estimated, checked
 gridded_calibration                 the centre of k-space on the grid, from a trajectory
-compression, prewhitening, noise, trajectory_noise    coils: fewer, white, and how noisy
+compression, principal_coils        coils: fewer
+prewhitening, noise, trajectory_noise                coils: white, and how noisy
 off_resonance                       off-resonance during the readout
 compressive, hadamard, blocks       sensing matrices, and images in blocks
 adapters                            to and from sigpy and deepinv
@@ -65,6 +66,7 @@ from operators.nufft import NUFFT
 from operators.off_resonance import OffResonance
 from operators.poisson_disc import poisson_disc_mask
 from operators.prewhitening import noise_covariance, whitening_matrix
+from operators.principal_coils import PrincipalCoils, principal_coils
 from operators.radial_masks import pseudo_radial_mask, radial_mask
 from operators.sampled_fourier import SampledFourier
 from operators.sampling import Sampling
@@ -102,6 +104,7 @@ __all__ = [
     "NonCartesianSense",
     "OffResonance",
     "PartialFourier",
+    "PrincipalCoils",
     "SampledFourier",
     "Sampling",
     "Scaled",
@@ -150,6 +153,7 @@ __all__ = [
     "normal_gap",
     "orthonormal_matrix",
     "poisson_disc_mask",
+    "principal_coils",
     "pseudo_radial_mask",
     "radial_density_compensation",
     "radial_mask",

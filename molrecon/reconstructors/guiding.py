@@ -39,6 +39,7 @@ def guide_images(kspace: Tensor, operator: LinearOperator, conditioning: Conditi
         tol=SENSE_TOL,
         max_steps=SENSE_STEPS,
         smallest_eigenvalue=SENSE_WEIGHT,
+        verify=False,
     ).value
     with torch.no_grad():
         energy = operator.normal(torch.ones_like(right_side)).abs()

@@ -21,7 +21,7 @@ from molrecon.reconstructors.splitting import ForwardBackward, residual_rounding
 from molrecon.solvers.batched import per_sample
 from molrecon.solvers.solution import Iterate, Solution, in_units
 from molrecon.solvers.solver_settings import SolverSettings
-from operators import LinearOperator, Sense, SoftSense
+from operators import LinearOperator, Sense, SoftSense, principal_coils
 
 FIRST_TOL = 1e-2  # error bound of the first equilibrium, which a second one is guided by and started at
 # Of the first equilibrium's trial steps. It is left at a rough tolerance, where longer steps than
@@ -41,11 +41,11 @@ class MOL(LearnedReconstructor):
     accelerated by safeguarded Anderson. The inverse is conjugate gradients, started at zero for the correction, that
     is, at x itself, so that the inner error follows the outer one: they stop at `|r_cg| <= eta |r|`. With `eta = m / 4`
     an inexact step still contracts the residual by `(1 - m)(1 + eta) + eta < 1`; that is the promise of the safeguard's
-    careful step, while trial steps use `eta = 0.1`. Trial steps are also longer, with a relaxation alpha above 1
-    (`SolverSettings.relaxation`): `x <- x + (I / alpha + lambda A^H A)^-1 r(x)`. The I of the plain step takes the
-    score's slope for 1, and over most of an image it is less. Such steps need not contract by themselves, for which the
-    safeguard is there. The iteration stops on the a-posteriori bound `|x - x*| <= |r(x)| / m`, which holds for every x
-    by strong monotonicity.
+    careful step, while trial steps use `eta = 0.1` and the principal coils (`operators.principal_coils`). Trial steps
+    are also longer, with a relaxation alpha above 1 (`SolverSettings.relaxation`): `x <- x + (I / alpha + lambda A^H
+    A)^-1 r(x)`. The I of the plain step takes the score's slope for 1, and over most of an image it is less. Such steps
+    need not contract by themselves, for which the safeguard is there. The iteration stops on the a-posteriori bound `|x
+    - x*| <= |r(x)| / m`, which holds for every x by strong monotonicity.
 
     The network and the conjugate gradients work in the precision of the network. Image and data term are held in
     double precision (iterative refinement, `SolverSettings.refine`): in single precision alone the rounding of
@@ -67,9 +67,9 @@ class MOL(LearnedReconstructor):
 
     With a guided network the thresholds of H follow images c of the scan that are found before the iteration starts:
     the image of a first model, unrolled or an equilibrium to `FIRST_TOL`, where the iteration then starts too, and a
-    CG-SENSE image (see `guide_images`). For every c the network keeps to `Lip(H) <= 1 - m` in the iterate. Existence,
-    uniqueness, convergence and error bound are those of the scan with its c. So is the bound of changes,
-    `change_bound`: it is for a fixed c. Through c two data sets move their equilibria by at most
+    CG-SENSE image (see `guide_images`), both of the principal coils. For every c the network keeps to `Lip(H) <= 1 - m`
+    in the iterate. Existence, uniqueness, convergence and error bound are those of the scan with its c. So is the bound
+    of changes, `change_bound`: it is for a fixed c. Through c two data sets move their equilibria by at most
 
         |x*(b1; c1) - x*(b2; c2)| <= |x*(b1; c1) - x*(b2; c1)| + |H(y; c1) - H(y; c2)| / m,    y = x*(b2; c2),
 
@@ -229,7 +229,8 @@ class MOL(LearnedReconstructor):
             raise ValueError("MOL: no guide, expected one")
         scale = per_sample(conditioning.scale, conditioning.phase)
         image = first_of_guide(guide, self.network.ndim) * conditioning.phase * scale
-        of_first = first.response(operator, replace(conditioning, guide=None), image, kspace)
+        coils = principal_coils(operator)
+        of_first = first.response(coils.operator, replace(conditioning, guide=None), image, coils.mixed(kspace))
         if of_first is None:
             return None
 
@@ -237,7 +238,8 @@ class MOL(LearnedReconstructor):
             return replace(conditioning, guide=images).denoiser(self.network)(root)
 
         def respond(change: Tensor) -> Tensor:
-            return derivative(guided, guide, guide_change(change, operator, conditioning, of_first(change).value))
+            change = coils.mixed(change)
+            return derivative(guided, guide, guide_change(change, coils.operator, conditioning, of_first(change).value))
 
         return respond
 
@@ -308,8 +310,10 @@ class MOL(LearnedReconstructor):
                 on_step=None,
                 keep_residual=False,
             )
-        image = self.first(kspace, operator, conditioning=replace(conditioning, guide=None), solver=rough).value
-        return replace(conditioning, guide=guide_images(kspace, operator, conditioning, image))
+        coils = principal_coils(operator)
+        kspace = coils.mixed(kspace)
+        image = self.first(kspace, coils.operator, conditioning=replace(conditioning, guide=None), solver=rough).value
+        return replace(conditioning, guide=guide_images(kspace, coils.operator, conditioning, image))
 
     def _first_iterate(self, conditioning: Conditioning, zero_filled: Tensor) -> Tensor:
         """Return the first model's image where there is one, else the zero-filled image, at unit scale."""

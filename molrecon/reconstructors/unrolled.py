@@ -179,4 +179,4 @@ def data_consistent(image: Tensor, zero_filled: Tensor, operator: LinearOperator
         return x + weight * operator.normal(x)
 
     residual = weight * (zero_filled - operator.normal(image))
-    return image + solve_hermitian(regularised, residual, tol=INNER_TOL, max_steps=INNER_STEPS).value
+    return image + solve_hermitian(regularised, residual, tol=INNER_TOL, max_steps=INNER_STEPS, verify=False).value

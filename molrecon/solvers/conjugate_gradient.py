@@ -86,6 +86,7 @@ def solve_hermitian(
     tol: float = 1e-6,
     max_steps: int = 100,
     smallest_eigenvalue: float | Tensor = 1.0,
+    verify: bool = True,
     on_backward: Callable[[Solution], None] | None = None,
 ) -> Solution:
     """Solve `P x = y` as `conjugate_gradient` does, with gradients for y and for every tensor that P depends on.
@@ -95,7 +96,7 @@ def solve_hermitian(
     `on_backward` is called with the Solution of that second solve; without it one that misses `tol` is logged.
     """
     solution = conjugate_gradient(
-        matrix, right_side, tol=tol, max_steps=max_steps, smallest_eigenvalue=smallest_eigenvalue
+        matrix, right_side, tol=tol, max_steps=max_steps, smallest_eigenvalue=smallest_eigenvalue, verify=verify
     )
     if not torch.is_grad_enabled():
         return solution

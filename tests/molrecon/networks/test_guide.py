@@ -20,7 +20,7 @@ from molrecon.reconstructors.mol import MOL
 from molrecon.scans.memory import untiled
 from molrecon.solvers.batched import norm
 from molrecon.weights import load, save
-from operators import Sense, random_mask
+from operators import Sense, principal_coils, random_mask
 
 KINDS: dict[str, dict[str, Any]] = {
     "potential": {},
@@ -136,6 +136,33 @@ def test_an_image_that_guarantees_nothing_may_guide() -> None:
     assert solution.kind == "certified" and bool(solution.converged.all())
     one = Conditioning(conditioning.scale[:1], conditioning.noise_level[:1], conditioning.phase[:1])
     assert not check_equilibrium(model, kspace[:1], operator, model.guided(kspace[:1], operator, one)).violated
+
+
+@torch.no_grad()
+def test_with_many_coils_few_guide_and_all_are_solved_for() -> None:
+    """Trial steps and guide see the principal coils, the residual all of them: the equilibrium is that of A."""
+    model = two_stages().double()
+    generator = torch.Generator().manual_seed(1)
+    maps = torch.randn(1, 12, 16, 12, dtype=torch.complex128, generator=generator)
+    maps = maps / torch.linalg.vector_norm(maps, dim=1, keepdim=True)
+    operator = Sense(maps, torch.from_numpy(random_mask(12, 2, 0.3, 1))[None, None])
+    image = torch.randn(1, 16, 12, dtype=torch.complex128, generator=generator)
+    kspace = operator(image)
+    conditioning = model.condition(kspace, operator, 0.02)
+    solver = replace(model.solver, tol=1e-8, max_steps=300)
+    solution = model(kspace, operator, conditioning=conditioning, solver=solver)
+    assert bool(solution.converged.all())
+    x, weight = solution.value / conditioning.scale, model.data_weight(conditioning.noise_level)
+    denoised = conditioning.denoiser(model.network)(x)
+    left = denoised + weight * (operator.adjoint(kspace) / conditioning.scale - operator.normal(x)) - x
+    assert float(left.norm() / x.norm()) < 1e-8 * model.network.monotonicity * 1.01
+    coils = principal_coils(operator)
+    assert coils.matrix is not None and model.first is not None and conditioning.guide is not None
+    proposed = model.first(
+        coils.mixed(kspace), coils.operator, conditioning=replace(conditioning, guide=None), solver=model.first.solver
+    ).value
+    shown = first_of_guide(conditioning.guide, 2) * conditioning.phase * conditioning.scale
+    assert float((shown - proposed).norm() / proposed.norm()) < 2e-2  # of the first model's tolerance
 
 
 @torch.no_grad()

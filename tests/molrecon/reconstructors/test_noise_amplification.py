@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -27,14 +29,16 @@ SIGMA = 0.01
 TIGHT = SolverSettings(tol=1e-10, max_steps=300, backward_tol=1e-9)
 
 
-def make_problem(shape: tuple[int, int] = (12, 16)) -> tuple[Tensor, Sense]:
+def make_problem(
+    shape: tuple[int, int] = (12, 16), places: Sequence[tuple[float, float]] = ((-1, 0), (1, 0), (0, 1), (0, -1))
+) -> tuple[Tensor, Sense]:
     generator = torch.Generator().manual_seed(0)
     y, x = torch.meshgrid(*[torch.linspace(-1, 1, n, dtype=torch.float64) for n in shape], indexing="ij")
-    coils = [torch.exp(-((y - a) ** 2) - (x - b) ** 2 + 1j * a * x) for a, b in ((-1, 0), (1, 0), (0, 1), (0, -1))]
+    coils = [torch.exp(-((y - a) ** 2) - (x - b) ** 2 + 1j * a * x) for a, b in places]
     maps = torch.stack(coils) / torch.stack(coils).abs().square().sum(0).sqrt()
     operator = Sense(maps[None], torch.from_numpy(random_mask(shape[1], 3, 0.2, 1))[None, None])
     image = torch.exp(-3 * (y**2 + x**2)) * torch.exp(1j * x) + 0.3 * (y.abs() < 0.3)
-    noise = torch.randn(1, 4, *shape, dtype=torch.complex128, generator=generator)
+    noise = torch.randn(1, len(places), *shape, dtype=torch.complex128, generator=generator)
     return operator.sampling(operator(image[None]) + SIGMA * noise), operator
 
 
@@ -81,9 +85,11 @@ def exact_guides(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("exact_guides")
-@pytest.mark.parametrize("kind", ["zero-filled", "cg-sense", *LEARNED])
+@pytest.mark.parametrize("kind", ["zero-filled", "cg-sense", *LEARNED, "mol guided, many coils"])
 def test_the_response_is_the_slope_of_the_image(kind: str) -> None:
-    kspace, operator = make_problem()
+    many = [(math.cos(angle), math.sin(angle)) for angle in range(10)]
+    kind, _, coils = kind.partition(", ")
+    kspace, operator = make_problem(places=many) if coils else make_problem()
     method = model(kind)
     conditioning = method.condition(kspace, operator, SIGMA)
     with torch.no_grad():
