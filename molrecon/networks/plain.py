@@ -125,9 +125,10 @@ class PlainNetwork(Denoiser):
         layers = self.layers()
 
         def denoise(image: Tensor) -> Tensor:
-            x = image
+            # With the channels of a pixel next to each other a convolution takes little more than half the time.
+            x = image.contiguous(memory_format=torch.channels_last) if self.ndim == 2 else image
             for i, layer in enumerate(layers):
-                x = layer(x if i == 0 else torch.relu(x))
+                x = layer(x if i == 0 else torch.relu_(x))
             return (1 - self.monotonicity) * image + x if self.skip else x
 
         return denoise
