@@ -14,6 +14,7 @@ from operators.calibration import calibration_matrix
 from operators.linear import require_complex
 
 _CHUNK_ELEMENTS = 2**19  # complex numbers of pixel matrices worked on at a time: 4 MB, so that they stay in cache
+_ARRIVED = 0.1
 _COARSE_STRIDE = 4
 
 
@@ -188,19 +189,29 @@ def power_method(
 ) -> tuple[Tensor, Tensor]:
     """Return the dominant eigenvectors (pixel, coil) and values (pixel,) of Hermitian matrices (pixel, coil, coil).
 
-    Iterates from `vector` until none with an eigenvalue of at least `crop` moves by more than `tol`.
+    Iterates from `vector` until none with an eigenvalue of at least `crop` moves by more than `tol`. Those that move by
+    a tenth of that are left where they are.
     """
     tiny = torch.finfo(matrices.dtype).tiny
-    value = matrices.new_zeros(len(matrices)).real
+    vectors, values = vector.clone(), matrices.new_zeros(len(matrices)).real
+    active: Tensor | None = None  # the pixels that still move; None: all
     for _ in range(max_iterations):
         product = (matrices @ vector[..., None]).squeeze(-1)
         value = _norm(product)
         product = product / value.clamp_min(tiny)[:, None]
         moved = _norm(product - vector)
         vector = product
-        if bool((moved * (value >= crop)).max() <= tol):
+        if active is None:
+            vectors, values = product, value
+        else:
+            vectors[active], values[active] = product, value
+        if not bool(((moved > tol) & (value >= crop)).any()):
             break
-    return vector, value
+        chosen = (moved > _ARRIVED * tol).nonzero()[:, 0]
+        if 2 * len(chosen) < len(moved):  # most have arrived: a copy of the others' matrices costs less than theirs
+            active = chosen if active is None else active[chosen]
+            matrices, vector = matrices[chosen], product[chosen]
+    return vectors, values
 
 
 def _orthogonal_iteration(
