@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 import numpy as np
@@ -34,11 +34,16 @@ class ConditionedMethod:
         kspace: b (1, coil, rows, cols).
         operator: A.
         noise_level: in the units of k-space.
+        hold_guide: whether the images that guide the method are held fixed, too, or follow the data.
     """
 
-    def __init__(self, model: Reconstructor, kspace: Tensor, operator: LinearOperator, noise_level: float) -> None:
-        self.model, self.operator = model, operator
-        self.conditioning = model.condition(kspace, operator, noise_level)
+    def __init__(
+        self, model: Reconstructor, kspace: Tensor, operator: LinearOperator, noise_level: float, *, hold_guide: bool
+    ) -> None:
+        self.model, self.operator, self.hold_guide = model, operator, hold_guide
+        found = model.condition(kspace, operator, noise_level)
+        self.guided = found is not None and found.guide is not None
+        self.conditioning = found if found is None or hold_guide else replace(found, guide=None)
         rough = None if model.solver is None else coarser(model.solver, ASCENT_TOL, ASCENT_BACKWARD_TOL)
         self._ascend = warm_started(
             lambda b, start: (
@@ -58,23 +63,37 @@ class ConditionedMethod:
 
     def bound(self, change: Tensor) -> Tensor | None:
         """Return an upper bound of `|x(b + d) - x(b)|` for any b, (1,); None where none is known."""
+        if self.guided and not self.hold_guide:
+            return None
         return self.model.change_bound(self.conditioning, self.operator, change)
 
 
 @final
 class MethodOnScan:
-    """One method on one scan, slice by slice."""
+    """One method on one scan, slice by slice. Arguments as of `evaluate` and `ConditionedMethod`."""
 
     def __init__(
-        self, model: Reconstructor, prepared: PreparedVolume, reference: np.ndarray, device: torch.device | str
+        self,
+        model: Reconstructor,
+        prepared: PreparedVolume,
+        reference: np.ndarray,
+        device: torch.device | str,
+        *,
+        hold_guide: bool = True,
     ) -> None:
         self.model, self.prepared, self.reference, self.device = model, prepared, reference, device
+        self.hold_guide = hold_guide
         self.fixed = self._conditioned(prepared)
         self.base = self._solve(self.fixed, prepared, [None] * len(self.fixed))
 
     def image(self) -> np.ndarray:
         """Return the magnitudes of x(b), (slices, *recon_shape)."""
         return _magnitude(self.prepared, self.base)
+
+    @property
+    def guided(self) -> bool:
+        """Whether the method follows images of the scan that it finds before it starts."""
+        return self.fixed[0].guided
 
     @property
     def guarantee(self) -> Kind:
@@ -141,7 +160,13 @@ class MethodOnScan:
     def _conditioned(self, prepared: PreparedVolume) -> list[ConditionedMethod]:
         slices = enumerate(prepared.kspace.to(self.device).split(1))
         return [
-            ConditionedMethod(self.model, kspace, prepared.operator([k]).on(self.device), prepared.noise_level)
+            ConditionedMethod(
+                self.model,
+                kspace,
+                prepared.operator([k]).on(self.device),
+                prepared.noise_level,
+                hold_guide=self.hold_guide,
+            )
             for k, kspace in slices
         ]
 

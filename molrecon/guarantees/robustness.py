@@ -68,6 +68,9 @@ def evaluate(
     starts at the worst case of the level below, at the first level from noise. Both kinds of d are scored twice, see
     `Trial`.
 
+    A guided method is there twice: with its guide held fixed, as its bound has it, and as `NAME, through its guide`,
+    without a bound, where the guide is found from the perturbed data and the ascent goes through it as well.
+
     Args:
         prepared: the undersampled scan; its k-space as cropped there is b. No slice without data. Of several sets of
             coil maps the first is used, for all methods alike.
@@ -93,10 +96,13 @@ def evaluate(
         )
     prepared = prepared.first_set()
     with ExitStack() as modes:
-        runs = {
-            name: MethodOnScan(modes.enter_context(evaluating(on_device(model, device))), prepared, reference, device)
-            for name, model in methods.items()
-        }
+        runs: dict[str, MethodOnScan] = {}
+        for name, method in methods.items():
+            model = modes.enter_context(evaluating(on_device(method, device)))
+            runs[name] = MethodOnScan(model, prepared, reference, device)
+            if runs[name].guided:
+                through = MethodOnScan(model, prepared, reference, device, hold_guide=False)
+                runs[f"{name}, through its guide"] = through
         return _evaluate(runs, prepared, reference, tuple(levels), draws, steps, seed, progress)
 
 

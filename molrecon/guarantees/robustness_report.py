@@ -47,9 +47,10 @@ def describe_robustness(result: Robustness) -> dict[str, Any]:
 
 def robustness_table(result: Robustness) -> str:
     """Return the table that is printed: a line a method and level, and what is guaranteed of each method."""
+    width = max(20, *map(len, result.curves))
     lines = [
-        f"{'':<20} {'':>6}   {'random, PSNR dB':^23}   {'worst case, PSNR dB':^19}   {'image moved, worst':^24}",
-        f"{'method':<20} {'|d|/|b|':>7}  {'held fixed':>13} {'anew':>9}   {'held fixed':>10} {'anew':>8}"
+        f"{'':<{width}} {'':>6}   {'random, PSNR dB':^23}   {'worst case, PSNR dB':^19}   {'image moved, worst':^24}",
+        f"{'method':<{width}} {'|d|/|b|':>7}  {'held fixed':>13} {'anew':>9}   {'held fixed':>10} {'anew':>8}"
         f"   {'by':>8} {'bound':>8} {'share':>6}",
     ]
     for name, curve in result.curves.items():
@@ -59,8 +60,8 @@ def robustness_table(result: Robustness) -> str:
             bound = "-" if worst.bound is None else f"{worst.bound:8.3g}"
             share = "-" if worst.tightness is None else f"{worst.tightness:6.1%}"
             lines.append(
-                f"{name:<20} {level:7.1%}  {np.mean(fixed):6.2f} ± {np.std(fixed):4.2f} {np.mean(reestimated):9.2f}  "
-                f" {worst.psnr:10.2f} {worst.psnr_reestimated:8.2f}   {worst.moved:8.3g} {bound:>8} {share:>6}"
+                f"{name:<{width}} {level:7.1%}  {np.mean(fixed):6.2f} ± {np.std(fixed):4.2f} {np.mean(reestimated):9.2f}"
+                f"   {worst.psnr:10.2f} {worst.psnr_reestimated:8.2f}   {worst.moved:8.3g} {bound:>8} {share:>6}"
             )
     for name, curve in result.curves.items():
         lines.append(f"{name}: {_verdict(curve)}")

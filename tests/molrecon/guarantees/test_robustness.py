@@ -24,6 +24,7 @@ from molrecon.reconstructors.base import Reconstructor
 from molrecon.reconstructors.certificate import Certificate, certificate
 from molrecon.reconstructors.classical import CGSense, ZeroFilled
 from molrecon.reconstructors.defaults import DEFAULT_MODEL
+from molrecon.reconstructors.guiding import GUIDE_CHANNELS
 from molrecon.reconstructors.modl import MoDL
 from molrecon.reconstructors.mol import MOL
 from molrecon.scans.comparison import Comparison, reference_image, undersample
@@ -128,11 +129,28 @@ def test_the_bound_of_cg_sense_is_reached_where_the_singular_value_is_the_root_o
     maps = torch.full((1, 1, 6, 5), math.sqrt(MU), dtype=torch.complex64)
     operator = Sense(maps, torch.ones(1, 1, 1, dtype=torch.bool))
     kspace, change = torch.randn(2, 1, 1, 6, 5, dtype=torch.complex64, generator=torch.Generator().manual_seed(0))
-    method = ConditionedMethod(CGSense(MU), kspace, operator, 0.0)
+    method = ConditionedMethod(CGSense(MU), kspace, operator, 0.0, hold_guide=True)
     moved = method.solve(kspace + change, None).value - method.solve(kspace, None).value
     bound = method.bound(change)
     assert bound is not None
     torch.testing.assert_close(norm(moved), bound, rtol=1e-4, atol=0.0)
+
+
+def test_a_guided_method_is_perturbed_with_its_guide_held_and_through_it(full: RawVolume, prepared: PreparedVolume):
+    guided = ResidualNetwork(**{**small_network().settings(), "guide_channels": GUIDE_CHANNELS})
+    assert guided.guide is not None
+    with torch.no_grad():
+        for parameter in guided.guide.heads.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
+    methods = {"guided": MOL(guided, first=MoDL(small_network(), n_unrolls=2))}
+    found = evaluate(prepared, reference_image(full, prepared), methods, (0.05,), draws=1, steps=4)
+    held, through = found.curves["guided"], found.curves["guided, through its guide"]
+    assert (held.guarantee, through.guarantee) == ("certified", "none")
+    assert held.worst_case[-1].bound is not None and through.worst_case[-1].bound is None
+    assert held.violations == 0 and held.worst_case[0].psnr == pytest.approx(through.worst_case[0].psnr, abs=0.02)
+    # Nothing is held that could be found anew, but for scale and phase.
+    assert through.worst_case[-1].psnr < held.worst_case[-1].psnr_reestimated
+    assert "guided, through its guide    5.0%" in robustness_table(found)
 
 
 def test_a_broken_promise_is_counted_once_a_slice(full: RawVolume, prepared: PreparedVolume):
