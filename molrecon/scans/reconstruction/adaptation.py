@@ -9,8 +9,9 @@ used with all samples. It is fixed before the final iteration, which keeps its c
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import final
 
 import numpy as np
@@ -41,11 +42,13 @@ class Adaptation:
         factor: of the scan's noise level.
         errors: by factor, `|A x - b|^2 / |b|^2` of the withheld samples.
         slices: those that were looked at.
+        seconds: that it took, beside those of the reconstruction.
     """
 
     factor: float
     errors: dict[float, float]
     slices: tuple[int, ...]
+    seconds: float = field(default=0.0, compare=False)
 
 
 @final
@@ -79,6 +82,7 @@ def adapt(
             the gaps are twice as wide as those of the scan, and call for a stronger prior than the scan needs.
         ValueError: factors without 1.
     """
+    start = time.perf_counter()
     if 1 not in factors:
         raise ValueError(f"adapt: factors {tuple(factors)}, expected 1 among them")
     reason = _reason_not_to(prepared, model)
@@ -108,7 +112,7 @@ def adapt(
     relative = dict(zip(factors, (float(error / energy) for error in errors), strict=True))
     best = min(relative, key=lambda factor: relative[factor])
     best = best if relative[best] <= (1 - LEAST_GAIN) * relative[1.0] else 1.0
-    return Adaptation(best, relative, tuple(slices))
+    return Adaptation(best, relative, tuple(slices), time.perf_counter() - start)
 
 
 def _energy(kspace: Tensor) -> float:

@@ -80,7 +80,7 @@ def test_the_command_says_what_was_chosen(tmp_path: Path) -> None:
     sidecar = json.loads((tmp_path / "told" / "scan.json").read_text())
     adapted = sidecar["noise"]["adapted"]
     assert adapted["factor"] in (0.7, 1.0, 1.4, 2.0) and set(adapted["errors"]) == {"0.7", "1.0", "1.4", "2.0"}
-    assert adapted["slices"] == [0] and sidecar["noise"]["noise_level"] == 1e-4
+    assert adapted["seconds"] > 0 and adapted["slices"] == [0] and sidecar["noise"]["noise_level"] == 1e-4
     assert sidecar["summary"]["kind"] == "certified"
     # A method without a prior is told in a warning, and reconstructs.
     plain = [*command[:2], "--model", "cg-sense"]
