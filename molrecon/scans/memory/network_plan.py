@@ -18,6 +18,7 @@ from molrecon.reconstructors.learned import LearnedReconstructor
 from molrecon.reconstructors.mol import MOL
 from molrecon.solvers.fixed_point import WINDOW
 from operators.coil_chunks import CHUNK_BYTES, DEVICE_CHUNK_BYTES
+from operators.principal_coils import COILS, MOST_BYTES
 
 UNITS = {"": 1, "k": 1000, "M": 1000**2, "G": 1000**3, "T": 1000**4}
 UNITS |= {f"{prefix}i": 1024**power for power, prefix in enumerate("kMGT", start=1)}
@@ -188,10 +189,13 @@ def _data_items(shape: tuple[int, ...], coils: int, decoupled: bool) -> dict[str
     pixels, single, double = math.prod(shape), 8, 16
     coil_images = coils * pixels * double
     chunk = max(CHUNK_BYTES, coil_images // shape[0]) if decoupled else max(DEVICE_CHUNK_BYTES, pixels * double)
+    maps = coils * pixels * single
+    # Trial steps have maps of the principal coils, and a guide has their k-space (see `operators.principal_coils`).
+    principal = COILS * pixels * single if coils > COILS and maps <= MOST_BYTES else 0
     return {
         "program": PROGRAM_BYTES,
-        "k-space": coils * pixels * single,
-        "maps": coils * pixels * single,
+        "k-space": coils * pixels * single + principal,
+        "maps": maps + principal,
         "coil images": 3 * min(chunk, coil_images),  # weighted, transformed, and transformed back
     }
 
