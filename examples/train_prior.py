@@ -3,7 +3,8 @@
     MOLRECON_DATA=DATA python examples/train_prior.py --out runs/strict [--model mol|admm-net] [--steps N] [--seed S]
     ... --out runs/guided --first runs/strict/mol-brain-2d.safetensors      a second stage, guided by the first one
     ... --out runs/longer --start runs/strict/mol-brain-2d.safetensors      further steps, on a schedule of their own
-    ... --out runs/other --start runs/guided/mol-brain-2d.safetensors --first admm-net-2d       with another guide
+    ... --out runs/other --start runs/guided/mol-brain-2d.safetensors --first admm-net-2d       with another guide,
+        --monotonicity 0.03                                                 and a larger m: fewer iterations
 
 All have about 43,000 parameters, and equal data, steps and schedule. `mol` is the strictly monotone equilibrium model,
 `mol-penalised` an equilibrium model of a plain network that pays for its local Lipschitz constant; `modl`, `admm-net`
@@ -66,6 +67,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--early-share", type=float, default=0.25, help="of the steps, at m = 0.05; 0 with --start, --first"
     )
+    parser.add_argument("--monotonicity", type=float, help="m; default: that of --start, or 0.01")
     parser.add_argument("--name", help="of the weights; default: MODEL-brain-2d")
     parser.add_argument("--steps", type=int, default=8000)
     parser.add_argument("--seed", type=int, default=0)
@@ -83,6 +85,8 @@ def parse() -> argparse.Namespace:
     arguments = parser.parse_args()
     if arguments.data is None:
         parser.error("--data is not given and MOLRECON_DATA not set, expected the data folder")
+    if arguments.monotonicity is not None and not 0 < arguments.monotonicity < 1:
+        parser.error(f"--monotonicity is {arguments.monotonicity}, expected a number between 0 and 1")
     return arguments
 
 
@@ -94,6 +98,8 @@ def main() -> None:
     torch.backends.cudnn.allow_tf32 = False
     log_to(arguments.out)
     model = untrained(arguments).to(arguments.device)
+    if arguments.monotonicity is not None:
+        model.network.monotonicity = arguments.monotonicity
     stream = ProblemStream(
         training_sets(arguments.data),
         rows=arguments.rows,

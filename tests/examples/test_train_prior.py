@@ -34,11 +34,12 @@ def test_train_prior_writes_a_certified_model_and_resumes(tmp_path: Path) -> Non
     guided = load(tmp_path / "guided" / "tiny.safetensors", MOL)
     assert guided.first is not None and guided.certificate().kind == "certified"
     third = [*command, "--start", str(tmp_path / "guided" / "tiny.safetensors"), "--steps", "1"]
-    third += ["--first", "admm-net-2d"]
+    third += ["--first", "admm-net-2d", "--monotonicity", "0.04"]
     third[third.index(str(tmp_path))] = str(tmp_path / "longer")
     subprocess.run(third, check=True, capture_output=True, text=True)
     longer_model = load(tmp_path / "longer" / "tiny.safetensors", MOL)
     assert isinstance(longer_model.first, ADMMNet)
+    assert longer_model.certificate().monotonicity == pytest.approx(0.04)
     for key, value in load("admm-net-2d", ADMMNet).state_dict().items():
         torch.testing.assert_close(longer_model.first.state_dict()[key], value)
     model = load(tmp_path / "tiny.safetensors", MOL)
