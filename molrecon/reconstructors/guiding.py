@@ -2,18 +2,93 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
+from molrecon.networks import Denoiser
 from molrecon.networks.denoiser import REFERENCE_NOISE
 from molrecon.reconstructors.conditioning import Conditioning
+from molrecon.reconstructors.forward_mode import derivative
+from molrecon.reconstructors.learned import LearnedReconstructor
 from molrecon.solvers.batched import per_sample
 from molrecon.solvers.conjugate_gradient import solve_hermitian
-from operators import LinearOperator
+from molrecon.solvers.solver_settings import SolverSettings
+from operators import LinearOperator, principal_coils
 
+FIRST_TOL = 1e-2  # error bound of a first equilibrium, which a second one is guided by and started at
+# Of the first equilibrium's trial steps. It is left at a rough tolerance, where longer steps than
+# `SolverSettings.relaxation` still pay: on strips 16 to 21 iterations instead of 24 to 27 with alpha = 1.
+FIRST_RELAXATION = 3.0
 GUIDE_CHANNELS = 6
 IMAGE_CHANNELS = 4  # of them, the first: two images in real and imaginary part
 SENSE_WEIGHT, SENSE_TOL, SENSE_STEPS = 0.02, 1e-2, 30  # of the CG-SENSE image
+
+
+def with_guide(
+    first: LearnedReconstructor,
+    kspace: Tensor,
+    operator: LinearOperator,
+    conditioning: Conditioning,
+    solver: SolverSettings,
+) -> Conditioning:
+    """Return a conditioning with the guide of a scan, found by a first model from the principal coils.
+
+    Differentiable in the k-space.
+
+    Args:
+        first: the model whose image guides. An equilibrium is found to FIRST_TOL, in other respects as `solver` says.
+        kspace: b (batch, coil, *spatial) complex.
+        operator: A.
+        conditioning: scale, noise level and phase.
+        solver: of the model that is guided.
+    """
+    rough = None
+    if first.solver is not None:
+        rough = replace(
+            solver, tol=FIRST_TOL, relaxation=FIRST_RELAXATION, on_backward=None, on_step=None, keep_residual=False
+        )
+    coils = principal_coils(operator)
+    kspace = coils.mixed(kspace)
+    image = first(kspace, coils.operator, conditioning=replace(conditioning, guide=None), solver=rough).value
+    return replace(conditioning, guide=guide_images(kspace, coils.operator, conditioning, image))
+
+
+def guide_response(
+    first: LearnedReconstructor,
+    network: Denoiser,
+    operator: LinearOperator,
+    conditioning: Conditioning,
+    root: Tensor,
+    kspace: Tensor,
+) -> Callable[[Tensor], Tensor] | None:
+    """Return `n -> (dH/dc) dc`, dc the change of the guide with the data; None: the first model's is not known.
+
+    Args:
+        first, kspace, operator: as of `with_guide`.
+        network: the guided H.
+        conditioning: with the guide.
+        root: the image at unit scale where H is evaluated.
+    """
+    guide = conditioning.guide
+    if guide is None:
+        raise ValueError("guide_response: conditioning without a guide, expected one")
+    scale, coils = per_sample(conditioning.scale, conditioning.phase), principal_coils(operator)
+    image = first_of_guide(guide, network.ndim) * conditioning.phase * scale
+    of_first = first.response(coils.operator, replace(conditioning, guide=None), image, coils.mixed(kspace))
+    if of_first is None:
+        return None
+
+    def guided(images: Tensor) -> Tensor:
+        return replace(conditioning, guide=images).denoiser(network)(root)
+
+    def respond(change: Tensor) -> Tensor:
+        change = coils.mixed(change)
+        return derivative(guided, guide, guide_change(change, coils.operator, conditioning, of_first(change).value))
+
+    return respond
 
 
 def guide_images(kspace: Tensor, operator: LinearOperator, conditioning: Conditioning, first: Tensor) -> Tensor:

@@ -14,19 +14,14 @@ from molrecon.networks import Denoiser
 from molrecon.reconstructors.certificate import Certificate, certificate
 from molrecon.reconstructors.conditioning import Conditioning
 from molrecon.reconstructors.forward_mode import derivative
-from molrecon.reconstructors.guiding import GUIDE_CHANNELS, first_of_guide, guide_change, guide_images
+from molrecon.reconstructors.guiding import GUIDE_CHANNELS, first_of_guide, guide_response, with_guide
 from molrecon.reconstructors.learned import LearnedReconstructor
 from molrecon.reconstructors.robustness_bounds import data_robustness_bound
 from molrecon.reconstructors.splitting import ForwardBackward, residual_rounding, with_implicit_gradient
 from molrecon.solvers.batched import per_sample
 from molrecon.solvers.solution import Iterate, Solution, in_units
 from molrecon.solvers.solver_settings import SolverSettings
-from operators import LinearOperator, Sense, SoftSense, principal_coils
-
-FIRST_TOL = 1e-2  # error bound of the first equilibrium, which a second one is guided by and started at
-# Of the first equilibrium's trial steps. It is left at a rough tolerance, where longer steps than
-# `SolverSettings.relaxation` still pay: on strips 16 to 21 iterations instead of 24 to 27 with alpha = 1.
-FIRST_RELAXATION = 3.0
+from operators import LinearOperator, Sense, SoftSense
 
 
 @final
@@ -66,10 +61,10 @@ class MOL(LearnedReconstructor):
     constants, and all that follows from them.
 
     With a guided network the thresholds of H follow images c of the scan that are found before the iteration starts:
-    the image of a first model, unrolled or an equilibrium to `FIRST_TOL`, where the iteration then starts too, and a
-    CG-SENSE image (see `guide_images`), both of the principal coils. For every c the network keeps to `Lip(H) <= 1 - m`
-    in the iterate. Existence, uniqueness, convergence and error bound are those of the scan with its c. So is the bound
-    of changes, `change_bound`: it is for a fixed c. Through c two data sets move their equilibria by at most
+    the image of a first model, unrolled or an equilibrium to `guiding.FIRST_TOL`, where the iteration then starts too,
+    and a CG-SENSE image (see `guide_images`), both of the principal coils. For every c the network keeps to `Lip(H) <=
+    1 - m` in the iterate. Existence, uniqueness, convergence and error bound are those of the scan with its c. So is
+    the bound of changes, `change_bound`: it is for a fixed c. Through c two data sets move their equilibria by at most
 
         |x*(b1; c1) - x*(b2; c2)| <= |x*(b1; c1) - x*(b2; c1)| + |H(y; c1) - H(y; c2)| / m,    y = x*(b2; c2),
 
@@ -197,7 +192,7 @@ class MOL(LearnedReconstructor):
         denoise = conditioning.denoiser(self.network)
         of_guide = None
         if self.first is not None:
-            of_guide = self._guide_response(self.first, operator, conditioning, root, kspace)
+            of_guide = guide_response(self.first, self.network, operator, conditioning, root, kspace)
             if of_guide is None:
                 return None
 
@@ -214,34 +209,6 @@ class MOL(LearnedReconstructor):
             return solution.with_kind("estimated").with_value(solution.value.to(narrow) * scale)
 
         return torch.no_grad()(respond)
-
-    def _guide_response(
-        self,
-        first: LearnedReconstructor,
-        operator: LinearOperator,
-        conditioning: Conditioning,
-        root: Tensor,
-        kspace: Tensor,
-    ) -> Callable[[Tensor], Tensor] | None:
-        """Return `n -> (dH/dc) dc`, dc the change of the guide with the data; None: the first model's is not known."""
-        guide = conditioning.guide
-        if guide is None:
-            raise ValueError("MOL: no guide, expected one")
-        scale = per_sample(conditioning.scale, conditioning.phase)
-        image = first_of_guide(guide, self.network.ndim) * conditioning.phase * scale
-        coils = principal_coils(operator)
-        of_first = first.response(coils.operator, replace(conditioning, guide=None), image, coils.mixed(kspace))
-        if of_first is None:
-            return None
-
-        def guided(images: Tensor) -> Tensor:
-            return replace(conditioning, guide=images).denoiser(self.network)(root)
-
-        def respond(change: Tensor) -> Tensor:
-            change = coils.mixed(change)
-            return derivative(guided, guide, guide_change(change, coils.operator, conditioning, of_first(change).value))
-
-        return respond
 
     def _solve(
         self,
@@ -300,20 +267,7 @@ class MOL(LearnedReconstructor):
     def _guided(self, kspace: Tensor, operator: LinearOperator, conditioning: Conditioning) -> Conditioning:
         if self.first is None:
             return conditioning
-        rough = None
-        if self.first.solver is not None:
-            rough = replace(
-                self.solver,
-                tol=FIRST_TOL,
-                relaxation=FIRST_RELAXATION,
-                on_backward=None,
-                on_step=None,
-                keep_residual=False,
-            )
-        coils = principal_coils(operator)
-        kspace = coils.mixed(kspace)
-        image = self.first(kspace, coils.operator, conditioning=replace(conditioning, guide=None), solver=rough).value
-        return replace(conditioning, guide=guide_images(kspace, coils.operator, conditioning, image))
+        return with_guide(self.first, kspace, operator, conditioning, self.solver)
 
     def _first_iterate(self, conditioning: Conditioning, zero_filled: Tensor) -> Tensor:
         """Return the first model's image where there is one, else the zero-filled image, at unit scale."""

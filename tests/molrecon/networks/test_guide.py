@@ -193,7 +193,7 @@ def test_the_equilibrium_is_certified_and_starts_where_the_first_one_ended() -> 
 
 def test_gradients_go_through_the_guide(monkeypatch: pytest.MonkeyPatch) -> None:
     # Differences see where the images of the guide stop, the gradient is that of exact ones.
-    monkeypatch.setattr("molrecon.reconstructors.mol.FIRST_TOL", 1e-11)
+    monkeypatch.setattr("molrecon.reconstructors.guiding.FIRST_TOL", 1e-11)
     monkeypatch.setattr("molrecon.reconstructors.guiding.SENSE_TOL", 1e-13)
     monkeypatch.setattr("molrecon.reconstructors.guiding.SENSE_STEPS", 500)
     model = two_stages().double()

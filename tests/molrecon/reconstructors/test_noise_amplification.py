@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from molrecon.networks import ResidualNetwork
-from molrecon.reconstructors import mol
 from molrecon.reconstructors.admm_net import ADMMNet
 from molrecon.reconstructors.base import Reconstructor
 from molrecon.reconstructors.classical import CGSense, L1Wavelet, ZeroFilled
@@ -77,7 +76,7 @@ LEARNED = ("mol", "mol guided", "mol guided by an unrolled one", "modl", "varnet
 @pytest.fixture
 def exact_guides(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let what a guide is made of be solved as exactly as the rest, so that differences show nothing else."""
-    monkeypatch.setattr(mol, "FIRST_TOL", 1e-10)
+    monkeypatch.setattr("molrecon.reconstructors.guiding.FIRST_TOL", 1e-10)
     monkeypatch.setattr("molrecon.reconstructors.guiding.SENSE_TOL", 1e-10)
     monkeypatch.setattr("molrecon.reconstructors.guiding.SENSE_STEPS", 300)
     monkeypatch.setattr("molrecon.reconstructors.unrolled.INNER_TOL", 1e-10)
