@@ -40,7 +40,7 @@ def add_parts(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="write the standard deviation of each pixel (NAME_desc-noise.nii.gz) and the g-factor"
         f" (NAME_desc-gfactor.nii.gz), from N linear solves a slice, exact to some 1 / sqrt(2 N) (default:"
-        f" {NOISE_PROBES}); of equilibrium models, cg-sense and zero-filled",
+        f" {NOISE_PROBES}); of equilibrium models, unrolled networks, cg-sense and zero-filled",
     )
 
 
@@ -52,8 +52,8 @@ def chosen_parts(args: argparse.Namespace, model: Reconstructor) -> Parts:
 
     if args.noise_map is not None and type(model).response is Reconstructor.response:
         raise UsageError(
-            f"reconstruct: --noise-map with {args.model}, expected an equilibrium model, cg-sense or zero-filled, whose"
-            " derivative is known"
+            f"reconstruct: --noise-map with {args.model}, expected an equilibrium model, an unrolled network, cg-sense"
+            " or zero-filled, whose derivative is known"
         )
     with usage():
         return Parts(tuple(args.output), tuple(args.keep), args.noise_map)

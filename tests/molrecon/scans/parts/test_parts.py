@@ -128,8 +128,10 @@ def test_a_bids_data_set_gets_the_phase_too(scan: Path, tmp_path: Path, capsys: 
     assert (bids / f"{stem}.nii.gz").exists() and "kept" not in capsys.readouterr().out
 
 
-def test_noise_maps_with_the_model_that_the_scan_chooses(scan: Path, tmp_path: Path) -> None:
-    assert main(["reconstruct", str(scan), "--out", str(tmp_path), "--noise-map", "1", "--tol", "0.1"]) == 0
+@pytest.mark.parametrize("options", [("--tol", "0.1"), ("--model", "admm-net-2d")])
+def test_noise_maps_of_learned_methods(options: tuple[str, str], scan: Path, tmp_path: Path) -> None:
+    """Of the model that the scan chooses, and of an unrolled one."""
+    assert main(["reconstruct", str(scan), "--out", str(tmp_path), "--noise-map", "1", *options]) == 0
     deviation = values(tmp_path / "head_desc-noise.nii.gz")
     assert deviation.shape == (2, *SHAPE) and deviation.max() > 0
 
