@@ -35,7 +35,6 @@ class PrincipalCoils:
         return kspace if self.matrix is None else mix_coils(self.matrix, kspace)
 
 
-@torch.no_grad()
 def principal_coils(operator: LinearOperator, count: int = COILS) -> PrincipalCoils:
     """Return the acquisition by the `count` virtual coils that hold most of the energy of the sensitivity maps.
 
@@ -44,7 +43,7 @@ def principal_coils(operator: LinearOperator, count: int = COILS) -> PrincipalCo
     not see the data: for data of such coils use `compression.virtual_coils`.
 
     Cartesian operators of `count` coils or fewer, those whose maps are larger than MOST_BYTES, and all other operators
-    are returned as they are.
+    are returned as they are. The mixing is held fixed where a gradient flows to the maps.
     """
     if not isinstance(operator, Sense | SoftSense):
         return PrincipalCoils(operator)
@@ -52,8 +51,10 @@ def principal_coils(operator: LinearOperator, count: int = COILS) -> PrincipalCo
     coil_axis = maps.ndim - ndim - 1
     if maps.shape[coil_axis] <= count or maps.numel() * maps.element_size() > MOST_BYTES:
         return PrincipalCoils(operator)
-    rows = maps.movedim(coil_axis, 1).flatten(2)  # (batch, coil, set and pixels)
-    gram = (rows @ rows.mH).to(torch.complex128)
-    matrix = torch.linalg.eigh(gram).eigenvectors[..., -count:].mH.to(maps.dtype)
-    sets = mix_coils(matrix, maps.movedim(coil_axis, 1).contiguous()).movedim(1, coil_axis).contiguous()
+    coil_first = maps.movedim(coil_axis, 1).contiguous()
+    with torch.no_grad():
+        rows = coil_first.flatten(2)  # (batch, coil, set and pixels)
+        gram = (rows @ rows.mH).to(torch.complex128)
+        matrix = torch.linalg.eigh(gram).eigenvectors[..., -count:].mH.to(maps.dtype)
+    sets = mix_coils(matrix, coil_first).movedim(1, coil_axis).contiguous()
     return PrincipalCoils(type(operator)(sets, operator.sampling_mask, operator.encoding.fourier_ndim), matrix)

@@ -54,6 +54,12 @@ def test_it_is_close_in_fewer_coils(kind: str) -> None:
     assert adjoint_gap(found.operator, image, found.operator(image)) < 1e-12
 
 
+def test_gradients_reach_the_maps() -> None:
+    maps = smooth_maps(14).requires_grad_()
+    principal_coils(Sense(maps, MASK)).operator(torch.ones(1, *SHAPE, dtype=torch.complex128)).abs().sum().backward()
+    assert maps.grad is not None and float(maps.grad.abs().max()) > 0
+
+
 def test_samples_do_not_see_each_other() -> None:
     maps = smooth_maps(14, batch=2)
     both = principal_coils(Sense(maps, MASK)).operator
