@@ -127,10 +127,11 @@ def main() -> None:
     name = arguments.name or f"{arguments.model}-brain-2d"
     card: dict[str, Any] = {
         "name": name,
-        "model": DESCRIPTIONS[arguments.model] + ", 2D multi-coil Cartesian MRI",
+        "model": f"{type(model).__name__ if origin else DESCRIPTIONS[arguments.model]}, 2D multi-coil Cartesian MRI",
         "data": f"{stream.describe()}, ESPIRiT maps, noise {NOISE_RANGE[0]}-{NOISE_RANGE[1]}",
         "split": "by subject, see examples/_subjects.py",
         **{key: f"{Path(getattr(arguments, key)).stem}, sha256 {digest}" for key, digest in origin.items()},
+        "monotonicity": model.network.monotonicity,
         "steps": arguments.steps,
         "rows": arguments.rows,
         "seed": arguments.seed,

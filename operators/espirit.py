@@ -14,7 +14,9 @@ from operators.calibration import calibration_matrix
 from operators.linear import require_complex
 
 _CHUNK_ELEMENTS = 2**19  # complex numbers of pixel matrices worked on at a time: 4 MB, so that they stay in cache
-_ARRIVED = 0.1
+# Of `tol`, that a map moves by at most to be left where it is, after so many steps: one that starts near another
+# eigenvector moves little at first.
+_ARRIVED, _FIRST_STEPS = 0.1, 3
 _COARSE_STRIDE = 4
 
 
@@ -190,12 +192,12 @@ def power_method(
     """Return the dominant eigenvectors (pixel, coil) and values (pixel,) of Hermitian matrices (pixel, coil, coil).
 
     Iterates from `vector` until none with an eigenvalue of at least `crop` moves by more than `tol`. Those that move by
-    a tenth of that are left where they are.
+    a tenth of that at most are left where they are.
     """
     tiny = torch.finfo(matrices.dtype).tiny
     vectors, values = vector.clone(), matrices.new_zeros(len(matrices)).real
     active: Tensor | None = None  # the pixels that still move; None: all
-    for _ in range(max_iterations):
+    for step in range(1, max_iterations + 1):
         product = (matrices @ vector[..., None]).squeeze(-1)
         value = _norm(product)
         product = product / value.clamp_min(tiny)[:, None]
@@ -208,7 +210,9 @@ def power_method(
         if not bool(((moved > tol) & (value >= crop)).any()):
             break
         chosen = (moved > _ARRIVED * tol).nonzero()[:, 0]
-        if 2 * len(chosen) < len(moved):  # most have arrived: a copy of the others' matrices costs less than theirs
+        if step >= _FIRST_STEPS and 2 * len(chosen) < len(
+            moved
+        ):  # most have arrived: a copy of the others' matrices costs less than theirs
             active = chosen if active is None else active[chosen]
             matrices, vector = matrices[chosen], product[chosen]
     return vectors, values

@@ -40,7 +40,7 @@ class ConditionedMethod:
     def __init__(
         self, model: Reconstructor, kspace: Tensor, operator: LinearOperator, noise_level: float, *, hold_guide: bool
     ) -> None:
-        self.model, self.operator, self.hold_guide = model, operator, hold_guide
+        self.model, self.operator = model, operator
         found = model.condition(kspace, operator, noise_level)
         self.guided = found is not None and found.guide is not None
         self.conditioning = found if found is None or hold_guide else replace(found, guide=None)
@@ -63,8 +63,6 @@ class ConditionedMethod:
 
     def bound(self, change: Tensor) -> Tensor | None:
         """Return an upper bound of `|x(b + d) - x(b)|` for any b, (1,); None where none is known."""
-        if self.guided and not self.hold_guide:
-            return None
         return self.model.change_bound(self.conditioning, self.operator, change)
 
 

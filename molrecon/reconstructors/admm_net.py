@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from molrecon.networks import Denoiser
-from molrecon.reconstructors.unrolled import Disturb, UnrolledReconstructor, data_consistent
+from molrecon.reconstructors.unrolled import Disturb, UnrolledReconstructor
 from operators import LinearOperator
 
 
@@ -56,6 +56,6 @@ class ADMMNet(UnrolledReconstructor):
         for k in range(self.n_unrolls):
             z = denoise(x + u)
             u = u + self.multiplier_step[k] * (x - z)
-            x = data_consistent(z - u, zero_filled, operator, self.log_stage_weight[k].exp() * weight)
+            x = self.data_consistent(z - u, zero_filled, operator, self.log_stage_weight[k].exp() * weight)
             x = disturb(k + 1, x)
             yield x

@@ -36,20 +36,19 @@ def with_guide(
 ) -> Conditioning:
     """Return a conditioning with the guide of a scan, found by a first model from the principal coils.
 
-    Differentiable in the k-space.
+    Differentiable in the k-space; the mixing of the coils is held fixed.
 
     Args:
-        first: the model whose image guides. An equilibrium is found to FIRST_TOL, in other respects as `solver` says.
+        first: the model whose image guides. With an error bound it is found to FIRST_TOL, in other respects as `solver`
+            says.
         kspace: b (batch, coil, *spatial) complex.
         operator: A.
         conditioning: scale, noise level and phase.
         solver: of the model that is guided.
     """
     rough = None
-    if first.solver is not None:
-        rough = replace(
-            solver, tol=FIRST_TOL, relaxation=FIRST_RELAXATION, on_backward=None, on_step=None, keep_residual=False
-        )
+    if first.certificate().kind != "none":  # others have no error bound that could be asked for
+        rough = replace(solver, tol=FIRST_TOL, relaxation=FIRST_RELAXATION, on_step=None, keep_residual=False)
     coils = principal_coils(operator)
     kspace = coils.mixed(kspace)
     image = first(kspace, coils.operator, conditioning=replace(conditioning, guide=None), solver=rough).value

@@ -8,7 +8,7 @@ from typing import final
 from torch import Tensor
 
 from molrecon.networks import Denoiser
-from molrecon.reconstructors.unrolled import Disturb, UnrolledReconstructor, data_consistent
+from molrecon.reconstructors.unrolled import Disturb, UnrolledReconstructor
 from operators import LinearOperator
 
 
@@ -39,5 +39,5 @@ class MoDL(UnrolledReconstructor):
         """Yield x_1 .. x_K, see `UnrolledReconstructor.iterate`."""
         x = zero_filled
         for stage in range(1, self.n_unrolls + 1):
-            x = disturb(stage, data_consistent(denoise(x), zero_filled, operator, weight))
+            x = disturb(stage, self.data_consistent(denoise(x), zero_filled, operator, weight))
             yield x

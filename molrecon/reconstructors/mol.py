@@ -21,7 +21,7 @@ from molrecon.reconstructors.splitting import ForwardBackward, residual_rounding
 from molrecon.solvers.batched import per_sample
 from molrecon.solvers.solution import Iterate, Solution, in_units
 from molrecon.solvers.solver_settings import SolverSettings
-from operators import LinearOperator, Sense, SoftSense
+from operators import LinearOperator, Sense, SoftSense, principal_coils
 
 
 @final
@@ -106,6 +106,11 @@ class MOL(LearnedReconstructor):
                 f"MOL: network with {network.guide_channels} guide channels and {'no' if first is None else 'a'} first"
                 f" model, expected 0 without one and {GUIDE_CHANNELS} with one"
             )
+        if first is not None and (first.ndim, first.phase_reference) != (network.ndim, phase_reference):
+            raise ValueError(
+                f"MOL: first model with {first.ndim} axes and phase_reference {first.phase_reference}, expected"
+                f" {network.ndim} and {phase_reference}: it is given the conditioning of the one that it guides"
+            )
         self.first = first
         self.solver = solver or SolverSettings()
 
@@ -126,8 +131,10 @@ class MOL(LearnedReconstructor):
     def change_bound(
         self, conditioning: Conditioning | None, operator: LinearOperator, change: Tensor
     ) -> Tensor | None:
-        """Return `min(sqrt(lambda / m) / 2 |d|, (lambda / m) |A^H d|)`; None without monotonicity."""
+        """Return `min(sqrt(lambda / m) / 2 |d|, (lambda / m) |A^H d|)`; None without monotonicity, or a guide held."""
         if conditioning is None or not self.certificate().monotonicity > 0:
+            return None
+        if self.first is not None and conditioning.guide is None:  # a call would find another guide for other data
             return None
         return data_robustness_bound(self.weight_ratio(conditioning), operator, change)
 
@@ -188,7 +195,9 @@ class MOL(LearnedReconstructor):
         weight = per_sample(self.data_weight(conditioning.noise_level), conditioning.phase)
         root = (image / scale).to(narrow)
         rounding = residual_rounding(self.network, operator, weight, root.to(wide), narrow, solver)
-        splitting = ForwardBackward(operator, weight, self.network.monotonicity, rounding, narrow, solver.window)
+        splitting = ForwardBackward(
+            operator, _few_coils(operator), weight, self.network.monotonicity, rounding, narrow, solver.window
+        )
         denoise = conditioning.denoiser(self.network)
         of_guide = None
         if self.first is not None:
@@ -228,7 +237,7 @@ class MOL(LearnedReconstructor):
         zero_filled = _adjoint(operator, kspace.detach(), wide) / scale  # A^H b
         rounding = residual_rounding(self.network, operator, weight.detach(), zero_filled, narrow, solver)
         splitting = ForwardBackward(
-            operator, weight.detach(), self.network.monotonicity, rounding, narrow, solver.window
+            operator, _few_coils(operator), weight.detach(), self.network.monotonicity, rounding, narrow, solver.window
         )
         relaxed = replace(splitting, relaxation=solver.relaxation)
         right_side = splitting.weight * zero_filled  # lambda A^H b
@@ -275,6 +284,11 @@ class MOL(LearnedReconstructor):
             return zero_filled
         image = first_of_guide(conditioning.guide.detach(), self.network.ndim)
         return (image * conditioning.phase).to(zero_filled.dtype)
+
+
+@torch.no_grad()
+def _few_coils(operator: LinearOperator) -> LinearOperator:
+    return principal_coils(operator).operator
 
 
 def _adjoint(operator: LinearOperator, kspace: Tensor, dtype: torch.dtype) -> Tensor:

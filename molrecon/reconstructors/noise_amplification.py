@@ -64,7 +64,7 @@ def noise_responses(
     if respond is None:
         raise ValueError(
             f"noise_responses: {type(model).__name__} does not tell the derivative of its image by the data, expected a"
-            " method that does: MOL, an unrolled network, CG-SENSE or zero-filling"
+            " method that does, as does the one that guides it: MOL, an unrolled network, CG-SENSE, zero-filling"
         )
     level = level.reshape(-1, *[1] * (kspace.ndim - 1))
     for _ in range(probes):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from typing import final
 
 import torch
@@ -19,7 +19,7 @@ from molrecon.solvers.implicit import implicit_gradient, report_backward
 from molrecon.solvers.refinement import RefinedResidual
 from molrecon.solvers.solution import Iterate, Solution
 from molrecon.solvers.solver_settings import SolverSettings
-from operators import LinearOperator, principal_coils
+from operators import LinearOperator
 
 INNER_TOL = 0.1  # of the inner CG, relative to the outer residual
 
@@ -35,17 +35,13 @@ class ForwardBackward:
     """
 
     operator: LinearOperator
+    few_coils: LinearOperator  # of the trial steps
     weight: Tensor  # lambda (batch, 1, ...)
     monotonicity: float  # m
     rounding: Tensor  # (batch,) of a computed residual, relative to |x|
     narrow: torch.dtype  # of the inner solves
     window: int
     relaxation: float = 1.0  # alpha of the trial steps
-
-    @cached_property
-    def few_coils(self) -> LinearOperator:
-        """The operator of the trial steps."""
-        return principal_coils(self.operator).operator
 
     def solve(
         self,

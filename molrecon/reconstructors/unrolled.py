@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator
+from copy import copy
 from typing import Any
 
 import torch
@@ -23,8 +24,8 @@ from operators import LinearOperator
 # (layer number from 1, its output) -> what the next layer gets: the noise between layers of a training or a check.
 Disturb = Callable[[int, Tensor], Tensor]
 
-INNER_TOL = 1e-2  # of the conjugate gradients, relative to the residual at the image they start from
-INNER_STEPS = 30
+# Of the inner solves of a derivative: what an image's leave undone is a fifth of its change, in small problems.
+RESPONSE_TOL, RESPONSE_STEPS = 1e-4, 150
 
 
 class UnrolledReconstructor(LearnedReconstructor):
@@ -41,6 +42,8 @@ class UnrolledReconstructor(LearnedReconstructor):
 
     Attributes:
         n_unrolls: stages that are run; may be set to fewer than K.
+        inner_tol, inner_steps: of the conjugate gradients, relative to the residual at the image they start from; may
+            be set.
 
     Shapes: k-space (batch, coil, *spatial), image (batch, *spatial), complex.
 
@@ -48,6 +51,8 @@ class UnrolledReconstructor(LearnedReconstructor):
         ValueError: `n_unrolls` or `data_weight` that is not positive.
     """
 
+    inner_tol = 1e-2
+    inner_steps = 30
     log_data_weight: nn.Parameter
     n_unrolls: int
 
@@ -83,6 +88,21 @@ class UnrolledReconstructor(LearnedReconstructor):
             disturb: (k, x_k) -> the x_k that is yielded and that stage k + 1 starts from.
         """
 
+    def data_consistent(self, image: Tensor, zero_filled: Tensor, operator: LinearOperator, weight: Tensor) -> Tensor:
+        """Return `(I + lambda A^H A)^-1 (image + lambda A^H b)`, the images (batch, *spatial).
+
+        Conjugate gradients started at the image, with the implicit gradient of the exact solution.
+        """
+
+        def regularised(x: Tensor) -> Tensor:
+            return x + weight * operator.normal(x)
+
+        residual = weight * (zero_filled - operator.normal(image))
+        change = solve_hermitian(
+            regularised, residual, tol=self.inner_tol, max_steps=self.inner_steps, verify=False
+        ).value
+        return image + change
+
     def _solve(
         self,
         kspace: Tensor,
@@ -91,11 +111,8 @@ class UnrolledReconstructor(LearnedReconstructor):
         start: Tensor | None,
         solver: SolverSettings | None,
     ) -> Solution:
-        # One at a time: a list of all stages would hold K images.
-        (image,) = deque(
-            self._stages(kspace, operator, conditioning or self.condition(kspace, operator), None), maxlen=1
-        )
-        return unbounded_solution(image, self.n_unrolls)
+        stages = self._stages(kspace, operator, conditioning or self.condition(kspace, operator), None)
+        return unbounded_solution(_last(stages), self.n_unrolls)
 
     @torch.no_grad()
     def response(
@@ -104,17 +121,20 @@ class UnrolledReconstructor(LearnedReconstructor):
         """Return the derivative of the image by the data, see `Reconstructor.response`.
 
         All of a stage but H is linear in data and image, so the derivative is the same stages of the changed data, with
-        the derivative of H at the image that H was given in the stage. Those K images are held.
+        the derivative of H at the image that H was given in the stage. Those K images are held. It is the derivative of
+        exact stages, to RESPONSE_TOL; those of the image itself are left at `inner_tol`.
         """
         conditioning = (conditioning or self.condition(kspace, operator)).in_precision(self.precision)
         denoise = conditioning.denoiser(self.network)
         points: list[Tensor] = []
+        exact = copy(self)
+        exact.inner_tol, exact.inner_steps = RESPONSE_TOL, RESPONSE_STEPS
 
         def recorded(x: Tensor) -> Tensor:
             points.append(x)
             return denoise(x)
 
-        deque(self._stages(kspace, operator, conditioning, None, recorded), maxlen=0)
+        _last(self._stages(kspace, operator, conditioning, None, recorded))
 
         def respond(change: Tensor) -> Solution:
             at = iter(points)
@@ -122,8 +142,7 @@ class UnrolledReconstructor(LearnedReconstructor):
             def slope(dx: Tensor) -> Tensor:
                 return derivative(denoise, next(at), dx)
 
-            (moved,) = deque(self._stages(change, operator, conditioning, None, slope), maxlen=1)
-            return unbounded_solution(moved, self.n_unrolls)
+            return unbounded_solution(_last(exact._stages(change, operator, conditioning, None, slope)), self.n_unrolls)
 
         return torch.no_grad()(respond)
 
@@ -169,14 +188,7 @@ class UnrolledReconstructor(LearnedReconstructor):
             yield (x * scale).to(narrow)
 
 
-def data_consistent(image: Tensor, zero_filled: Tensor, operator: LinearOperator, weight: Tensor) -> Tensor:
-    """Return `(I + lambda A^H A)^-1 (image + lambda A^H b)`, the images (batch, *spatial).
-
-    Conjugate gradients started at the image, with the implicit gradient of the exact solution.
-    """
-
-    def regularised(x: Tensor) -> Tensor:
-        return x + weight * operator.normal(x)
-
-    residual = weight * (zero_filled - operator.normal(image))
-    return image + solve_hermitian(regularised, residual, tol=INNER_TOL, max_steps=INNER_STEPS, verify=False).value
+def _last(stages: Iterator[Tensor]) -> Tensor:
+    """Return the last image; a list of all stages would hold them."""
+    (image,) = deque(stages, maxlen=1)
+    return image

@@ -251,7 +251,7 @@ def training_warnings(
         kind = "trained on scans undersampled along columns, and hardly or not at all on such ones"
         warn("undersampled along both axes (3D)", None, None, kind)
     if sets > 1:
-        warn("several sets of coil maps", None, None, "trained with one set")
+        warn("several sets of coil maps", None, None, "hardly trained with more than one set")
     if phase:
         warn("phase of the image", None, None, "chosen and judged by magnitudes, not by the phase of their images")
     return warnings

@@ -91,9 +91,10 @@ def solve_hermitian(
 ) -> Solution:
     """Solve `P x = y` as `conjugate_gradient` does, with gradients for y and for every tensor that P depends on.
 
-    The gradient is that of the exact solution, `w = P^-1 dl/dx`, found by a second solve to the same tolerance. Never
-    differentiate through the iterations themselves: with a detached warm start that gradient is wrong.
-    `on_backward` is called with the Solution of that second solve; without it one that misses `tol` is logged.
+    The gradient is that of the exact solution, `w = P^-1 dl/dx`, found by a second solve to the same tolerance.
+    Never differentiate through the iterations themselves: with a detached warm start that gradient is wrong.
+    `verify` is that of the solve, not of the one for the gradient. `on_backward` is called with the Solution of
+    that second solve; without it one that misses `tol` is logged.
     """
     solution = conjugate_gradient(
         matrix, right_side, tol=tol, max_steps=max_steps, smallest_eigenvalue=smallest_eigenvalue, verify=verify

@@ -49,9 +49,27 @@ def test_it_is_close_in_fewer_coils(kind: str) -> None:
     torch.testing.assert_close(found.operator(image), found.mixed(operator(image)))  # mixing commutes
     difference = operator.normal(image) - found.operator.normal(image)
     assert 0 < float(difference.norm() / operator.normal(image).norm()) < 0.01
+    narrow = principal_coils(operator.on("cpu", torch.complex64)).operator
+    torch.testing.assert_close(
+        narrow.normal(image.to(torch.complex64)).to(image.dtype), found.operator.normal(image), rtol=1e-4, atol=1e-4
+    )
     energy = float((image.conj() * difference).sum().real)
     assert energy > 0  # what is left out is positive, so that A'^H A' is below A^H A
     assert adjoint_gap(found.operator, image, found.operator(image)) < 1e-12
+
+
+def test_coils_that_see_different_things_are_kept() -> None:
+    """As many as hold the energy, and no more in a sample than it would have alone."""
+    random = torch.randn(1, 14, *SHAPE, dtype=torch.complex128, generator=torch.Generator().manual_seed(3))
+    random = random / torch.linalg.vector_norm(random, dim=1, keepdim=True)
+    alone = principal_coils(Sense(random, MASK))
+    assert alone.matrix is not None and alone.matrix.shape[1] > 12
+    both = principal_coils(Sense(torch.cat([smooth_maps(14), random]), MASK))
+    assert both.matrix is not None and float(both.matrix[0, 8:].abs().max()) == 0
+    image = torch.randn(2, *SHAPE, dtype=torch.complex128, generator=torch.Generator().manual_seed(2))
+    torch.testing.assert_close(both.operator.normal(image)[1:], alone.operator.normal(image[1:]))
+    few = principal_coils(Sense(smooth_maps(14), MASK)).operator
+    torch.testing.assert_close(both.operator.normal(image)[:1], few.normal(image[:1]))
 
 
 def test_gradients_reach_the_maps() -> None:

@@ -18,7 +18,7 @@ from molrecon.reconstructors.learned import LearnedReconstructor
 from molrecon.reconstructors.mol import MOL
 from molrecon.solvers.fixed_point import WINDOW
 from operators.coil_chunks import CHUNK_BYTES, DEVICE_CHUNK_BYTES
-from operators.principal_coils import COILS, MOST_BYTES
+from operators.principal_coils import FEWEST, MOST_BYTES
 
 UNITS = {"": 1, "k": 1000, "M": 1000**2, "G": 1000**3, "T": 1000**4}
 UNITS |= {f"{prefix}i": 1024**power for power, prefix in enumerate("kMGT", start=1)}
@@ -103,6 +103,7 @@ def plan_memory(
     shape: Sequence[int],
     coils: int,
     *,
+    first: Denoiser | None = None,
     window: int = WINDOW,
     decoupled: bool = True,
 ) -> MemoryPlan:
@@ -120,6 +121,7 @@ def plan_memory(
         network: the denoiser, with a receptive field.
         shape: spatial axes of the image.
         coils: of k-space and maps.
+        first: the network of the model that guides, if there is one.
         window: Anderson differences at most.
         decoupled: the data term can be worked through along the first axis (a fully sampled readout, time); otherwise
             it holds the coil images of the whole volume, a few coils at a time.
@@ -137,6 +139,7 @@ def plan_memory(
             " at least one coil, and no negative window"
         )
     field = network.receptive_field()
+    live = field.live if first is None else max(field.live, untiled(first).receptive_field().live)
     element = next((p.dtype for p in network.parameters()), torch.get_default_dtype()).itemsize
     data = _data_items(shape, coils, decoupled)
     cheapest: tuple[float, MemoryPlan] | None = None
@@ -146,7 +149,7 @@ def plan_memory(
         for refine, differences in product(
             (True, False), sorted({window, *(w for w in STEPS if w < window)}, reverse=True)
         ):
-            items = data | solve_items(math.prod(shape), patch, field.live, element, differences, refine)
+            items = data | solve_items(math.prod(shape), patch, live, element, differences, refine)
             plan = MemoryPlan(budget, shape, tile, halo, work, differences, refine, items)
             if smallest is None or plan.total < smallest.total:
                 smallest = plan
@@ -175,6 +178,7 @@ def fit_to_memory(model: ModelT, plan: MemoryPlan) -> ModelT:
         settings["first"] = None if model.first is None else fit_to_memory(model.first, plan)
         settings["solver"] = replace(model.solver, window=plan.window, refine=plan.refine)
     fitted = type(model)(**settings)
+    fitted.n_unrolls = model.n_unrolls
     for name, parameter in model.named_parameters(recurse=False):
         setattr(fitted, name, parameter)
     return fitted.train(model.training)
@@ -190,8 +194,8 @@ def _data_items(shape: tuple[int, ...], coils: int, decoupled: bool) -> dict[str
     coil_images = coils * pixels * double
     chunk = max(CHUNK_BYTES, coil_images // shape[0]) if decoupled else max(DEVICE_CHUNK_BYTES, pixels * double)
     maps = coils * pixels * single
-    # Trial steps have maps of the principal coils, and a guide has their k-space (see `operators.principal_coils`).
-    principal = COILS * pixels * single if coils > COILS and maps <= MOST_BYTES else 0
+    # Trial steps have maps of the principal coils, and a guide has their k-space: as many as there are at most.
+    principal = maps if coils > FEWEST and maps <= MOST_BYTES else 0
     return {
         "program": PROGRAM_BYTES,
         "k-space": coils * pixels * single + principal,

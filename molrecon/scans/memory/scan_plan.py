@@ -166,7 +166,8 @@ def _plan_joint(
     others = max(0, others) + 16 * slices * frames * rows * cols + 16 * math.prod(shape)
     if others >= budget:
         _check(budget, {**arrays, "others": others}, f"a {unit} of {shape[0]} x {rows} x {cols}")
-    plan = plan_memory(budget - others, model.network, shape, coils, window=model.solver.window)
+    first = None if model.first is None else model.first.network
+    plan = plan_memory(budget - others, model.network, shape, coils, first=first, window=model.solver.window)
     return ScanPlan(budget, fit_to_memory(model, plan), 1, plan.choices(), plan.items | {"other arrays": others})
 
 

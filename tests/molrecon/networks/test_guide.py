@@ -106,6 +106,10 @@ def test_what_does_not_fit() -> None:
         MOL(denoiser)
     with pytest.raises(ValueError, match="0 guide channels and a first model"):
         MOL(PlainNetwork(), first=MOL(PlainNetwork()))
+    with pytest.raises(ValueError, match="first model with 2 axes and phase_reference False, expected 2 and True"):
+        MOL(denoiser, first=MOL(PlainNetwork(), phase_reference=False))
+    with pytest.raises(ValueError, match="first model with 3 axes"):
+        MOL(denoiser, first=MOL(PlainNetwork(ndim=3)))
 
 
 def two_stages() -> MOL:
@@ -136,6 +140,15 @@ def test_an_image_that_guarantees_nothing_may_guide() -> None:
     assert solution.kind == "certified" and bool(solution.converged.all())
     one = Conditioning(conditioning.scale[:1], conditioning.noise_level[:1], conditioning.phase[:1])
     assert not check_equilibrium(model, kspace[:1], operator, model.guided(kspace[:1], operator, one)).violated
+
+
+@torch.no_grad()
+def test_without_a_guide_that_is_held_there_is_no_bound_of_changes() -> None:
+    model = two_stages()
+    kspace, operator = problem()
+    conditioning = model.condition(kspace, operator, 0.02)
+    assert model.change_bound(conditioning, operator, kspace) is not None
+    assert model.change_bound(replace(conditioning, guide=None), operator, kspace) is None
 
 
 @torch.no_grad()

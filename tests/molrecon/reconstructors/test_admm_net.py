@@ -6,16 +6,16 @@ import pytest
 import torch
 
 from molrecon.networks import PlainNetwork
-from molrecon.reconstructors import unrolled as base
 from molrecon.reconstructors.admm_net import ADMMNet
 from molrecon.reconstructors.modl import MoDL
+from molrecon.reconstructors.unrolled import UnrolledReconstructor
 from tests.small_problem import assert_gradients, make_problem, shrinkage, small_network, tikhonov
 
 
 @pytest.fixture(autouse=True)
 def exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(base, "INNER_TOL", 1e-13)
-    monkeypatch.setattr(base, "INNER_STEPS", 200)
+    monkeypatch.setattr(UnrolledReconstructor, "inner_tol", 1e-13)
+    monkeypatch.setattr(UnrolledReconstructor, "inner_steps", 200)
 
 
 def test_without_multipliers_it_is_modl() -> None:

@@ -8,16 +8,16 @@ from itertools import pairwise
 import pytest
 import torch
 
-from molrecon.reconstructors import unrolled as base
 from molrecon.reconstructors.modl import MoDL
 from molrecon.reconstructors.mol import MOL
+from molrecon.reconstructors.unrolled import UnrolledReconstructor
 from tests.small_problem import assert_gradients, make_problem, small_network
 
 
 @pytest.fixture
 def exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(base, "INNER_TOL", 1e-13)
-    monkeypatch.setattr(base, "INNER_STEPS", 200)
+    monkeypatch.setattr(UnrolledReconstructor, "inner_tol", 1e-13)
+    monkeypatch.setattr(UnrolledReconstructor, "inner_steps", 200)
 
 
 @pytest.mark.usefixtures("exact")

@@ -129,10 +129,14 @@ def test_a_fitted_model_finds_the_same_equilibrium_with_the_same_weights() -> No
 def test_a_first_model_of_another_kind_is_fitted_too() -> None:
     small: dict[str, Any] = {"channels": 2, "features": 2, "levels": 1, "cycles": 1}
     first = ADMMNet(PlainNetwork(layers=2, features=2))
+    first.n_unrolls = 4
     model = MOL(ResidualNetwork(guide_channels=GUIDE_CHANNELS, **small), first=first)
     plan = plan_memory(5 * 2**30, model.network, (256, 256), 3)
     fitted = fit_to_memory(model, type(plan)(**{**vars(plan), "tile": (64, 256), "halo": (4, 0)}))
     assert isinstance(fitted.first, ADMMNet) and isinstance(fitted.first.network, Tiled)
+    assert fitted.first.n_unrolls == 4
+    wide = plan_memory(5 * 2**30, model.network, (256, 256), 3, first=PlainNetwork(features=400))
+    assert wide.items["network"] > 10 * plan.items["network"]
     assert {id(p) for p in fitted.parameters()} == {id(p) for p in model.parameters()}
 
 
