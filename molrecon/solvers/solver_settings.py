@@ -10,8 +10,8 @@ from molrecon.solvers.fixed_point import WINDOW
 from molrecon.solvers.solution import Iterate, Solution
 
 # Error bound of images to look at: no pixel is further than a tenth of the noise from where it would converge to. The
-# largest of 1, 2, 5 x 10^-k with which that holds on three scans, noise 0.7 to 1.3 % of their maximum (docs/bound.md).
-IMAGE_TOL = 5e-4
+# largest of 1, 2, 5 x 10^-k with which that holds on three scans, noise 0.5 to 1.2 % of their maximum (docs/bound.md).
+IMAGE_TOL = 2e-4
 
 
 @final

@@ -258,6 +258,7 @@ def draw(results: dict[str, dict[str, dict[str, Any]]], path: Path) -> None:
     """Write the figure: PSNR against seconds, a case a panel."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     figure = Figure(figsize=(5.2 * len(results), 4))
     FigureCanvasAgg(figure)
@@ -273,7 +274,10 @@ def draw(results: dict[str, dict[str, dict[str, Any]]], path: Path) -> None:
                 turned = {"rotation": 45} if family else {}  # the points of a line lie close together
                 axis.annotate(name, point, xytext=(3, 3), textcoords="offset points", fontsize=7, **turned)
         axis.set(xscale="log", xlabel="seconds, coil maps included", title=case)
-        axis.margins(x=0.2, y=0.2)
+        axis.margins(x=0.25, y=0.25)
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.xaxis.set_minor_formatter(NullFormatter())
         axis.grid(alpha=0.3)
     panels[0].set_ylabel("PSNR (dB)")
     figure.tight_layout()
