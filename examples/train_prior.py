@@ -6,10 +6,10 @@
     ... --out runs/other --start runs/guided/mol-brain-2d.safetensors --first admm-net-2d       with another guide,
         --monotonicity 0.03                                                 and a larger m: fewer iterations
 
-All have about 43,000 parameters, and equal data, steps and schedule. `mol` is the strictly monotone equilibrium model,
-`mol-penalised` an equilibrium model of a plain network that pays for its local Lipschitz constant; `modl`, `admm-net`
-and `varnet` are the same plain network unrolled ten times, `de-grad` and `de-prox` its deep equilibria without
-monotonicity; `unet` is a U-Net on the zero-filled image.
+All have about 43,000 parameters unless told otherwise, and equal data, steps and schedule. `mol` is the strictly
+monotone equilibrium model, `mol-penalised` an equilibrium model of a plain network that pays for its local Lipschitz
+constant; `modl`, `admm-net` and `varnet` are the same plain network unrolled ten times, `de-grad` and `de-prox` its
+deep equilibria without monotonicity; `unet` is a U-Net on the zero-filled image.
 
 --two-sets is the share of scans whose field of view is smaller than the object, and all have as many sets of maps as
 `molrecon recon` would take.
@@ -47,7 +47,7 @@ from molrecon.training.checkpoints import log_to
 from molrecon.training.defaults import DESCRIPTIONS
 from molrecon.training.log import finish
 from molrecon.training.loop import train
-from molrecon.training.models import build
+from molrecon.training.models import PLAIN_FEATURES, build
 from molrecon.training.reconstruction_task import ReconstructionSettings, ReconstructionTask, mean_psnr
 from molrecon.training.train_settings import TrainSettings
 from molrecon.weights import load, save, weights_hash
@@ -80,6 +80,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--checkpoint-every", type=int, default=250)
     for option, default in (("--channels", 8), ("--features", 32), ("--levels", 5)):
         parser.add_argument(option, type=int, default=default, help="of the strict network")
+    parser.add_argument("--plain-features", type=int, default=PLAIN_FEATURES, help="of the plain network")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
@@ -164,7 +165,7 @@ def untrained(arguments: argparse.Namespace) -> LearnedReconstructor:
     """Return the model as this run starts with it."""
     if arguments.start is None and arguments.first is None:
         sizes = {"channels": arguments.channels, "features": arguments.features, "levels": arguments.levels}
-        return build(arguments.model, seed=arguments.seed, **sizes)
+        return build(arguments.model, seed=arguments.seed, plain_features=arguments.plain_features, **sizes)
     model = _learned(arguments.start or arguments.first)
     if arguments.first is not None:
         if not isinstance(model, MOL):

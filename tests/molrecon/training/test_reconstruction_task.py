@@ -92,6 +92,7 @@ def test_models_have_equal_size() -> None:
     assert max(counts.values()) < 1.05 * min(counts.values()), counts
     with pytest.raises(ValueError, match="model 'xyz', expected one of mol, mol-penalised"):
         build("xyz")
+    assert build("admm-net", plain_features=32).network.settings()["features"] == 32
 
 
 @pytest.mark.parametrize("kind", ["strict", "penalised", "modl"])
