@@ -33,6 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # to run from a ch
 from examples._gradient_arguments import add_gradient_arguments
 from molrecon.command.shared.argument_types import fraction, positive
 from molrecon.sensing.assembly import DATA_STEPS, HOSTS, assemble
+from molrecon.sensing.block_batches import BlockBatches
 from molrecon.sensing.equilibrium_stage import EquilibriumStage
 from molrecon.sensing.gradient import GRADIENT_SCALE
 from molrecon.sensing.imager import BlockImager
@@ -152,16 +153,17 @@ def run(arguments: argparse.Namespace) -> None:
         "training_data": array_fingerprint([blocks]),
         "validation_data": array_fingerprint(some),
     }
+    batches = BlockBatches(blocks, batch, micro_batch, seed)
     if arguments.random_sensing:
         imagers = {ratio: imager_for(model, arguments, ratio) for ratio in RATIOS}
-        coast = RandomSensingTask(stages, blocks, batch=batch, micro_batch=micro_batch, seed=seed, mixed=mixed)
+        coast = RandomSensingTask(stages, batches, mixed=mixed)
         asked = imagers[arguments.ratio]
         steps = train(coast, settings, arguments.out, lambda _: mean_score(asked, some)[0], fingerprint=fingerprint)
     else:
         initialisation = torch.from_numpy(initialisation_matrix(matrix(arguments), second_moment(blocks))).float()
         imagers = {arguments.ratio: imager_for(model, arguments, arguments.ratio, initialisation)}
         asked = imagers[arguments.ratio]
-        task = ImagingTask(asked, blocks, batch=batch, micro_batch=micro_batch, seed=seed, mixed=mixed)
+        task = ImagingTask(asked, batches, mixed=mixed)
         steps = train(
             task, settings, arguments.out, lambda imager: mean_score(imager, some)[0], fingerprint=fingerprint
         )

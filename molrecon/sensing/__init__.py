@@ -9,6 +9,7 @@ equilibrium_stage    the fixed point of one stage
 ista_net_plus, coast, dpc_dun    the hosts
 assembly             hosts and data steps by name
 alignment            how well do stages agree with the measurements?
+block_batches        which blocks does a step see?
 training             training on the published blocks
 random_sensing       training for every matrix and ratio
 published_ista       the authors' own weights

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from molrecon.sensing.block_batches import BlockBatches
 from molrecon.sensing.imager import BLOCK_SIZE
 from molrecon.sensing.ratios import MEASUREMENTS
 from molrecon.sensing.stage import Unrolled
-from molrecon.sensing.training import drawn_blocks, penalised_error
-from molrecon.training.processes import process_count, rank
+from molrecon.sensing.training import penalised_error
 from molrecon.training.task import Task
 from operators import Dense, Flatten, orthonormal_matrix
 
@@ -30,38 +30,14 @@ class RandomSensingTask(Task[Unrolled]):
 
     Args:
         model: for real images.
-        blocks: (n, 1089) uint8, at least `batch`.
-        batch: blocks a step.
-        micro_batch: blocks whose gradients are computed at a time; a few of them fit into a processor's cache.
-        seed: of the order of the blocks, which depends on it and the step alone.
+        batches: of blocks.
         mixed: see `Unrolled.stages`.
-
-    Raises:
-        ValueError: fewer blocks than a batch.
 
     Reference: You, Zhang, Xie, Chen, Ma, COAST, IEEE TIP 30, 2021, section IV-A (random projection augmentation).
     """
 
-    def __init__(
-        self,
-        model: Unrolled,
-        blocks: np.ndarray,
-        *,
-        batch: int = 64,
-        micro_batch: int = 16,
-        seed: int = 0,
-        mixed: bool = False,
-    ) -> None:
-        if not 1 <= batch <= len(blocks):
-            raise ValueError(
-                f"RandomSensingTask: a batch of {batch} from {len(blocks)} blocks, expected 1 to {len(blocks)}"
-            )
-        self.model = model
-        self.blocks = blocks
-        self.batch = batch
-        self.micro_batch = micro_batch
-        self.seed = seed
-        self.mixed = mixed
+    def __init__(self, model: Unrolled, batches: BlockBatches, *, mixed: bool = False) -> None:
+        self.model, self.batches, self.mixed = model, batches, mixed
         rows, device = MEASUREMENTS[max(RATIOS)], next(model.parameters()).device
         drawn = [orthonormal_matrix(rows, BLOCK_SIZE**2, seed=FIRST_SEED + i) for i in range(MATRICES)]
         self.matrices = torch.stack(drawn).float().to(device)
@@ -71,8 +47,7 @@ class RandomSensingTask(Task[Unrolled]):
         matrix, ratio = int(rng.integers(MATRICES)), RATIOS[int(rng.integers(len(RATIOS)))]
         phi = self.matrices[matrix, : MEASUREMENTS[ratio]]
         operator = Dense(phi) @ Flatten((BLOCK_SIZE, BLOCK_SIZE))
-        chosen = drawn_blocks(len(self.blocks), self.batch, self.seed, step * process_count() + rank())
-        for blocks in torch.from_numpy(self.blocks[chosen]).to(phi.device).split(self.micro_batch):
-            images = blocks.float().reshape(-1, BLOCK_SIZE, BLOCK_SIZE) / 255
+        for blocks, share in self.batches.parts(step, phi.device):
+            images = blocks.reshape(-1, BLOCK_SIZE, BLOCK_SIZE)
             stages = self.model.stages(operator(images), operator, mixed=self.mixed)
-            yield penalised_error(stages, images) * (len(blocks) / self.batch)
+            yield penalised_error(stages, images) * share

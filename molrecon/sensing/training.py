@@ -13,11 +13,11 @@ from torch import Tensor
 from molrecon.io.images import luma, matlab_grey, read_image
 from molrecon.io.matlab import read_matrix
 from molrecon.scans.metrics import psnr, ssim
+from molrecon.sensing.block_batches import BlockBatches
 from molrecon.sensing.imager import BLOCK_SIZE, BlockImager
 from molrecon.sensing.ratios import MEASUREMENTS
 from molrecon.sensing.stage import Stage, Unrolled, last_image
 from molrecon.solvers.solution import Solution
-from molrecon.training.processes import process_count, rank
 from molrecon.training.task import Task
 from molrecon.training.train_settings import TrainSettings
 from operators import Dense, orthonormal_matrix
@@ -192,43 +192,14 @@ class ImagingTask(Task[BlockImager]):
 
     Args:
         imager: its model is trained.
-        blocks: (n, 1089) uint8, at least `batch`.
-        batch: blocks a step.
-        micro_batch: blocks whose gradients are computed at a time; a few of them fit into a processor's cache.
-        seed: of the order of the blocks, which depends on it and the step alone.
+        batches: of blocks.
         mixed: see `Unrolled.stages`.
-
-    Raises:
-        ValueError: fewer blocks than a batch.
     """
 
-    def __init__(
-        self,
-        imager: BlockImager,
-        blocks: np.ndarray,
-        *,
-        batch: int = 64,
-        micro_batch: int = 16,
-        seed: int = 0,
-        mixed: bool = False,
-    ) -> None:
-        if not 1 <= batch <= len(blocks):
-            raise ValueError(f"ImagingTask: a batch of {batch} from {len(blocks)} blocks, expected 1 to {len(blocks)}")
-        self.model = imager
-        self.blocks = blocks
-        self.batch = batch
-        self.micro_batch = micro_batch
-        self.seed = seed
-        self.mixed = mixed
+    def __init__(self, imager: BlockImager, batches: BlockBatches, *, mixed: bool = False) -> None:
+        self.model, self.batches, self.mixed = imager, batches, mixed
 
     def losses(self, step: int, rng: np.random.Generator) -> Iterator[Tensor]:
         """Yield the loss of the batch in parts; `rng` is not used."""
-        chosen = drawn_blocks(len(self.blocks), self.batch, self.seed, step * process_count() + rank())
-        for blocks in torch.from_numpy(self.blocks[chosen]).to(self.model.phi.device).split(self.micro_batch):
-            yield block_loss(self.model, blocks.float() / 255, mixed=self.mixed) * (len(blocks) / self.batch)
-
-
-def drawn_blocks(count: int, batch: int, seed: int, step: int) -> np.ndarray:
-    """Return the indices of a step: consecutive parts of a permutation of `count`, another one for every epoch."""
-    epoch, index = divmod(step, count // batch)
-    return np.random.default_rng([seed, epoch]).permutation(count)[index * batch : (index + 1) * batch]
+        for blocks, share in self.batches.parts(step, self.model.phi.device):
+            yield block_loss(self.model, blocks, mixed=self.mixed) * share

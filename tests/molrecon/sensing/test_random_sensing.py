@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from molrecon.sensing.assembly import assemble
+from molrecon.sensing.block_batches import BlockBatches
 from molrecon.sensing.random_sensing import MATRICES, RATIOS, RandomSensingTask
 from molrecon.sensing.ratios import MEASUREMENTS
 
@@ -19,7 +20,7 @@ def parts(task: RandomSensingTask, step: int) -> list[float]:
 
 def test_every_step_has_a_matrix_and_a_ratio_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("molrecon.sensing.random_sensing.MATRICES", 3)
-    task = RandomSensingTask(assemble("coast", "gin", n_stages=1), BLOCKS, batch=4, micro_batch=2)
+    task = RandomSensingTask(assemble("coast", "gin", n_stages=1), BlockBatches(BLOCKS, 4, 2))
     rows: list[int] = []
     original = task.model.stages
 
@@ -42,4 +43,4 @@ def test_every_step_has_a_matrix_and_a_ratio_of_its_own(monkeypatch: pytest.Monk
 
 def test_errors() -> None:
     with pytest.raises(ValueError, match="a batch of 9 from 8 blocks"):
-        RandomSensingTask(assemble("coast", "gin", n_stages=1), BLOCKS, batch=9)
+        BlockBatches(BLOCKS, 9)

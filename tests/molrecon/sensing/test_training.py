@@ -16,6 +16,7 @@ from molrecon.io.images import read_image, write_image
 from molrecon.io.matlab import read_matrix
 from molrecon.sensing import training as cs
 from molrecon.sensing.assembly import assemble
+from molrecon.sensing.block_batches import BlockBatches, drawn_blocks
 from molrecon.sensing.imager import BlockImager
 from molrecon.sensing.published_ista import load_published_imager, load_published_ista, load_published_mri
 from molrecon.training.loop import train
@@ -86,7 +87,7 @@ def test_training_learns_and_resumes_as_if_never_stopped(tmp_path: Path) -> None
         return scores[-1]
 
     def run(trained: BlockImager, name: str) -> Iterator[int]:
-        return train(cs.ImagingTask(trained, blocks, batch=8, micro_batch=4), settings, tmp_path / name, validate)
+        return train(cs.ImagingTask(trained, BlockBatches(blocks, 8, 4)), settings, tmp_path / name, validate)
 
     whole, stopped = imager(), imager()
     validate(whole)
@@ -112,9 +113,9 @@ def test_parts_of_a_batch_add_up() -> None:
 
 
 def test_an_epoch_takes_every_block_once() -> None:
-    epoch = np.concatenate([cs.drawn_blocks(12, 3, 5, step) for step in range(4)])
+    epoch = np.concatenate([drawn_blocks(12, 3, 5, step) for step in range(4)])
     assert sorted(epoch) == list(range(12))
-    assert list(epoch[:3]) != list(cs.drawn_blocks(12, 3, 5, 4))
+    assert list(epoch[:3]) != list(drawn_blocks(12, 3, 5, 4))
 
 
 def test_image_score_is_the_published_one() -> None:
