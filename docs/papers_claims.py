@@ -66,8 +66,9 @@ def gradient_informed(results: Results) -> Claims:
             PARTLY,
             f"with clipped gradients, on Set11: {clipped('30 %', '400')} dB at 30 %, {clipped('10 %', '400')} at 10 %"
             f" after 400 steps of 16 blocks, but at 30 % {clipped('30 %', '800')} after 800 and"
-            f" {clipped('30 %', '1400')} after 1400; on multi-coil scans {scans} after 300. Without, after 200 steps: {gain(small, '50 %')} at 50 %, {gain(small, '30 %')} at 30 %, but"
-            f" {gain(small, '10 %')} at 10 %. From the authors' weights, trained on 800 times as many blocks as our"
+            f" {clipped('30 %', '1400')} after 1400; on multi-coil scans {scans} after 300. Without, after 200 steps:"
+            f" {gain(small, '50 %')} at 50 %, {gain(small, '30 %')} at 30 %, but {gain(small, '10 %')} at 10 %."
+            " From the authors' weights, trained on 800 times as many blocks as our"
             f" longest pair, {gain(tuned, '25 %')} at 25 % and {gain(tuned, '10 %')} at 10 %: it learns faster, and"
             " does not end higher so far",
         ),
