@@ -4,12 +4,11 @@
 
 A and B are packaged models or safetensors files. Eleven families: two real multi-coil brains, which only measure, and
 one of them folded into half of its field of view (two sets of maps, BART's as well), which only measures too; five of
-images with their own phase, three of magnitudes with a simulated one (`examples._families`). Maps, noise
-level and scale come from the undersampled data, as in `molrecon recon`, but unrolled networks get two sets of maps as
-well where there are two. CG-SENSE and BART's `pics -S -l1 -i100` have
-the same maps, and the weight of a grid that is best for the slice, which favours them; their scores are kept in
---baselines and computed again where the data have changed. The table shows the mean PSNR of a family in dB, and what
-decides is the last line: a model's lead over BART in the family where that is least, and on the worst slice.
+images with their own phase, three of magnitudes with a simulated one (`examples._families`). Maps, noise level and
+scale come from the undersampled data, as in `molrecon recon`. CG-SENSE and BART's `pics -S -l1 -i100` have the same
+maps, and the weight of a grid that is best for the slice, which favours them; their scores are kept in --baselines and
+computed again where the data have changed. The table shows the mean PSNR of a family in dB, and what decides is the
+last line: a model's lead over BART in the family where that is least, and on the worst slice.
 """
 
 from __future__ import annotations

@@ -210,9 +210,8 @@ def power_method(
         if not bool(((moved > tol) & (value >= crop)).any()):
             break
         chosen = (moved > _ARRIVED * tol).nonzero()[:, 0]
-        if step >= _FIRST_STEPS and 2 * len(chosen) < len(
-            moved
-        ):  # most have arrived: a copy of the others' matrices costs less than theirs
+        # Where most have arrived, a copy of the others' matrices costs less than theirs.
+        if step >= _FIRST_STEPS and 2 * len(chosen) < len(moved):
             active = chosen if active is None else active[chosen]
             matrices, vector = matrices[chosen], product[chosen]
     return vectors, values

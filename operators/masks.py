@@ -193,7 +193,7 @@ def _magic_comb(cols: int, step: int, offset: int) -> np.ndarray:
     positive, negative = np.zeros(n_positive, dtype=bool), np.zeros(cols - n_positive, dtype=bool)
     positive[positive_offset::step] = True
     negative[negative_offset::step] = True
-    return np.fft.fftshift(np.concatenate((positive, negative[::-1])))
+    return np.concatenate((negative[::-1], positive))
 
 
 def _generator(seed: Seed) -> np.random.RandomState:

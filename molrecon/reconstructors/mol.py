@@ -37,10 +37,10 @@ class MOL(LearnedReconstructor):
     is, at x itself, so that the inner error follows the outer one: they stop at `|r_cg| <= eta |r|`. With `eta = m / 4`
     an inexact step still contracts the residual by `(1 - m)(1 + eta) + eta < 1`; that is the promise of the safeguard's
     careful step, while trial steps use `eta = 0.1` and the principal coils (`operators.principal_coils`). Trial steps
-    are also longer, with a relaxation alpha above 1 (`SolverSettings.relaxation`): `x <- x + (I / alpha + lambda A^H
-    A)^-1 r(x)`. The I of the plain step takes the score's slope for 1, and over most of an image it is less. Such steps
-    need not contract by themselves, for which the safeguard is there. The iteration stops on the a-posteriori bound `|x
-    - x*| <= |r(x)| / m`, which holds for every x by strong monotonicity.
+    are also longer, with a relaxation alpha above 1 (`SolverSettings.relaxation`):
+    `x <- x + (I / alpha + lambda A^H A)^-1 r(x)`. The I of the plain step takes the score's slope for 1, and over most
+    of an image it is less. Such steps need not contract by themselves, for which the safeguard is there. The iteration
+    stops on the a-posteriori bound `|x - x*| <= |r(x)| / m`, which holds for every x by strong monotonicity.
 
     The network and the conjugate gradients work in the precision of the network. Image and data term are held in
     double precision (iterative refinement, `SolverSettings.refine`): in single precision alone the rounding of
@@ -62,9 +62,10 @@ class MOL(LearnedReconstructor):
 
     With a guided network the thresholds of H follow images c of the scan that are found before the iteration starts:
     the image of a first model, unrolled or an equilibrium to `guiding.FIRST_TOL`, where the iteration then starts too,
-    and a CG-SENSE image (see `guide_images`), both of the principal coils. For every c the network keeps to `Lip(H) <=
-    1 - m` in the iterate. Existence, uniqueness, convergence and error bound are those of the scan with its c. So is
-    the bound of changes, `change_bound`: it is for a fixed c. Through c two data sets move their equilibria by at most
+    and a CG-SENSE image (see `guide_images`), both of the principal coils. For every c the network keeps to
+    `Lip(H) <= 1 - m` in the iterate. Existence, uniqueness, convergence and error bound are those of the scan with its
+    c. So is the bound of changes, `change_bound`: it is for a fixed c. Through c two data sets move their equilibria by
+    at most
 
         |x*(b1; c1) - x*(b2; c2)| <= |x*(b1; c1) - x*(b2; c1)| + |H(y; c1) - H(y; c2)| / m,    y = x*(b2; c2),
 
@@ -131,7 +132,10 @@ class MOL(LearnedReconstructor):
     def change_bound(
         self, conditioning: Conditioning | None, operator: LinearOperator, change: Tensor
     ) -> Tensor | None:
-        """Return `min(sqrt(lambda / m) / 2 |d|, (lambda / m) |A^H d|)`; None without monotonicity, or a guide held."""
+        """Return `min(sqrt(lambda / m) / 2 |d|, (lambda / m) |A^H d|)`; None without monotonicity.
+
+        Nor is there a bound for a guided network whose conditioning holds no guide.
+        """
         if conditioning is None or not self.certificate().monotonicity > 0:
             return None
         if self.first is not None and conditioning.guide is None:  # a call would find another guide for other data
