@@ -81,6 +81,9 @@ def parse() -> argparse.Namespace:
     for option, default in (("--channels", 8), ("--features", 32), ("--levels", 5)):
         parser.add_argument(option, type=int, default=default, help="of the strict network")
     parser.add_argument("--plain-features", type=int, default=PLAIN_FEATURES, help="of the plain network")
+    parser.add_argument(
+        "--precision", choices=("single", "mixed"), default="single", help="mixed: convolutions in bfloat16, unrolled only"
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
@@ -137,6 +140,7 @@ def main() -> None:
         "rows": arguments.rows,
         "seed": arguments.seed,
         "learning_rate": arguments.learning_rate,
+        "precision": arguments.precision,
         "parameters": sum(p.numel() for p in model.parameters()),
         "licence": "data: see examples/_subjects.py; some sets are for research, not for profit",
         "intended_use": "research use",
@@ -150,7 +154,9 @@ def main() -> None:
         save(averaged, arguments.out / f"{name}.safetensors", card)
         return score
 
-    task = ReconstructionTask(model, stream.draw, ReconstructionSettings(early_share=early_share))
+    task = ReconstructionTask(
+        model, stream.draw, ReconstructionSettings(early_share=early_share, precision=arguments.precision)
+    )
     fingerprint = {
         **origin,
         "problems": stream.describe(),
