@@ -8,11 +8,11 @@
 
 All have about 43,000 parameters unless told otherwise, and equal data, steps and schedule. `mol` is the strictly
 monotone equilibrium model, `mol-penalised` an equilibrium model of a plain network that pays for its local Lipschitz
-constant; `modl`, `admm-net` and `varnet` are the same plain network unrolled ten times, `de-grad` and `de-prox` its
-deep equilibria without monotonicity; `unet` is a U-Net on the zero-filled image.
+constant; `modl`, `admm-net` and `varnet` are the same plain network unrolled --unrolls times, `de-grad` and `de-prox`
+its deep equilibria without monotonicity; `unet` is a U-Net on the zero-filled image.
 
 --two-sets is the share of scans whose field of view is smaller than the object, and all have as many sets of maps as
-`molrecon recon` would take.
+`molrecon reconstruct` would take.
 
 DATA is the folder that data_scripts lay out. The rate is constant, then falls as a cosine over the last four tenths of
 the steps. At every checkpoint OUT/NAME.safetensors takes the averaged weights, and OUT/log.csv their PSNR on whole
@@ -47,7 +47,7 @@ from molrecon.training.checkpoints import log_to
 from molrecon.training.defaults import DESCRIPTIONS
 from molrecon.training.log import finish
 from molrecon.training.loop import train
-from molrecon.training.models import PLAIN_FEATURES, build
+from molrecon.training.models import PLAIN_FEATURES, UNROLLS, build
 from molrecon.training.reconstruction_task import ReconstructionSettings, ReconstructionTask, mean_psnr
 from molrecon.training.train_settings import TrainSettings
 from molrecon.weights import load, save, weights_hash
@@ -81,8 +81,9 @@ def parse() -> argparse.Namespace:
     for option, default in (("--channels", 8), ("--features", 32), ("--levels", 5)):
         parser.add_argument(option, type=int, default=default, help="of the strict network")
     parser.add_argument("--plain-features", type=int, default=PLAIN_FEATURES, help="of the plain network")
+    parser.add_argument("--unrolls", type=int, default=UNROLLS, help="stages of an unrolled network")
     parser.add_argument(
-        "--precision", choices=("single", "mixed"), default="single", help="mixed: convolutions in bfloat16, unrolled only"
+        "--precision", choices=("single", "mixed"), default="single", help="mixed: convolutions in bfloat16"
     )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -132,6 +133,7 @@ def main() -> None:
     card: dict[str, Any] = {
         "name": name,
         "model": f"{type(model).__name__ if origin else DESCRIPTIONS[arguments.model]}, 2D multi-coil Cartesian MRI",
+        **({} if model.n_unrolls is None else {"unrolls": model.n_unrolls}),
         "data": f"{stream.describe()}, ESPIRiT maps, noise {NOISE_RANGE[0]}-{NOISE_RANGE[1]}",
         "split": "by subject, see examples/_subjects.py",
         **{key: f"{Path(getattr(arguments, key)).stem}, sha256 {digest}" for key, digest in origin.items()},
@@ -171,7 +173,13 @@ def untrained(arguments: argparse.Namespace) -> LearnedReconstructor:
     """Return the model as this run starts with it."""
     if arguments.start is None and arguments.first is None:
         sizes = {"channels": arguments.channels, "features": arguments.features, "levels": arguments.levels}
-        return build(arguments.model, seed=arguments.seed, plain_features=arguments.plain_features, **sizes)
+        return build(
+            arguments.model,
+            seed=arguments.seed,
+            plain_features=arguments.plain_features,
+            unrolls=arguments.unrolls,
+            **sizes,
+        )
     model = _learned(arguments.start or arguments.first)
     if arguments.first is not None:
         if not isinstance(model, MOL):

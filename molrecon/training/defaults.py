@@ -14,9 +14,9 @@ CHECKPOINT_EVERY = 500
 DESCRIPTIONS = {
     "mol": "MOL, strictly monotone residual network",
     "mol-penalised": "MOL, plain network of 5 layers with a Lipschitz penalty, approximately monotone",
-    "modl": "MoDL, plain network of 5 layers, 10 unrolls with shared weights",
-    "admm-net": "ADMM-Net, plain network of 5 layers, 10 unrolls with shared weights",
-    "varnet": "Variational network, plain network of 5 layers, 10 gradient steps with shared weights",
+    "modl": "MoDL, plain network of 5 layers, unrolled with shared weights",
+    "admm-net": "ADMM-Net, plain network of 5 layers, unrolled with shared weights",
+    "varnet": "Variational network, plain network of 5 layers, unrolled gradient steps with shared weights",
     "unet": "U-Net of 3 levels on the zero-filled image, no data consistency",
     "de-grad": "DE-GRAD, plain network of 5 layers, deep equilibrium of a gradient step, nothing guaranteed",
     "de-prox": "DE-PROX, plain network of 5 layers, deep equilibrium of a proximal gradient step, nothing guaranteed",

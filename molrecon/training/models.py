@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from molrecon.networks import Denoiser, PlainNetwork, ResidualNetwork, UNet
+from molrecon.networks import PlainNetwork, ResidualNetwork, UNet
 from molrecon.reconstructors.admm_net import ADMMNet
 from molrecon.reconstructors.deep_equilibrium import DeepEquilibrium
 from molrecon.reconstructors.learned import LearnedReconstructor
@@ -15,6 +13,7 @@ from molrecon.reconstructors.varnet import VarNet
 from molrecon.training.defaults import DESCRIPTIONS
 
 PLAIN_FEATURES = 39  # of the plain network: as many parameters as the strict one
+UNROLLS = 10  # stages of unrolled networks
 MONOTONICITY = 0.01
 PROXIMAL_MONOTONICITY = 0.05  # of DE-PROX: its iteration is H alone where nothing is measured
 
@@ -27,6 +26,7 @@ def build(
     features: int = 32,
     levels: int = 5,
     plain_features: int = PLAIN_FEATURES,
+    unrolls: int = UNROLLS,
 ) -> LearnedReconstructor:
     """Return an untrained 2D reconstructor, by default of about 43,000 parameters.
 
@@ -36,6 +36,7 @@ def build(
         channels, features, levels: of the strict network, see `ResidualNetwork`.
         plain_features: of the plain network, which all others but the U-Net have. Convolutions of 32 features take half
             the time of 39.
+        unrolls: stages of unrolled networks.
 
     Raises:
         ValueError: another name.
@@ -60,6 +61,8 @@ def build(
     )
     if name in ("de-grad", "de-prox"):
         return DeepEquilibrium(plain, step="gradient" if name == "de-grad" else "proximal")
-    kinds: dict[str, Callable[[Denoiser], LearnedReconstructor]]
-    kinds = {"mol-penalised": MOL, "modl": MoDL, "admm-net": ADMMNet, "varnet": VarNet}
-    return kinds[name](plain)
+    if name == "mol-penalised":
+        return MOL(plain)
+    kinds: dict[str, type[MoDL] | type[ADMMNet] | type[VarNet]]
+    kinds = {"modl": MoDL, "admm-net": ADMMNet, "varnet": VarNet}
+    return kinds[name](plain, n_unrolls=unrolls)

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from molrecon.reconstructors.admm_net import ADMMNet
+from molrecon.reconstructors.modl import MoDL
 from molrecon.reconstructors.mol import MOL
 from molrecon.weights import load, load_card
 
@@ -42,10 +43,12 @@ def test_train_prior_writes_a_certified_model_and_resumes(tmp_path: Path) -> Non
     assert longer_model.certificate().monotonicity == pytest.approx(0.04)
     for key, value in load("admm-net-2d", ADMMNet).state_dict().items():
         torch.testing.assert_close(longer_model.first.state_dict()[key], value)
-    unrolled = [*command, "--model", "modl", "--plain-features", "4", "--precision", "mixed", "--steps", "1"]
+    unrolled = [*command, "--model", "modl", "--plain-features", "4", "--steps", "1"]
+    unrolled += ["--unrolls", "2", "--precision", "mixed"]
     unrolled[unrolled.index(str(tmp_path))] = str(tmp_path / "unrolled")
     subprocess.run(unrolled, check=True, capture_output=True, text=True)
     assert load_card(tmp_path / "unrolled" / "tiny.safetensors")["precision"] == "mixed"
+    assert load(tmp_path / "unrolled" / "tiny.safetensors", MoDL).n_unrolls == 2
     model = load(tmp_path / "tiny.safetensors", MOL)
     assert model.certificate().kind == "certified"
     card = load_card(tmp_path / "tiny.safetensors")
