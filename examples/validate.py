@@ -5,9 +5,9 @@
 A and B are packaged models or safetensors files. Eleven families: two real multi-coil brains, which only measure, and
 one of them folded into half of its field of view (two sets of maps, BART's as well), which only measures too; five of
 images with their own phase, three of magnitudes with a simulated one (`examples._families`). Maps, noise level and
-scale come from the undersampled data, as in `molrecon recon`. CG-SENSE and BART's `pics -S -l1 -i100` have the same
-maps, and the weight of a grid that is best for the slice, which favours them; their scores are kept in --baselines and
-computed again where the data have changed. The table shows the mean PSNR of a family in dB, and what decides is the
+scale come from the undersampled data, as in `molrecon reconstruct`. CG-SENSE and BART's `pics -S -l1 -i100` have the
+same maps, and the weight of a grid that is best for the slice, which favours them; their scores are kept in --baselines
+and computed again where the data have changed. The table shows the mean PSNR of a family in dB, and what decides is the
 last line: a model's lead over BART in the family where that is least, and on the worst slice.
 """
 
@@ -145,7 +145,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, help="write all scores there")
     parser.add_argument("--baselines", type=Path, default=BASELINES, help="file of CG-SENSE's and BART's scores")
     parser.add_argument("--tol", type=float, default=TOL, help="error bound of equilibrium models")
-    parser.add_argument("--adapt", action="store_true", help="adapt the strength of models, as `molrecon recon` can")
+    parser.add_argument("--adapt", action="store_true", help="adapt the strength of models, as `reconstruct --adapt`")
     arguments = parser.parse_args()
     if arguments.data is None:
         parser.error("--data is not given and MOLRECON_DATA not set, expected the data folder")
