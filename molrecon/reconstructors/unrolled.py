@@ -24,9 +24,6 @@ from operators import LinearOperator
 # (layer number from 1, its output) -> what the next layer gets: the noise between layers of a training or a check.
 Disturb = Callable[[int, Tensor], Tensor]
 
-# Of the tolerance of an inner solve for the gradient, over `inner_tol`: those solves are half of a training step.
-GRADIENT_FACTOR = 5.0
-
 # Of the inner solves of a derivative: what an image's leave undone is a fifth of its change, in small problems.
 RESPONSE_TOL, RESPONSE_STEPS = 1e-4, 150
 
@@ -102,12 +99,7 @@ class UnrolledReconstructor(LearnedReconstructor):
 
         residual = weight * (zero_filled - operator.normal(image))
         change = solve_hermitian(
-            regularised,
-            residual,
-            tol=self.inner_tol,
-            max_steps=self.inner_steps,
-            verify=False,
-            backward_tol=GRADIENT_FACTOR * self.inner_tol,
+            regularised, residual, tol=self.inner_tol, max_steps=self.inner_steps, verify=False
         ).value
         return image + change
 

@@ -87,15 +87,13 @@ def solve_hermitian(
     max_steps: int = 100,
     smallest_eigenvalue: float | Tensor = 1.0,
     verify: bool = True,
-    backward_tol: float | None = None,
     on_backward: Callable[[Solution], None] | None = None,
 ) -> Solution:
     """Solve `P x = y` as `conjugate_gradient` does, with gradients for y and for every tensor that P depends on.
 
-    The gradient is that of the exact solution, `w = P^-1 dl/dx`, found by a second solve to `backward_tol`, by default
-    to `tol`.
+    The gradient is that of the exact solution, `w = P^-1 dl/dx`, found by a second solve to the same tolerance.
     Never differentiate through the iterations themselves: with a detached warm start that gradient is wrong.
-    `verify` is that of both solves. `on_backward` is called with the Solution of
+    `verify` is that of the solve, not of the one for the gradient. `on_backward` is called with the Solution of
     that second solve; without it one that misses `tol` is logged.
     """
     solution = conjugate_gradient(
@@ -105,14 +103,7 @@ def solve_hermitian(
         return solution
 
     def solve_adjoint(grad: Tensor) -> Tensor:
-        answer = conjugate_gradient(
-            matrix,
-            grad,
-            tol=backward_tol or tol,
-            max_steps=max_steps,
-            smallest_eigenvalue=smallest_eigenvalue,
-            verify=verify,
-        )
+        answer = conjugate_gradient(matrix, grad, tol=tol, max_steps=max_steps, smallest_eigenvalue=smallest_eigenvalue)
         report_backward(answer, on_backward, "solve_hermitian")
         return answer.value
 
