@@ -20,9 +20,9 @@ class ADMMNet(UnrolledReconstructor):
         z_k = H(x_{k-1} + u_{k-1}),     u_k = u_{k-1} + eta_k (x_{k-1} - z_k),
         x_k = (I + lambda_k A^H A)^-1 (z_k - u_k + lambda_k A^H b),
 
-    from `x_0 = A^H b` and `u_0 = 0`, with `lambda_k = exp(rho_k) lambda(sigma)`. eta_k and rho_k are learned for each
-    stage, as in the source; eta_k starts at 1, the classical method, and rho_k at 0. At eta = 0 it is MoDL. Where the
-    classical method converges, it does so to `x = H(x - lambda A^H (A x - b))`.
+    from `x_0 = A^H b` and `u_0 = 0`, with `lambda_k = exp(rho_k) lambda(sigma)`, at most `largest_data_weight`. eta_k
+    and rho_k are learned for each stage, as in the source; eta_k starts at 1, the classical method, and rho_k at 0. At
+    eta = 0 it is MoDL. Where the classical method converges, it does so to `x = H(x - lambda A^H (A x - b))`.
 
     It deviates from the source in the prior: there `z` is a shrinkage of learned filters with piecewise linear
     functions, different in each stage; here it is one denoiser, shared by the stages, so that all methods are compared
@@ -56,6 +56,7 @@ class ADMMNet(UnrolledReconstructor):
         for k in range(self.n_unrolls):
             z = denoise(x + u)
             u = u + self.multiplier_step[k] * (x - z)
-            x = self.data_consistent(z - u, zero_filled, operator, self.log_stage_weight[k].exp() * weight)
+            stage_weight = (self.log_stage_weight[k].exp() * weight).clamp(max=self.largest_data_weight)
+            x = self.data_consistent(z - u, zero_filled, operator, stage_weight)
             x = disturb(k + 1, x)
             yield x
