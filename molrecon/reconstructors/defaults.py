@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 
 DEFAULT_MODEL = "mol-guided-2d"  # of slices
-VOLUME_MODEL, SERIES_MODEL = "mol-brain-3d", "mol-perfusion-2dt"
-AUTOMATIC = "auto"  # what stands for all three where a scan decides which
+SERIES_MODEL = "mol-perfusion-2dt"  # of frames that are accelerated too much to stand alone
+AUTOMATIC = "auto"  # what stands for both where a scan decides which
 DEFAULT_BATCH_SIZE = max(2, os.cpu_count() or 1)  # slices at a time: a core each
 
 # Weights of the classical methods, see molrecon.reconstructors.classical

@@ -10,7 +10,7 @@ import torch
 
 from molrecon.io import RawVolume
 from molrecon.io.volume import left_out_text
-from molrecon.reconstructors.defaults import DEFAULT_MODEL, SERIES_MODEL, VOLUME_MODEL
+from molrecon.reconstructors.defaults import DEFAULT_MODEL, SERIES_MODEL
 from molrecon.scans.kinds.choice import UNIT_PHRASES, automatic_unit
 from molrecon.scans.scan import Reading, Scan, Series, read_scan
 from molrecon.scans.sidecar import describe_sampling, plain
@@ -109,7 +109,7 @@ def _output(series: Series) -> dict[str, Any]:
         "frames": len(series.frames),
         "time_step_seconds": series.time_step,
         "image_shape": list(series.frames[0].volume.kspace.shape[:1]) + list(series.frames[0].volume.recon_shape),
-        "model": {"slice": DEFAULT_MODEL, "volume": VOLUME_MODEL, "series": SERIES_MODEL}[unit],
+        "model": {"slice": DEFAULT_MODEL, "series": SERIES_MODEL}[unit],
         "seen_at_a_time": unit,
         "reason": reason,
     }

@@ -6,7 +6,7 @@ import hashlib
 
 from molrecon.reconstructors.base import Reconstructor
 from molrecon.reconstructors.classical import CGSense, L1Wavelet, ZeroFilled
-from molrecon.reconstructors.defaults import AUTOMATIC, DEFAULT_MODEL, SERIES_MODEL, VOLUME_MODEL
+from molrecon.reconstructors.defaults import AUTOMATIC, DEFAULT_MODEL, SERIES_MODEL
 from molrecon.scans.kinds.choice import Automatic
 from molrecon.scans.sidecar import ModelSource
 from molrecon.weights import load, weights_hash
@@ -23,8 +23,8 @@ def load_method(name: str) -> tuple[Reconstructor, ModelSource]:
 
     Args:
         name: one of UNTRAINED, with its default settings, a packaged model, or a file of weights (see
-            `molrecon.weights.load`). AUTOMATIC: the packaged models of slices, volumes and series, of which each scan
-            gets the one that fits it (`molrecon.scans.kinds.choice`); its hash is that of their three hashes.
+            `molrecon.weights.load`). AUTOMATIC: the packaged models of slices and series, of which each scan gets the
+            one that fits it (`molrecon.scans.kinds.choice`); its hash is that of their two hashes.
 
     Raises:
         FileNotFoundError: no such method, model or file.
@@ -33,8 +33,8 @@ def load_method(name: str) -> tuple[Reconstructor, ModelSource]:
     if name in UNTRAINED:
         return UNTRAINED[name](), ModelSource(name, None)
     if name == AUTOMATIC:
-        slices, volumes, series = (load_method(one) for one in (DEFAULT_MODEL, VOLUME_MODEL, SERIES_MODEL))
-        sources = slices[1], volumes[1], series[1]
+        slices, series = load_method(DEFAULT_MODEL), load_method(SERIES_MODEL)
+        sources = slices[1], series[1]
         digest = hashlib.sha256("".join(str(source.weights_sha256) for source in sources).encode()).hexdigest()
-        return Automatic(slices[0], volumes[0], series[0], sources), ModelSource(name, digest)
+        return Automatic(slices[0], series[0], sources), ModelSource(name, digest)
     return load(name, Reconstructor), ModelSource(name, weights_hash(name))

@@ -22,7 +22,6 @@ from molrecon.reconstructors.defaults import (
     DEFAULT_BATCH_SIZE,
     DEFAULT_MODEL,
     SERIES_MODEL,
-    VOLUME_MODEL,
 )
 
 ESTIMATED_MAPS = "espirit"  # what --maps says where no file holds them
@@ -123,8 +122,8 @@ def add_memory(parser: argparse.ArgumentParser) -> None:
 def add_model(parser: argparse.ArgumentParser, *, by_scan: bool = False) -> None:
     """Add the method that reconstructs, where it runs, and how far; if `by_scan`, it may follow from each scan."""
     also = (
-        f"auto: {DEFAULT_MODEL} for slices, {VOLUME_MODEL} for 3D scans accelerated along both phase encodings,"
-        f" {SERIES_MODEL} for series whose frames are accelerated too much to stand alone; or a "
+        f"auto: {DEFAULT_MODEL} for slices and the planes of 3D scans, {SERIES_MODEL} for series whose frames are"
+        " accelerated too much to stand alone; or a "
     )
     parser.add_argument(
         "--model",

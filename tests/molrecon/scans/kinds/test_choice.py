@@ -14,10 +14,9 @@ from molrecon.command.parser import main
 from molrecon.io import Frame, Reader
 from molrecon.networks import ResidualNetwork
 from molrecon.reconstructors.classical import CGSense
-from molrecon.reconstructors.defaults import AUTOMATIC, DEFAULT_MODEL, SERIES_MODEL, VOLUME_MODEL
+from molrecon.reconstructors.defaults import AUTOMATIC, DEFAULT_MODEL, SERIES_MODEL
 from molrecon.reconstructors.mol import MOL
 from molrecon.scans.info import describe_scan
-from molrecon.scans.kinds.accelerated import accelerated_axes
 from molrecon.scans.kinds.choice import Automatic, automatic_unit, choose
 from molrecon.scans.methods import load_method
 from molrecon.scans.scan import Scan
@@ -30,11 +29,7 @@ from operators import poisson_disc_mask
 COILS, ROWS, COLS = 2, 24, 20
 EVERY_SECOND = np.zeros((ROWS, COLS), bool)
 EVERY_SECOND[:, ::2] = EVERY_SECOND[8:16, 6:14] = True  # with a calibration region
-CORNERLESS = np.hypot(*np.meshgrid(np.linspace(-1, 1, COLS), np.linspace(-1, 1, ROWS))) <= 1
 POISSON = poisson_disc_mask((ROWS, COLS), 4, 0, (8, 8))
-TWICE = poisson_disc_mask((ROWS, COLS), 2, 0, (8, 8))
-GRID = np.zeros((ROWS, COLS), bool)
-GRID[::2, ::2] = GRID[8:16, 6:14] = True
 
 
 def random(*shape: int) -> np.ndarray:
@@ -60,37 +55,15 @@ def network(ndim: int) -> ResidualNetwork:
 
 @pytest.fixture(scope="module")
 def automatic() -> Automatic:
-    names = (DEFAULT_MODEL, VOLUME_MODEL, SERIES_MODEL)
-    models = [MOL(network(ndim)).eval() for ndim in (2, 3, 3)]
-    sources = [ModelSource(name, f"{k}" * 64) for k, name in enumerate(names)]
-    return Automatic(models[0], models[1], models[2], (sources[0], sources[1], sources[2]))
-
-
-@pytest.mark.parametrize(
-    ("mask", "axes"),
-    [
-        (EVERY_SECOND, (False, True)),
-        (EVERY_SECOND & CORNERLESS, (False, True)),
-        (CORNERLESS, (False, False)),
-        (np.ones((ROWS, COLS), bool), (False, False)),
-        (POISSON, (True, True)),
-        (GRID, (True, True)),
-        (POISSON & CORNERLESS, (True, True)),
-    ],
-)
-def test_acceleration_is_told_from_partial_fourier_and_ellipses(mask: np.ndarray, axes: tuple[bool, bool]) -> None:
-    assert accelerated_axes(slab(mask).frames[0].volume) == axes
-    turned = Scan.from_arrays(random(1, COILS, COLS, ROWS), mask.T).frames[0].volume
-    assert accelerated_axes(turned) == axes[::-1]
+    sources = ModelSource(DEFAULT_MODEL, "0" * 64), ModelSource(SERIES_MODEL, "1" * 64)
+    return Automatic(MOL(network(2)).eval(), MOL(network(3)).eval(), sources)
 
 
 @pytest.mark.parametrize(
     ("scan", "unit", "reason"),
     [
-        (slab(POISSON), "volume", "accelerated along both phase encodings, 4 times"),
-        (slab(TWICE), "slice", "accelerated along both phase encodings, but 2 times only; taken apart along"),
-        (slab(EVERY_SECOND), "slice", "accelerated along one phase encoding; taken apart along"),
-        (slab(CORNERLESS), "slice", "accelerated along none; taken apart along"),
+        (slab(POISSON), "slice", "a 3D scan accelerated 4 times; taken apart along"),
+        (slab(EVERY_SECOND), "slice", "a 3D scan accelerated 1.76 times; taken apart along"),
         (Scan.from_arrays(random(3, COILS, ROWS, COLS)), "slice", "a scan of 2D slices"),
         (frames(8, 8), "series", "times, too much for each"),
         (frames(8, 4), "slice", "each accelerated 4 times, which is little enough"),
@@ -101,7 +74,7 @@ def test_a_scan_gets_the_model_that_fits_it(automatic: Automatic, scan: Scan, un
     (series,) = scan.series()
     choice = choose(series, automatic)
     assert choice.unit == unit == automatic_unit(series)[0] and reason in choice.reason
-    names = {"slice": DEFAULT_MODEL, "volume": VOLUME_MODEL, "series": SERIES_MODEL}
+    names = {"slice": DEFAULT_MODEL, "series": SERIES_MODEL}
     assert choice.source is not None and choice.source.name == names[unit]
     assert bool(choice.cautions) == (unit != "slice")
     assert choice.describe(ModelSource(AUTOMATIC, "abc")) == {
@@ -126,22 +99,22 @@ def test_a_model_that_was_named_sees_what_it_has_axes_for() -> None:
 def test_the_packaged_models_are_behind_the_word_auto() -> None:
     model, source = load_method(AUTOMATIC)
     assert isinstance(model, Automatic) and source == load_method(AUTOMATIC)[1]
-    assert [model.of(unit).ndim for unit in ("slice", "volume", "series")] == [2, 3, 3]
-    assert model.sources["volume"] == ModelSource(VOLUME_MODEL, weights_hash(VOLUME_MODEL))
+    assert [model.of(unit).ndim for unit in ("slice", "series")] == [2, 3]
+    assert model.sources["series"] == ModelSource(SERIES_MODEL, weights_hash(SERIES_MODEL))
     assert source.weights_sha256 not in (None, *(one.weights_sha256 for one in model.sources.values()))
     assert Settings().sha256(model) == Settings().sha256(load_method(AUTOMATIC)[0])
 
 
 def test_what_the_call_says_of_the_solver_holds_for_the_model_that_is_chosen(automatic: Automatic) -> None:
     automatic.solver = automatic.slices.solver
-    volumes = automatic.volumes
-    assert volumes.solver is not None and automatic.solver is not None
-    volumes.solver = replace(volumes.solver, window=3)
+    together = automatic.series
+    assert together.solver is not None and automatic.solver is not None
+    together.solver = replace(together.solver, window=3)
     solver = replace(automatic.solver, tol=0.1, max_steps=2)
-    settings = Settings(solver=solver, maps=random(3, COILS, ROWS, COLS), noise_level=1.0)
-    (found,) = reconstruct_scan(slab(POISSON), automatic, settings)
-    assert found.result.unit == "volume"
-    assert found.result.solver == replace(volumes.solver, tol=0.1, max_steps=2)
+    settings = Settings(solver=solver, maps=random(2, COILS, ROWS, COLS), noise_level=1.0)
+    (found,) = reconstruct_scan(frames(8, 8), automatic, settings)
+    assert found.result.unit == "series"
+    assert found.result.solver == replace(together.solver, tol=0.1, max_steps=2)
     assert found.result.n_steps.max() <= 2
 
 
@@ -149,32 +122,35 @@ def test_log_sidecar_and_manifest_say_what_was_chosen_and_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def read(path: Path) -> list[Frame]:
-        return list(slab(POISSON).renamed(path).frames)
+        return list(frames(8, 8).renamed(path).frames)
 
-    reader = Reader((".slab",), lambda path: path.suffix == ".slab", lambda path: read(path)[0].volume, read)
+    reader = Reader((".cine",), lambda path: path.suffix == ".cine", lambda path: read(path)[0].volume, read)
     monkeypatch.setattr("molrecon.io.READERS", [reader])
-    for name in (VOLUME_MODEL, SERIES_MODEL, DEFAULT_MODEL):  # small ones under the packaged names
+    for name in (SERIES_MODEL, DEFAULT_MODEL):  # small ones under the packaged names
         save(MOL(network(2 if name == DEFAULT_MODEL else 3)), tmp_path / f"{name}.safetensors", {})
     monkeypatch.setattr("molrecon.weights._packaged", lambda: {p.stem: p for p in tmp_path.glob("*.safetensors")})
-    scan, out, maps = tmp_path / "head.slab", tmp_path / "out", tmp_path / "maps.npy"
-    scan.write_bytes(b"slab")
-    np.save(maps, random(3, COILS, ROWS, COLS))
+    scan, out, maps = tmp_path / "heart.cine", tmp_path / "out", tmp_path / "maps.npy"
+    scan.write_bytes(b"cine")
+    np.save(maps, random(2, COILS, ROWS, COLS))
     command = ["reconstruct", str(scan), "--out", str(out), "--maps", str(maps), "--noise-level", "0.01"]
     with caplog.at_level(logging.INFO, logger="molrecon"):
         assert main([*command, "--max-steps", "2"]) in (0, 5)
-    reason = "a 3D scan accelerated along both phase encodings, 4 times"
-    assert any(f"as one volume, by {VOLUME_MODEL}: {reason}" in record.getMessage() for record in caplog.records)
-    sidecar = json.loads((out / "head.json").read_text())
-    assert sidecar["model"]["name"] == VOLUME_MODEL
-    assert sidecar["model"]["weights_sha256"] == weights_hash(tmp_path / f"{VOLUME_MODEL}.safetensors")
-    assert sidecar["summary"]["bound_of"] == "volume"
+    reason = automatic_unit(frames(8, 8).series()[0])[1]
+    assert any(
+        f"all frames of a slice together, by {SERIES_MODEL}: {reason}" in record.getMessage()
+        for record in caplog.records
+    )
+    sidecar = json.loads((out / "heart.json").read_text())
+    assert sidecar["model"]["name"] == SERIES_MODEL
+    assert sidecar["model"]["weights_sha256"] == weights_hash(tmp_path / f"{SERIES_MODEL}.safetensors")
+    assert sidecar["summary"]["bound_of"] == "series"
     (choice,) = sidecar["model_choice"]
-    assert (choice["asked_for"], choice["seen_at_a_time"], choice["reason"]) == (AUTOMATIC, "volume", reason)
-    assert any("trained on one T1 head" in warning["advice"] for warning in sidecar["warnings"])
+    assert (choice["asked_for"], choice["seen_at_a_time"], choice["reason"]) == (AUTOMATIC, "series", reason)
+    assert any("trained on frames of hearts" in warning["advice"] for warning in sidecar["warnings"])
     (entry,) = json.loads((out / "manifest.json").read_text())["volumes"]
-    assert entry["model_choice"] == [choice] and "as one volume" in entry["message"]
+    assert entry["model_choice"] == [choice] and "all frames of a slice together" in entry["message"]
     described = describe_scan(scan)
-    assert described["model"] == VOLUME_MODEL and described["outputs"][0]["reason"] == reason
+    assert described["model"] == SERIES_MODEL and described["outputs"][0]["reason"] == reason
 
     monkeypatch.setattr("molrecon.scans.cohort.earlier_run.input_sha256", lambda path: sidecar["input"]["sha256"])
     monkeypatch.setattr("molrecon.scans.cohort.one_volume.reconstruct_one", None)
