@@ -1,5 +1,7 @@
 """Train the packaged 3D and 2D+time models: `python examples/train_volume.py --data DATA --kind 3d --out runs/3d`.
 
+    ... --kind 3d --score mol-brain-3d      trains nothing: prints the scores of these weights as JSON
+
 `3d` learns from slabs of a T1 volume with simulated phase and coils, undersampled 4 to 8 times along two axes;
 `dynamic` from windows of a perfusion series, and of short-axis frames of 24 hearts that are set in motion, undersampled
 5 to 10 times in columns and time. Both are strictly monotone networks with 3D kernels of 52,563 parameters in all.
@@ -16,6 +18,7 @@ and of the packaged 2D model on every slice or frame by itself.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -116,7 +119,7 @@ def scores(model: MOL, training: list[Problem], problems: list[Problem]) -> dict
         "zero_filled_psnr_db": mean(lambda p: ZeroFilled()(p.kspace, p.operator).value, problems),
         "cg_sense_psnr_db": mean(cg_sense(weight), problems),
         "cg_sense_weight": weight,
-        "mol_brain_2d_psnr_db": mean(lambda p: position_by_position(flat, p), problems),
+        "default_2d_psnr_db": mean(lambda p: position_by_position(flat, p), problems),
     }
     return {name: round(value, 4 if name.endswith("weight") else 2) for name, value in scores.items()}
 
@@ -126,7 +129,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--kind", choices=tuple(NAMES), required=True)
-    parser.add_argument("--out", type=Path, required=True)
+    goal = parser.add_mutually_exclusive_group(required=True)
+    goal.add_argument("--out", type=Path, help="folder of the training")
+    goal.add_argument("--score", metavar="NAME_OR_FILE", help="weights to score on the held-out problems")
     parser.add_argument("--name", help="of the weights; default: that of the packaged model")
     parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
@@ -139,9 +144,15 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     torch.backends.cudnn.allow_tf32 = False
-    log_to(arguments.out)
     source = sources(arguments)
     problems = source.problems(arguments.problems)
+    training = [source.draw(np.random.default_rng([arguments.seed, 3 * 10**9, i]), 12 * i) for i in range(6)]
+    if arguments.score is not None:
+        scored = load(arguments.score, MOL).to(arguments.device)
+        scored.solver = replace(scored.solver, tol=TOL)
+        print(json.dumps(scores(scored, training, problems), indent=2))
+        return
+    log_to(arguments.out)
     # Frames are few: the pyramid of the dynamic network leaves time alone.
     axes = None if arguments.kind == "3d" else (1, 2)
     network = ResidualNetwork(ndim=3, features=arguments.features, levels=3, pyramid_axes=axes, seed=arguments.seed)
@@ -161,7 +172,6 @@ def main() -> None:
     steps = train(task, settings, arguments.out, lambda m: mean_psnr(m, problems), fingerprint=fingerprint)
     finish(steps, arguments.steps)
     name = arguments.name or NAMES[arguments.kind]
-    training = [source.draw(np.random.default_rng([arguments.seed, 3 * 10**9, i]), 12 * i) for i in range(6)]
     card = {
         "name": name,
         **CARDS[arguments.kind],

@@ -28,4 +28,4 @@ def test_train_volume_writes_a_certified_model_and_resumes(tmp_path: Path) -> No
     assert model.certificate().kind == "certified"
     scores = load_card(tmp_path / "tiny.safetensors")["scores"]
     assert scores["zero_filled_psnr_db"] < scores["cg_sense_psnr_db"]
-    assert {"validation_psnr_db", "mol_brain_2d_psnr_db", "cg_sense_weight"} < set(scores)
+    assert {"validation_psnr_db", "default_2d_psnr_db", "cg_sense_weight"} < set(scores)
