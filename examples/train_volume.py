@@ -1,5 +1,6 @@
 """Train the packaged 3D and 2D+time models: `python examples/train_volume.py --data DATA --kind 3d --out runs/3d`.
 
+    ... --first mol-guided-2d               guided by the image of a model of planes, plane by plane
     ... --kind 3d --score mol-brain-3d      trains nothing: prints the scores of these weights as JSON
 
 `3d` learns from slabs of a T1 volume with simulated phase and coils, undersampled 4 to 8 times along two axes;
@@ -44,7 +45,10 @@ from molrecon.networks import ResidualNetwork
 from molrecon.reconstructors.classical import CGSense, ZeroFilled
 from molrecon.reconstructors.conditioning import Conditioning, smooth_phase
 from molrecon.reconstructors.defaults import DEFAULT_MODEL
+from molrecon.reconstructors.guiding import GUIDE_CHANNELS
+from molrecon.reconstructors.learned import LearnedReconstructor
 from molrecon.reconstructors.mol import MOL
+from molrecon.reconstructors.planes import PlaneByPlane
 from molrecon.simulation.strips import Problem, magnitude_psnr
 from molrecon.training.checkpoints import log_to
 from molrecon.training.fingerprint import identifying_arguments
@@ -52,7 +56,7 @@ from molrecon.training.log import finish
 from molrecon.training.loop import train
 from molrecon.training.reconstruction_task import ReconstructionSettings, ReconstructionTask, mean_psnr
 from molrecon.training.train_settings import TrainSettings
-from molrecon.weights import load, save
+from molrecon.weights import load, save, weights_hash
 from operators import centred_ifft
 
 NAMES = {"3d": "mol-brain-3d", "dynamic": "mol-perfusion-2dt"}
@@ -132,6 +136,8 @@ def main() -> None:
     goal = parser.add_mutually_exclusive_group(required=True)
     goal.add_argument("--out", type=Path, help="folder of the training")
     goal.add_argument("--score", metavar="NAME_OR_FILE", help="weights to score on the held-out problems")
+    parser.add_argument("--first", metavar="NAME_OR_FILE", help="a model of planes whose image guides")
+    parser.add_argument("--monotonicity", type=float, default=0.01, help="m (default: %(default)s)")
     parser.add_argument("--name", help="of the weights; default: that of the packaged model")
     parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
@@ -155,8 +161,19 @@ def main() -> None:
     log_to(arguments.out)
     # Frames are few: the pyramid of the dynamic network leaves time alone.
     axes = None if arguments.kind == "3d" else (1, 2)
-    network = ResidualNetwork(ndim=3, features=arguments.features, levels=3, pyramid_axes=axes, seed=arguments.seed)
-    model = MOL(network).to(arguments.device)
+    network = ResidualNetwork(
+        ndim=3,
+        features=arguments.features,
+        levels=3,
+        pyramid_axes=axes,
+        guide_channels=GUIDE_CHANNELS if arguments.first else 0,
+        monotonicity=arguments.monotonicity,
+        seed=arguments.seed,
+    )
+    first = PlaneByPlane(load(arguments.first, LearnedReconstructor)) if arguments.first else None
+    model = MOL(network, first=first).to(arguments.device)
+    if model.first is not None:
+        model.first.requires_grad_(False)
     model.solver = replace(model.solver, tol=TOL)
     settings = TrainSettings(
         steps=arguments.steps,
@@ -175,6 +192,8 @@ def main() -> None:
     card = {
         "name": name,
         **CARDS[arguments.kind],
+        **({} if first is None else {"first": f"{Path(arguments.first).stem}, sha256 {weights_hash(arguments.first)}"}),
+        "monotonicity": arguments.monotonicity,
         "steps": arguments.steps,
         "batch": source.batch,
         "seed": arguments.seed,

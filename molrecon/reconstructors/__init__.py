@@ -11,6 +11,7 @@ post_processing      one network on the zero-filled image
 classical            zero-filled, CG-SENSE and L1-wavelet
 conditioning         how are scale, noise level, phase and lambda of a scan found?
 guiding              which images guide a network?
+planes               how does a method of planes guide one of volumes?
 forward_mode         how does a network change along a direction?
 noise_amplification  how much of the noise is in each pixel of the image?
 certificate          how does the certificate follow from Lip(H)?

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from molrecon.networks import Denoiser
 from molrecon.networks.denoiser import REFERENCE_NOISE
+from molrecon.reconstructors.base import Reconstructor
 from molrecon.reconstructors.conditioning import Conditioning
 from molrecon.reconstructors.forward_mode import derivative
-from molrecon.reconstructors.learned import LearnedReconstructor
 from molrecon.solvers.batched import per_sample
 from molrecon.solvers.conjugate_gradient import solve_hermitian
 from molrecon.solvers.solver_settings import SolverSettings
@@ -28,7 +28,7 @@ SENSE_WEIGHT, SENSE_TOL, SENSE_STEPS = 0.02, 1e-2, 30  # of the CG-SENSE image
 
 
 def with_guide(
-    first: LearnedReconstructor,
+    first: Reconstructor,
     kspace: Tensor,
     operator: LinearOperator,
     conditioning: Conditioning,
@@ -56,7 +56,7 @@ def with_guide(
 
 
 def guide_response(
-    first: LearnedReconstructor,
+    first: Reconstructor,
     network: Denoiser,
     operator: LinearOperator,
     conditioning: Conditioning,

@@ -16,6 +16,7 @@ from molrecon.reconstructors.conditioning import Conditioning
 from molrecon.reconstructors.forward_mode import derivative
 from molrecon.reconstructors.guiding import GUIDE_CHANNELS, first_of_guide, guide_response, with_guide
 from molrecon.reconstructors.learned import LearnedReconstructor
+from molrecon.reconstructors.planes import PlaneByPlane
 from molrecon.reconstructors.robustness_bounds import data_robustness_bound
 from molrecon.reconstructors.splitting import ForwardBackward, residual_rounding, with_implicit_gradient
 from molrecon.solvers.batched import per_sample
@@ -74,7 +75,8 @@ class MOL(LearnedReconstructor):
 
     Args:
         network: the denoiser H.
-        first: of a guided network, the model whose image guides it. It need guarantee nothing.
+        first: of a guided network, the model whose image guides it; of three axes it may be one of planes
+            (`PlaneByPlane`). It need guarantee nothing.
         data_weight: lambda at the reference noise level, 0.01.
         phase_reference: show the network the image without its smooth phase (see `Conditioning`).
         solver: how the equilibrium is looked for where a call does not say it.
@@ -96,7 +98,7 @@ class MOL(LearnedReconstructor):
         self,
         network: Denoiser,
         *,
-        first: LearnedReconstructor | None = None,
+        first: LearnedReconstructor | PlaneByPlane | None = None,
         data_weight: float = 60.0,
         phase_reference: bool = True,
         solver: SolverSettings | None = None,

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from molrecon.reconstructors.mol import MOL
+from molrecon.reconstructors.planes import PlaneByPlane
 from molrecon.weights import load, load_card
 
 DATA = os.environ.get("MOLRECON_DATA")
@@ -26,6 +27,12 @@ def test_train_volume_writes_a_certified_model_and_resumes(tmp_path: Path) -> No
     model = load(tmp_path / "tiny.safetensors", MOL)
     assert model.network.ndim == 3
     assert model.certificate().kind == "certified"
+    guided = [*command, "--steps", "1", "--name", "guided", "--first", "mol-guided-2d", "--monotonicity", "0.1"]
+    guided[guided.index(str(tmp_path))] = str(tmp_path / "guided")
+    subprocess.run(guided, check=True, capture_output=True, text=True)
+    second = load(tmp_path / "guided" / "guided.safetensors", MOL)
+    assert isinstance(second.first, PlaneByPlane) and second.certificate().kind == "certified"
+    assert second.certificate().monotonicity == pytest.approx(0.1)
     scores = load_card(tmp_path / "tiny.safetensors")["scores"]
     assert scores["zero_filled_psnr_db"] < scores["cg_sense_psnr_db"]
     assert {"validation_psnr_db", "default_2d_psnr_db", "cg_sense_weight"} < set(scores)

@@ -175,7 +175,8 @@ def fit_to_memory(model: ModelT, plan: MemoryPlan) -> ModelT:
     network = untiled(model.network)
     settings = {**model.settings(), "network": Tiled(network, plan.tile) if any(plan.halo) else network}
     if isinstance(model, MOL):
-        settings["first"] = None if model.first is None else fit_to_memory(model.first, plan)
+        first = model.first  # one of planes needs no tiles where the volume fits
+        settings["first"] = fit_to_memory(first, plan) if isinstance(first, LearnedReconstructor) else first
         settings["solver"] = replace(model.solver, window=plan.window, refine=plan.refine)
     fitted = type(model)(**settings)
     fitted.n_unrolls = model.n_unrolls

@@ -15,6 +15,7 @@ from typing import final
 from molrecon.io.large_arrays import arrays_on_disk, on_disk
 from molrecon.networks.denoiser import Denoiser
 from molrecon.reconstructors.base import Reconstructor
+from molrecon.reconstructors.learned import LearnedReconstructor
 from molrecon.reconstructors.mol import MOL
 from molrecon.scans.memory.file_sizes import file_size
 from molrecon.scans.memory.network_plan import (
@@ -166,7 +167,7 @@ def _plan_joint(
     others = max(0, others) + 16 * slices * frames * rows * cols + 16 * math.prod(shape)
     if others >= budget:
         _check(budget, {**arrays, "others": others}, f"a {unit} of {shape[0]} x {rows} x {cols}")
-    first = None if model.first is None else model.first.network
+    first = model.first.network if isinstance(model.first, LearnedReconstructor) else None
     plan = plan_memory(budget - others, model.network, shape, coils, first=first, window=model.solver.window)
     return ScanPlan(budget, fit_to_memory(model, plan), 1, plan.choices(), plan.items | {"other arrays": others})
 
