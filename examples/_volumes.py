@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, final
 
@@ -37,6 +38,15 @@ def t1_training_volume(folder: Path) -> np.ndarray:
 def t1_validation_slab(folder: Path) -> np.ndarray:
     """Return the T1 magnitudes of the validation slab (188, 256, 20) float32, no voxel of which is trained on."""
     return t1_volume(folder)[:, :, slice(*T1_VALIDATION_SLAB)]
+
+
+def colin27_volume(folder: Path) -> np.ndarray:
+    """Return the T1 magnitudes of another head (181, 217, 181) float32 in [0, 1], the average of 27 scans."""
+    import nibabel
+
+    image = nibabel.load(folder / "mri" / "brain_t1_colin27_181x217x181.nii.gz")
+    volume = np.asarray(image.dataobj, dtype=np.float32)  # type: ignore[attr-defined]
+    return volume / volume.max()
 
 
 def perfusion_series(folder: Path, frames: slice) -> np.ndarray:
@@ -75,13 +85,13 @@ def cardiac_frames(folder: Path, *, held_out: bool) -> np.ndarray:
 
 @final
 class Slabs:
-    """Problems of 3D imaging, 2D undersampled: slabs of one volume on grids of changing voxel size.
+    """Problems of 3D imaging, 2D undersampled: slabs of volumes on grids of changing voxel size.
 
     The readout is the first or the second axis of a slab, and all problems of a batch have the same one.
 
     Args:
-        training: magnitudes (any, any, any) to draw from.
-        validation: others, whose last axis is the readout of the validation problems; training sees none of them.
+        training: volumes of magnitudes (any, any, any) to draw from.
+        validation: another, whose last axis is the readout of the validation problems; training sees none of them.
         shape: (readout, other, other) of a slab. Of a pyramid of levels that starts on odd or on even pixels, sizes
             of one less than a multiple of 2^(levels - 1) waste the least on margins.
         batch: slabs of a problem.
@@ -91,7 +101,7 @@ class Slabs:
 
     def __init__(
         self,
-        training: np.ndarray,
+        training: Sequence[np.ndarray],
         validation: np.ndarray,
         *,
         shape: tuple[int, int, int] = (7, 63, 63),
@@ -99,14 +109,14 @@ class Slabs:
         seed: int = 0,
         device: torch.device | str = "cpu",
     ) -> None:
-        self.training, self.validation = training, validation
+        self.training, self.validation = list(training), validation
         self.shape, self.batch, self.seed, self.device = shape, batch, seed, device
         self._grid: tuple[int, np.ndarray] | None = None
 
     def fingerprint(self) -> dict[str, Any]:
         """Return what is drawn from, and how; see `train`."""
         return {
-            "training_data": array_fingerprint([self.training]),
+            "training_data": array_fingerprint(self.training),
             "validation_data": array_fingerprint([self.validation]),
             "slabs": {"shape": self.shape, "batch": self.batch, "seed": self.seed},
         }
@@ -137,9 +147,10 @@ class Slabs:
     def _coarser(self, number: int) -> np.ndarray:
         if self._grid is None or self._grid[0] != number:
             rng = np.random.default_rng([self.seed, 10**9, number])
+            volume = self.training[int(rng.integers(len(self.training)))]
             share = rng.uniform(*VOXELS)
-            rows, cols, slices = (round(n * share * rng.uniform(0.93, 1.07)) for n in self.training.shape)
-            self._grid = number, resampled(self.training, (rows, cols, slices))
+            rows, cols, slices = (round(n * share * rng.uniform(0.93, 1.07)) for n in volume.shape)
+            self._grid = number, resampled(volume, (rows, cols, slices))
         return self._grid[1]
 
 

@@ -3,8 +3,8 @@
     ... --first mol-guided-2d               guided by the image of a model of planes, plane by plane
     ... --kind 3d --score mol-brain-3d      trains nothing: prints the scores of these weights as JSON
 
-`3d` learns from slabs of a T1 volume with simulated phase and coils, undersampled 4 to 8 times along two axes;
-`dynamic` from windows of a perfusion series, and of short-axis frames of 24 hearts that are set in motion, undersampled
+`3d` learns from slabs of two T1 volumes, undersampled 4 to 8 times along two axes, with simulated coils and phase,
+which is rough and follows the anatomy in part, and maps that are estimated from the scan's own centre; `dynamic` from windows of a perfusion series, and of short-axis frames of 24 hearts that are set in motion, undersampled
 5 to 10 times in columns and time. Both are strictly monotone networks with 3D kernels of 52,563 parameters in all.
 
 DATA/mri holds the T1 volume that data_scripts/prepare_brains.py lays out, the perfusion series (79, 256, 256) of
@@ -37,6 +37,7 @@ from examples._volumes import (
     Slabs,
     Windows,
     cardiac_frames,
+    colin27_volume,
     perfusion_series,
     t1_training_volume,
     t1_validation_slab,
@@ -66,14 +67,15 @@ SHAPES = {"3d": (7, 63, 63), "dynamic": (12, 24, 96)}  # readout and two axes; f
 CARDS = {
     "3d": {
         "model": "MOL, strictly monotone residual network, 3D multi-coil Cartesian MRI, two axes undersampled",
-        "data": "one T1 volume, simulated phase and coils, exact maps, noise 0.001-0.03, Poisson disc and random 4-8x",
-        "split": "train: T1 axial 0-119; validation: T1 axial 120-139, 6x",
-        "licence": "data: T1 volume, CC BY-NC 4.0",
+        "data": "two T1 volumes, simulated rough phase and coils, estimated maps, noise 0.001-0.03, Poisson disc and"
+        " random 4-8x",
+        "split": "train: Colin27, T1 axial 0-119; validation: T1 axial 120-139, 6x",
+        "licence": "data: T1 volume, CC BY-NC 4.0; Colin27, free with its notice",
     },
     "dynamic": {
         "model": "MOL, strictly monotone residual network, 2D+time multi-coil Cartesian MRI, k-t undersampled",
-        "data": "one perfusion series, short-axis frames with simulated motion; simulated phase and coils, exact maps,"
-        " noise 0.001-0.03, k-t masks 5-10x",
+        "data": "one perfusion series, short-axis frames with simulated motion; simulated rough phase and coils,"
+        " estimated maps, noise 0.001-0.03, k-t masks 5-10x",
         "split": "train: perfusion frames 0-59, 24 hearts; validation: 6 other hearts with simulated motion, perfusion"
         " frames 64-78 (of the same patient), 8x",
         "licence": "data: perfusion series, educational and research use; short-axis frames (Sunnybrook), CC0",
@@ -85,8 +87,10 @@ def sources(arguments: argparse.Namespace) -> Slabs | Windows:
     """Return training and validation problems."""
     data, shape = arguments.data, tuple(arguments.shape or SHAPES[arguments.kind])
     if arguments.kind == "3d":
-        volumes = t1_training_volume(data), t1_validation_slab(data)
-        return Slabs(*volumes, shape=shape, seed=arguments.seed, device=arguments.device)
+        training_volumes = [t1_training_volume(data), colin27_volume(data)]
+        return Slabs(
+            training_volumes, t1_validation_slab(data), shape=shape, seed=arguments.seed, device=arguments.device
+        )
     held_out = perfusion_series(data, PERFUSION_VALIDATION), cardiac_frames(data, held_out=True)
     training = perfusion_series(data, PERFUSION_TRAIN), cardiac_frames(data, held_out=False)
     return Windows(*training, held_out, shape=shape, seed=arguments.seed, device=arguments.device)

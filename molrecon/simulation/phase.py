@@ -28,14 +28,14 @@ def smooth_phase(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray
 
 
 def rough_phase(magnitude: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return an angle (rows, cols) float32, in rad, that follows the anatomy in part.
+    """Return an angle like the magnitude, float32, in rad, that follows the anatomy in part.
 
     Each ingredient is drawn by itself: three band-limited Gaussian fields of 1 to 12 pixels and 0.03 to 0.6 rad (in 8
     of 10 images), a multiple of the high-passed magnitude (5 of 10), a field map (4 of 10), a jump above a threshold
     of the magnitude (3 of 10), by pi in half of them, as inversion recovery leaves it.
 
     Args:
-        magnitude: (rows, cols), not negative.
+        magnitude: (rows, cols), or of three axes, not negative.
         rng: source of all randomness.
     """
     m = magnitude / max(float(np.quantile(magnitude, 0.998)), 1e-6)
@@ -53,8 +53,8 @@ def rough_phase(magnitude: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return angle.astype(np.float32)
 
 
-def band_limited(shape: tuple[int, int], scale: float, rng: np.random.Generator) -> np.ndarray:
-    """Return white noise smoothed by a Gaussian of `scale` pixels, (rows, cols) float32 of unit variance."""
+def band_limited(shape: tuple[int, ...], scale: float, rng: np.random.Generator) -> np.ndarray:
+    """Return white noise smoothed by a Gaussian of `scale` pixels, float32 of unit variance."""
     field = ndimage.gaussian_filter(rng.standard_normal(shape, dtype=np.float32), scale, mode="wrap")
     return np.asarray(field / max(float(field.std()), 1e-9), np.float32)
 
@@ -62,11 +62,12 @@ def band_limited(shape: tuple[int, int], scale: float, rng: np.random.Generator)
 def field_map(magnitude: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Return the field that the tissue itself makes, of unit standard deviation where there is tissue.
 
-    `b = F^-1 [(1/3 - (k . B0)^2 / |k|^2) F chi]` for an object that is long across the slice, B0 in the plane at a
-    random angle. chi is 1 in air and bone, and varies with the magnitude by a tenth of that within tissue.
+    `b = F^-1 [(1/3 - (k . B0)^2 / |k|^2) F chi]`, B0 in a random direction; of a slice for an object that is long
+    across it, with B0 in the plane. chi is 1 in air and bone, and varies with the magnitude by a tenth of that within
+    tissue.
 
     Args:
-        magnitude: (rows, cols), about 1 at its maximum.
+        magnitude: (rows, cols), or of three axes, about 1 at its maximum.
         rng: source of all randomness.
 
     Source: Salomir, de Senneville, Moonen, Concepts Magn. Reson. B 19, 2003 (the dipole kernel).
@@ -74,15 +75,16 @@ def field_map(magnitude: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     air = magnitude < AIR
     chi = air + rng.normal(0, 0.1) * magnitude * ~air
     padded = [fft.next_fast_len(n + n // 2, real=True) for n in magnitude.shape]
-    ky, kx = np.meshgrid(fft.fftfreq(padded[0]), fft.rfftfreq(padded[1]), indexing="ij")
-    turn = rng.uniform(0, np.pi)
-    squared = ky**2 + kx**2
-    squared[0, 0] = 1
-    kernel = 1 / 3 - (math.cos(turn) * ky + math.sin(turn) * kx) ** 2 / squared
-    kernel[0, 0] = 0
+    frequencies = [*map(fft.fftfreq, padded[:-1]), fft.rfftfreq(padded[-1])]
+    k = np.stack(np.meshgrid(*frequencies, indexing="ij"))
+    squared = (k**2).sum(0)
+    squared.flat[0] = 1
+    kernel = 1 / 3 - np.tensordot(_direction(magnitude.ndim, rng), k, 1) ** 2 / squared
+    kernel.flat[0] = 0
     # Beyond the view there is air too.
-    spectrum = fft.rfft2((chi - 1).astype(np.float32), padded)
-    field = fft.irfft2(spectrum * kernel.astype(np.float32), padded)[: magnitude.shape[0], : magnitude.shape[1]]
+    spectrum = fft.rfftn((chi - 1).astype(np.float32), padded)
+    whole = fft.irfftn(spectrum * kernel.astype(np.float32), padded)
+    field = whole[tuple(map(slice, magnitude.shape))]
     tissue = field[~air] if not air.all() else field
     return np.asarray((field - tissue.mean()) / max(float(tissue.std()), 1e-9), np.float32)
 
@@ -120,6 +122,15 @@ def transplanted(angle: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """Return the angle of another scan (rows, cols) on a grid of `shape`, linearly interpolated."""
     zoom = [n / m for n, m in zip(shape, angle.shape, strict=True)]
     return np.asarray(ndimage.zoom(angle, zoom, order=1, grid_mode=True, mode="nearest"), np.float32)
+
+
+def _direction(ndim: int, rng: np.random.Generator) -> np.ndarray:
+    """Return a random unit vector (ndim,)."""
+    if ndim == 2:
+        turn = rng.uniform(0, np.pi)
+        return np.array([math.cos(turn), math.sin(turn)])
+    vector = rng.standard_normal(ndim)
+    return vector / np.linalg.norm(vector)
 
 
 def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:

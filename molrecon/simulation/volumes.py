@@ -11,11 +11,17 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor
 
+from molrecon.simulation.calibrated import calibrated
 from molrecon.simulation.coils import draw_loops, receive_field
-from molrecon.simulation.strips import NOISE_RANGE, Problem, augmented_contrast, draw_noise_level, measured
+from molrecon.simulation.contrast import augmented_contrast
+from molrecon.simulation.noise import draw_noise_level
+from molrecon.simulation.phase import rough_phase
+from molrecon.simulation.problem import Problem
+from molrecon.simulation.strips import NOISE_RANGE
 from operators import center_mask, golden_kt_mask, kt_interleaved_mask, poisson_disc_mask, variable_density_mask
 
-MOST_DRAWS = 20  # of a crop that shows enough
+MOST_DRAWS = 20  # of a crop that shows enough, and of a mask that can be calibrated
+CALIBRATION = 8  # central columns that all frames of a series together sample
 
 
 def resampled(volume: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
@@ -46,8 +52,8 @@ def slab_problem(
 ) -> Problem:
     """Return the reconstruction of a slab of a volume, undersampled along the two axes that are not the readout.
 
-    A random part of the volume in a random orientation, with augmented contrast, a smooth phase, the receive fields
-    of wire loops (divided by their root-sum-of-squares: these maps are exact) and complex noise.
+    A random part of the volume in a random orientation, with augmented contrast, a phase that follows the anatomy in
+    part (`phase.rough_phase`), the receive fields of wire loops, complex noise, and estimated maps (`calibrated`).
 
     Args:
         volume: (any, any, any) magnitudes; zeros continue it where it is smaller than the slab.
@@ -67,8 +73,8 @@ def slab_problem(
     view = rng.uniform(105, 135)  # mm from the centre to the edge
     millimetres = np.stack(np.meshgrid(*[view * axis for axis in axes], indexing="ij")).astype(np.float32)
     fields = _fields(coils, rng.permutation(millimetres.reshape(3, -1)), rng).reshape(coils, *shape)
-    image = magnitude * np.exp(1j * _phase(axes, rng))
-    return measured(image, fields, torch.from_numpy(mask)[None], 3, draw_noise_level(rng, NOISE_RANGE), rng)
+    image = magnitude * np.exp(1j * (_phase(axes, rng) + rough_phase(magnitude, rng)))
+    return calibrated(image * fields, mask, 3, readout, draw_noise_level(rng, NOISE_RANGE), rng)
 
 
 def window_problem(
@@ -105,7 +111,10 @@ def window_problem(
         if np.mean(magnitude > 0.1 * np.quantile(series[0], 0.998)) > 0.15:
             break
     magnitude = magnitude ** rng.uniform(0.6, 1.4)
-    mask = torch.from_numpy(frame_mask(frames, cols, rng.uniform(*acceleration), rng))[None, :, None]
+    for _ in range(MOST_DRAWS):
+        mask = frame_mask(frames, cols, rng.uniform(*acceleration), rng)[:, None]
+        if mask[..., cols // 2 - CALIBRATION // 2 :][..., :CALIBRATION].any(axis=0).all():
+            break
     across = np.linspace(-1, 1, cols)
     down = np.linspace(-rows, rows, rows) / cols + rng.uniform(-0.5, 0.5)
     view = rng.uniform(105, 135)
@@ -113,7 +122,8 @@ def window_problem(
     points = np.concatenate([rng.permutation(points), np.zeros((1, rows * cols), np.float32)])
     fields = _fields(coils, points, rng).reshape(coils, 1, rows, cols)
     phase = _phase([np.linspace(-1, 1, frames) * rng.uniform(0, 0.3), down, across], rng)
-    return measured(magnitude * np.exp(1j * phase), fields, mask, 2, draw_noise_level(rng, NOISE_RANGE), rng)
+    phase = phase + rough_phase(magnitude.mean(0), rng)
+    return calibrated(magnitude * np.exp(1j * phase) * fields, mask, 2, 1, draw_noise_level(rng, NOISE_RANGE), rng)
 
 
 def plane_mask(shape: tuple[int, int], acceleration: float, rng: np.random.Generator) -> np.ndarray:

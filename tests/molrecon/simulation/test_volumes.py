@@ -33,23 +33,25 @@ def ball(shape: tuple[int, ...]) -> np.ndarray:
 
 
 def check_is_a_measurement_of_its_reference(problem: Problem) -> None:
-    """Samples that are not measured are zero; those that are hold the reference and noise of the stated level."""
+    """Samples that are not measured are zero; those that are hold the reference, noise, and what the maps leave."""
     operator, mask = problem.operator, problem.operator.sampling_mask
-    noise = problem.kspace - operator(problem.reference)
-    sampled = mask.expand(noise.shape[2:]) if mask.ndim == noise.ndim - 2 else mask[:, None].expand(noise.shape)
+    rest = problem.kspace - operator(problem.reference)
+    sampled = mask[:, None].expand(rest.shape)
     assert not problem.kspace[~sampled].any()
-    assert noise[sampled].abs().square().mean().sqrt() == pytest.approx(float(problem.noise_level[0]), rel=0.05)
+    level = rest[sampled].abs().square().mean().sqrt()
+    assert level >= 0.9 * float(problem.noise_level[0])
+    assert rest.norm() < 0.1 * problem.kspace.norm() + 1.1 * problem.noise_level[0] * int(sampled.sum()) ** 0.5
     unit = torch.linalg.vector_norm(operator.sensitivity_maps, dim=1)
-    torch.testing.assert_close(unit, torch.ones_like(unit))
-    assert problem.reference.abs().flatten().quantile(0.995) == pytest.approx(1, rel=0.02)
+    torch.testing.assert_close(unit, (unit > 0).to(unit))
+    assert problem.reference.abs().flatten().quantile(0.995) == pytest.approx(1, rel=0.05)
 
 
 @pytest.mark.parametrize("readout", [0, 1, 2])
 def test_slab_is_fully_sampled_along_the_readout_alone(readout: int):
-    shape = [20, 24, 28]
+    shape = [32, 36, 40]
     shape[readout] = 5
     problem = slab_problem(
-        ball((40, 36, 44)), (shape[0], shape[1], shape[2]), readout, np.random.default_rng(readout), acceleration=(6, 6)
+        ball((60, 56, 64)), (shape[0], shape[1], shape[2]), readout, np.random.default_rng(readout), acceleration=(6, 6)
     )
     check_is_a_measurement_of_its_reference(problem)
     assert problem.reference.shape == (1, *shape)
@@ -103,7 +105,7 @@ def banks() -> list[Slabs | Windows]:
     volume = ball((60, 64, 48))
     series = ball((1, 64, 64)) * np.linspace(0.5, 1, 12, dtype=np.float32)[:, None, None]
     return [
-        Slabs(volume, ball((40, 40, 12)), shape=(5, 19, 23)),
+        Slabs([volume], ball((96, 96, 12)), shape=(3, 35, 37)),
         Windows(series, series[:2], (series, series[:1]), shape=(6, 16, 32)),
     ]
 
