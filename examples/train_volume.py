@@ -3,9 +3,10 @@
     ... --first mol-guided-2d               guided by the image of a model of planes, plane by plane
     ... --kind 3d --score mol-brain-3d      trains nothing: prints the scores of these weights as JSON
 
-`3d` learns from slabs of two T1 volumes, undersampled 4 to 8 times along two axes, with simulated coils and phase,
-which is rough and follows the anatomy in part, and maps that are estimated from the scan's own centre; `dynamic` from windows of a perfusion series, and of short-axis frames of 24 hearts that are set in motion, undersampled
-5 to 10 times in columns and time. Both are strictly monotone networks with 3D kernels of 52,563 parameters in all.
+`3d` learns from slabs of two T1 volumes, undersampled 4 to 8 times along two axes; `dynamic` from windows of a
+perfusion series, and of short-axis frames of 24 hearts that are set in motion, undersampled 5 to 10 times in columns
+and time. Coils are simulated, and phase, which is rough and follows the anatomy in part; maps are estimated from the
+scan's own centre. Both are strictly monotone networks with 3D kernels of 52,563 parameters in all.
 
 DATA/mri holds the T1 volume that data_scripts/prepare_brains.py lays out, the perfusion series (79, 256, 256) of
 https://github.com/mattiabestiaccia/bioimmagini_II as cardiac_perfusion_79x256x256_u16.npy, and the short-axis frames of
