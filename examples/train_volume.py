@@ -45,7 +45,6 @@ from examples._volumes import (
 )
 from molrecon.networks import ResidualNetwork
 from molrecon.reconstructors.classical import CGSense, ZeroFilled
-from molrecon.reconstructors.conditioning import Conditioning, smooth_phase
 from molrecon.reconstructors.defaults import DEFAULT_MODEL
 from molrecon.reconstructors.guiding import GUIDE_CHANNELS
 from molrecon.reconstructors.learned import LearnedReconstructor
@@ -59,7 +58,6 @@ from molrecon.training.loop import train
 from molrecon.training.reconstruction_task import ReconstructionSettings, ReconstructionTask, mean_psnr
 from molrecon.training.train_settings import TrainSettings
 from molrecon.weights import load, save, weights_hash
-from operators import centred_ifft
 
 NAMES = {"3d": "mol-brain-3d", "dynamic": "mol-perfusion-2dt"}
 CG_WEIGHTS = (0.0003, 0.001, 0.003, 0.01, 0.03)
@@ -97,19 +95,6 @@ def sources(arguments: argparse.Namespace) -> Slabs | Windows:
     return Windows(*training, held_out, shape=shape, seed=arguments.seed, device=arguments.device)
 
 
-def position_by_position(model: MOL, problem: Problem) -> Tensor:
-    """Return a 2D model's images of each position of the first axis: a fully sampled readout, or time."""
-    operator, kspace = problem.operator, problem.kspace
-    if operator.encoding.fourier_ndim == 3:
-        kspace = centred_ifft(kspace, (2,))
-    batch, _, positions = kspace.shape[:3]
-    planes = kspace.movedim(2, 1).flatten(0, 1)
-    level = problem.noise_level.repeat_interleave(positions)
-    operator = operator.decoupled(0, positions, batch)
-    conditioning = Conditioning(torch.ones_like(level), level, smooth_phase(operator.adjoint(planes)))
-    return model(planes, operator, conditioning=conditioning).value.unflatten(0, (batch, positions))
-
-
 @torch.no_grad()
 def scores(model: MOL, training: list[Problem], problems: list[Problem]) -> dict[str, float]:
     """Return mean PSNRs on the problems; the weight of CG-SENSE is the best on the training problems."""
@@ -121,14 +106,15 @@ def scores(model: MOL, training: list[Problem], problems: list[Problem]) -> dict
         return lambda p: CGSense(weight)(p.kspace, p.operator).value
 
     weight = max(CG_WEIGHTS, key=lambda w: mean(cg_sense(w), training))
-    flat = load(DEFAULT_MODEL, MOL).to(next(model.parameters()).device)
-    flat.solver = replace(flat.solver, tol=TOL)
+    default = load(DEFAULT_MODEL, MOL)
+    default.solver = replace(default.solver, tol=TOL)
+    planes = PlaneByPlane(default).eval().to(next(model.parameters()).device)
     scores = {
         "validation_psnr_db": mean_psnr(model, problems),
         "zero_filled_psnr_db": mean(lambda p: ZeroFilled()(p.kspace, p.operator).value, problems),
         "cg_sense_psnr_db": mean(cg_sense(weight), problems),
         "cg_sense_weight": weight,
-        "default_2d_psnr_db": mean(lambda p: position_by_position(flat, p), problems),
+        "default_2d_psnr_db": mean_psnr(planes, problems),
     }
     return {name: round(value, 4 if name.endswith("weight") else 2) for name, value in scores.items()}
 

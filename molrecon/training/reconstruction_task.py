@@ -13,6 +13,7 @@ from torch import Tensor
 from molrecon.networks.denoiser import to_channels
 from molrecon.reconstructors.conditioning import NOISE_LIMITS, Conditioning, smooth_phase, with_model_error
 from molrecon.reconstructors.learned import LearnedReconstructor
+from molrecon.reconstructors.planes import PlaneByPlane
 from molrecon.simulation.strips import Problem, magnitude_psnr
 from molrecon.solvers.batched import per_sample
 from molrecon.solvers.solution import Solution
@@ -248,7 +249,7 @@ class ReconstructionTask(Task[LearnedReconstructor]):
         return problem, lambda image: self.loss(problem.judged(image), problem.judged(problem.reference))
 
 
-def reference_phase(model: LearnedReconstructor, problem: Problem) -> Tensor:
+def reference_phase(model: LearnedReconstructor | PlaneByPlane, problem: Problem) -> Tensor:
     """Return the smooth phase of the zero-filled image, or 1 for a model without `phase_reference`."""
     image = problem.operator.adjoint(problem.kspace)
     return smooth_phase(image, problem.operator.sets) if model.phase_reference else torch.ones_like(image)
@@ -256,7 +257,7 @@ def reference_phase(model: LearnedReconstructor, problem: Problem) -> Tensor:
 
 @torch.no_grad()
 def mean_psnr(
-    model: LearnedReconstructor, problems: Sequence[Problem], *, solver: SolverSettings | None = None
+    model: LearnedReconstructor | PlaneByPlane, problems: Sequence[Problem], *, solver: SolverSettings | None = None
 ) -> float:
     """Return the mean PSNR in dB of magnitudes (reference maximum as peak), with scale 1 and the true noise level.
 
@@ -276,7 +277,9 @@ def withheld_score(model: LearnedReconstructor, problems: Sequence[Problem]) -> 
     return -float(np.mean(losses))
 
 
-def _image(model: LearnedReconstructor, problem: Problem, solver: SolverSettings | None = None) -> Tensor:
+def _image(
+    model: LearnedReconstructor | PlaneByPlane, problem: Problem, solver: SolverSettings | None = None
+) -> Tensor:
     level = with_model_error(problem.noise_level, problem.kspace, problem.operator)
     level = level.clamp(*NOISE_LIMITS)  # as `condition` holds it: noise of zero has no logarithm
     conditioning = Conditioning(torch.ones_like(level), level, reference_phase(model, problem))
