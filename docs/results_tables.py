@@ -37,8 +37,8 @@ MARKED = re.compile(r"(<!-- table: ([\w/-]+) -->\n).*?(<!-- end of table -->)", 
 DEFAULT, GUIDED = "mol-guided", "mol-guided-2d"
 MODELS = {
     "mol-guided": "`mol-guided-2d`",
-    "admm-net-2d": "`admm-net-2d`, 10 unrolls, 3600 steps",
-    "before": "`mol-guided-2d` before, guided by the equilibrium of a first strict network, m = 0.01",
+    "admm-net-2d": "`admm-net-2d`, its guide, 7 unrolls",
+    "before": "`mol-guided-2d` before, guided by an ADMM-Net of 10 unrolls, m = 0.03",
 }
 FAMILIES = {
     "8-coil brain": "real 8 coils, brain, 4x and 8x",
