@@ -270,9 +270,13 @@ def draw(results: dict[str, dict[str, dict[str, Any]]], path: Path) -> None:
                 continue
             points = [(report[name]["seconds"], report[name]["psnr"]) for name in members]
             axis.plot(*zip(*points, strict=True), "o-" if family else "o", color=colour)
+            if family:  # the points of a line lie close together: one label, above its last one
+                efforts = ", ".join(name.split()[-1] for name in members)
+                place = {"xytext": (0, 8), "ha": "center"}
+                axis.annotate(f"{family} {efforts}", points[-1], textcoords="offset points", fontsize=7, **place)
+                continue
             for name, point in zip(members, points, strict=True):
-                turned = {"rotation": 45} if family else {}  # the points of a line lie close together
-                axis.annotate(name, point, xytext=(3, 3), textcoords="offset points", fontsize=7, **turned)
+                axis.annotate(name, point, xytext=(3, 3), textcoords="offset points", fontsize=7)
         axis.set(xscale="log", xlabel="seconds, coil maps included", title=case)
         axis.margins(x=0.25, y=0.25)
         axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
