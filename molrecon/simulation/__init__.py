@@ -3,6 +3,7 @@
 problem              what does training take: a measurement with its answer
 stream               how are problems made while training runs?
 strips, volumes      how are images, volumes and image series acquired?
+calibrated           which maps do the volumes and series have?
 scan                 a fully sampled scan of a real image, and its strips
 images               which images are scanned?
 anatomy              a head of analytic tissues
