@@ -21,7 +21,7 @@ from molrecon.solvers.solution import Iterate, Solution
 from molrecon.solvers.solver_settings import SolverSettings
 from operators import LinearOperator
 
-INNER_TOL = 0.05  # of the inner CG, relative to the outer residual; with 0.1 easy problems take more steps than plain ones
+INNER_TOL = 0.05  # of the inner CG, relative to the outer residual; with 0.1 easy problems take more steps than plain
 
 
 @final

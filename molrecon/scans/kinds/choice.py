@@ -76,8 +76,8 @@ class Choice:
 class Automatic(Reconstructor):
     """The models that `choose` takes the one from that fits a scan. Called as one, it is that of slices.
 
-    3D scans go to the model of slices, plane by plane: those of heads came closer to the truth by 0.3 to 2 dB at 3 to
-    14 times than with the packaged model of volumes (docs/results/memory.md).
+    3D scans go to the model of slices, plane by plane: it comes closer to the truth than the packaged model of volumes
+    (docs/reconstruct.md).
 
     Args:
         slices, series: for single planes, and for one plane over time.
