@@ -153,11 +153,16 @@ def test_ports_that_are_tried_and_streams_that_are_none(port, content, word):
 
 
 def test_a_second_scan_while_one_is_reconstructed(port, scan):
-    with ThreadPoolExecutor(3) as pool:
-        answers = list(pool.map(lambda _: stream_file(scan, port=port), range(3)))
-    for answer in answers[1:]:
-        np.testing.assert_array_equal(answer.volume(), answers[0].volume())
-    assert any("waits" in text for answer in answers for text in answer.texts)
+    waited = False
+    for _ in range(5):  # on a busy machine a client may come when the one before it is done
+        with ThreadPoolExecutor(3) as pool:
+            answers = list(pool.map(lambda _: stream_file(scan, port=port), range(3)))
+        for answer in answers[1:]:
+            np.testing.assert_array_equal(answer.volume(), answers[0].volume())
+        waited = waited or any("waits" in text for answer in answers for text in answer.texts)
+        if waited:
+            break
+    assert waited
 
 
 def test_a_killed_worker_is_told_and_the_next_scan_served(port, scan):
