@@ -95,9 +95,9 @@ class PlaneByPlane(Reconstructor):
 def _joined(planes: list[Solution]) -> Solution:
     """Return the solution of all planes together; its bound is that of all of them."""
     value = torch.stack([plane.value for plane in planes], -3)
-    size = norm(value.detach()).clamp_min(torch.finfo(value.dtype).tiny)
-    errors = torch.stack([plane.error_bound * norm(plane.value.detach()) for plane in planes])
-    bound = torch.linalg.vector_norm(errors, dim=0) / size
+    tiny = torch.finfo(value.dtype).tiny  # what a bound is relative to where the image is zero
+    errors = torch.stack([plane.error_bound * norm(plane.value.detach()).clamp_min(tiny) for plane in planes])
+    bound = torch.linalg.vector_norm(errors, dim=0) / norm(value.detach()).clamp_min(tiny)
     return Solution(
         value,
         bound,
