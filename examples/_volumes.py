@@ -87,7 +87,7 @@ def cardiac_frames(folder: Path, *, held_out: bool) -> np.ndarray:
 class Slabs:
     """Problems of 3D imaging, 2D undersampled: slabs of volumes on grids of changing voxel size.
 
-    The readout is the first or the second axis of a slab, and all problems of a batch have the same one.
+    The readout is the first axis of a slab: it is there that a model of planes can guide (`PlaneByPlane`).
 
     Args:
         training: volumes of magnitudes (any, any, any) to draw from.
@@ -124,11 +124,8 @@ class Slabs:
     def draw(self, rng: np.random.Generator, step: int) -> Problem:
         """Return a batch of slabs of 4 to 8 coils, undersampled 4 to 8 times."""
         volume = self._coarser(step // NEW_GRID_EVERY)
-        readout = int(rng.integers(2))
-        thickness, first, second = self.shape
-        shape = (thickness, first, second) if readout == 0 else (first, thickness, second)
         coils = int(rng.integers(4, 9))
-        slabs = [slab_problem(volume, shape, readout, rng, coils=coils) for _ in range(self.batch)]
+        slabs = [slab_problem(volume, self.shape, 0, rng, coils=coils) for _ in range(self.batch)]
         return stack_problems(slabs).to(self.device)
 
     def problems(self, count: int) -> list[Problem]:
