@@ -96,6 +96,12 @@ def siat(folder: Path, numbers: Collection[int]) -> np.ndarray:
     return np.asarray(_archive(folder / "mri" / "siat200_256_reim_i16.npz")["x"][list(numbers)])
 
 
+def siat_slices(folder: Path, numbers: Collection[int]) -> list[np.ndarray]:
+    """Return SIAT T2 brain slices (256, 256), complex64 with their measured phase."""
+    stored = siat(folder, numbers).astype(np.float32) / 32767
+    return list(stored[:, 0] + 1j * stored[:, 1])
+
+
 def ms_slices(folder: Path, subjects: Collection[int]) -> list[np.ndarray]:
     """Return FLAIR, T1 and T2 slices (rows, cols) of patients of all sizes."""
     archive = _archive(folder / "mri" / "ms_brain_flair_t1_t2_u16.npz")
@@ -124,9 +130,14 @@ def _subjects(archive: dict[str, np.ndarray], subjects: Collection[int], suffix:
     return list(archive[f"x{suffix}"][chosen])
 
 
-def _slices(path: Path) -> list[np.ndarray]:
+def nifti_volume(path: Path) -> np.ndarray:
+    """Return the numbers of a NIfTI file, which are magnitudes."""
     image: Any = nibabel.load(path)
-    volume = np.asarray(image.dataobj)
+    return np.asarray(image.dataobj)
+
+
+def _slices(path: Path) -> list[np.ndarray]:
+    volume = nifti_volume(path)
     slices = []
     for axis in range(3):
         moved = np.moveaxis(volume, axis, 0)

@@ -10,11 +10,12 @@ from typing import Any, final
 import numpy as np
 import torch
 
-from examples._slices import T1_VALIDATION_SLAB, t1_volume
+from examples._subjects import nifti_volume
 from molrecon.simulation.strips import Problem, stack_problems
 from molrecon.simulation.volumes import resampled, slab_problem, window_problem
 from molrecon.training.fingerprint import array_fingerprint
 
+T1_VALIDATION_SLAB = (120, 140)  # axial indices; training takes no voxel of this slab
 TAPER = 8  # voxels over which the volume for training fades out before the validation slab
 PERFUSION_TRAIN = slice(0, 60)
 PERFUSION_VALIDATION = slice(64, 79)  # the gap keeps neighbouring frames apart
@@ -22,6 +23,11 @@ CARDIAC_HELD_OUT = 6  # the last subjects of the short-axis frames are for valid
 NEW_GRID_EVERY = 12  # steps between new voxel sizes of the volume
 VOXELS = (0.28, 0.62)  # range of the coarser grid's points along an axis, relative to the volume's
 SUBJECT = re.compile(r"SC(?:-[A-Z]+)+-\d+")
+
+
+def t1_volume(folder: Path) -> np.ndarray:
+    """Return the T1 magnitude volume (188, 256, 190), float32 in [0, 1]; the last axis is axial."""
+    return nifti_volume(folder / "mri" / "brain_t1_3d_188x256x190.nii.gz").astype(np.float32) / 255
 
 
 def t1_training_volume(folder: Path) -> np.ndarray:
@@ -42,10 +48,7 @@ def t1_validation_slab(folder: Path) -> np.ndarray:
 
 def colin27_volume(folder: Path) -> np.ndarray:
     """Return the T1 magnitudes of another head (181, 217, 181) float32 in [0, 1], the average of 27 scans."""
-    import nibabel
-
-    image = nibabel.load(folder / "mri" / "brain_t1_colin27_181x217x181.nii.gz")
-    volume = np.asarray(image.dataobj, dtype=np.float32)  # type: ignore[attr-defined]
+    volume = nifti_volume(folder / "mri" / "brain_t1_colin27_181x217x181.nii.gz").astype(np.float32)
     return volume / volume.max()
 
 

@@ -33,7 +33,7 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # to run from a checkout that is not installed
 
-from examples._slices import SIAT_TRAIN, SIAT_VALIDATION, siat_slices
+from examples._subjects import SIAT_TRAIN, SIAT_VALIDATION, siat_slices
 from molrecon.io import read_npy
 from molrecon.reconstructors.base import Reconstructor
 from molrecon.reconstructors.classical import CGSense, L1Wavelet, ZeroFilled

@@ -31,7 +31,8 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # to run from a checkout that is not installed
 
 from examples._arms import FourArms, run_arms
-from examples._slices import SIAT_TRAIN, SIAT_VALIDATION, siat_slices, t1_validation_slices
+from examples._subjects import SIAT_TRAIN, SIAT_VALIDATION, siat_slices
+from examples._volumes import t1_validation_slab
 from molrecon.descent.constraints import Descent
 from molrecon.descent.descent_checks import LayerNoise
 from molrecon.descent.lista import LISTA
@@ -172,11 +173,12 @@ def scans(arguments: argparse.Namespace) -> FourArms[Any, Any]:
         return ScanProblem(MoDL(network, n_unrolls=UNROLLS), draw)
 
     slices = siat_slices(arguments.data, SIAT_VALIDATION)
+    t1_slices = list(t1_validation_slab(arguments.data).transpose(2, 0, 1).astype(np.complex64))
     unseen = scans_of(slices[15:], count, TEST)
     conditions = {
         "unseen": unseen,
         "noise x 3": [replace(scan, noise_level=3 * scan.noise_level) for scan in unseen],
-        "T1": scans_of(t1_validation_slices(arguments.data), count, TEXTURES),
+        "T1": scans_of(t1_slices, count, TEXTURES),
     }
     return comparison(
         arguments,

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from examples._slices import SIAT_TRAIN, SIAT_VALIDATION, siat_slices
+from examples._subjects import SIAT_TRAIN, SIAT_VALIDATION, siat_slices
 from molrecon.networks import Denoiser, PlainNetwork, ResidualNetwork, SpectralNetwork
 
 SIGMA = 0.03

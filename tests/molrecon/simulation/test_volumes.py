@@ -7,16 +7,17 @@ import numpy as np
 import pytest
 import torch
 
-from examples._slices import T1_VALIDATION_SLAB, t1_volume
 from examples._volumes import (
     PERFUSION_TRAIN,
     PERFUSION_VALIDATION,
+    T1_VALIDATION_SLAB,
     Slabs,
     Windows,
     cardiac_frames,
     perfusion_series,
     t1_training_volume,
     t1_validation_slab,
+    t1_volume,
 )
 from molrecon.scans.metrics import psnr
 from molrecon.simulation.problem import Problem
