@@ -21,7 +21,10 @@ PERFUSION_TRAIN = slice(0, 60)
 PERFUSION_VALIDATION = slice(64, 79)  # the gap keeps neighbouring frames apart
 CARDIAC_HELD_OUT = 6  # the last subjects of the short-axis frames are for validation
 NEW_GRID_EVERY = 12  # steps between new voxel sizes of the volume
-VOXELS = (0.28, 0.62)  # range of the coarser grid's points along an axis, relative to the volume's
+FILLED = (
+    0.7,
+    1.0,
+)  # of the view, by the longest axis of the volume: a view that cut it would leave one set of maps wrong
 SUBJECT = re.compile(r"SC(?:-[A-Z]+)+-\d+")
 
 
@@ -107,8 +110,8 @@ class Slabs:
         training: Sequence[np.ndarray],
         validation: np.ndarray,
         *,
-        shape: tuple[int, int, int] = (7, 63, 63),
-        batch: int = 2,
+        shape: tuple[int, int, int] = (5, 95, 95),
+        batch: int = 1,
         seed: int = 0,
         device: torch.device | str = "cpu",
     ) -> None:
@@ -148,8 +151,8 @@ class Slabs:
         if self._grid is None or self._grid[0] != number:
             rng = np.random.default_rng([self.seed, 10**9, number])
             volume = self.training[int(rng.integers(len(self.training)))]
-            share = rng.uniform(*VOXELS)
-            rows, cols, slices = (round(n * share * rng.uniform(0.93, 1.07)) for n in volume.shape)
+            share = rng.uniform(*FILLED) * min(self.shape[1:]) / max(volume.shape)
+            rows, cols, slices = (round(n * share * rng.uniform(0.93, 1.0)) for n in volume.shape)
             self._grid = number, resampled(volume, (rows, cols, slices))
         return self._grid[1]
 

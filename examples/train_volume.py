@@ -62,7 +62,7 @@ from molrecon.weights import load, save, weights_hash
 NAMES = {"3d": "mol-brain-3d", "dynamic": "mol-perfusion-2dt"}
 CG_WEIGHTS = (0.0003, 0.001, 0.003, 0.01, 0.03)
 TOL = 1e-2  # of the error bound, while validating
-SHAPES = {"3d": (7, 63, 63), "dynamic": (12, 24, 96)}  # readout and two axes; frames, rows and columns
+SHAPES = {"3d": (5, 95, 95), "dynamic": (12, 24, 96)}  # readout and two axes; frames, rows and columns
 CARDS = {
     "3d": {
         "model": "MOL, strictly monotone residual network, 3D multi-coil Cartesian MRI, two axes undersampled",

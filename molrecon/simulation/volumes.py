@@ -21,6 +21,7 @@ from molrecon.simulation.strips import NOISE_RANGE
 from operators import center_mask, golden_kt_mask, kt_interleaved_mask, poisson_disc_mask, variable_density_mask
 
 MOST_DRAWS = 20  # of a crop that shows enough, and of a mask that can be calibrated
+FILLED = (0.75, 1.0)  # of the columns of a window by the frames, which it does not cut: one set of maps could not tell
 CALIBRATION = 8  # central columns that all frames of a series together sample
 
 
@@ -88,7 +89,8 @@ def window_problem(
 ) -> Problem:
     """Return the reconstruction of a window (time, rows, cols) of an image series, undersampled in columns and time.
 
-    As many rows as `shape` says of a random part of the frames, shown at a random scale. With `moving`, a smooth
+    The frames fill 0.75 to 1 of the columns, zeros the rest; of their rows, the readout, it shows as many as `shape`
+    says, of a random part. With `moving`, a smooth
     periodic contraction about a random place, a drift, and an uptake of contrast there are added: a single frame
     (1, rows, cols) becomes a series that way. Phase, coils and noise as in `slab_problem`; the phase changes slowly.
 
@@ -182,26 +184,27 @@ def _window(series: np.ndarray, shape: tuple[int, int, int], rng: np.random.Gene
         source = source.flip(0)
     if rng.random() < 0.5:
         source = source.mT
-    size = source.shape[-1]
-    step = min(rng.uniform(1.0, 2.6), size / cols)  # pixels of the source a pixel of the window
-    source = nnf.interpolate(source[None], scale_factor=1 / step, mode="bicubic", antialias=True)[0].clamp_min(0)
-    source = source.expand(frames, -1, -1)
+    scale = min(1.0, rng.uniform(*FILLED) * cols / source.shape[-1])
+    source = nnf.interpolate(source[None], scale_factor=scale, mode="bicubic", antialias=True)[0].clamp_min(0)
     height, width = source.shape[1:]
+    left, more = int(rng.integers(cols - width + 1)), max(0, rows - height)
+    source = nnf.pad(source, (left, cols - width - left, more // 2, more - more // 2)).expand(frames, -1, -1)
+    height = source.shape[1]
     top = int(np.clip(rng.normal((height - rows) / 2, height / 10), 0, height - rows))
-    left = int(np.clip(rng.normal((width - cols) / 2, width / 10), 0, width - cols))
     if not moving:
-        return source[:, top : top + rows, left : left + cols].numpy()
-    return _animated(source, (top, left), (rows, cols), rng).numpy()
+        return source[:, top : top + rows].numpy()
+    return _animated(source, top, rows, rng).numpy()
 
 
-def _animated(source: Tensor, corner: tuple[int, int], shape: tuple[int, int], rng: np.random.Generator) -> Tensor:
+def _animated(source: Tensor, top: int, rows: int, rng: np.random.Generator) -> Tensor:
+    """Return `rows` rows of the frames from `top` on, set in motion."""
     frames, height, width = source.shape
     t = torch.arange(frames, dtype=torch.float32)[:, None, None]
-    y = (corner[0] + torch.arange(shape[0], dtype=torch.float32))[:, None]
-    x = (corner[1] + torch.arange(shape[1], dtype=torch.float32))[None]
-    dy = y - (corner[0] + shape[0] * rng.uniform(0.2, 0.8))
-    dx = x - (corner[1] + shape[1] * rng.uniform(0.3, 0.7))
-    radius = shape[1] * rng.uniform(0.06, 0.16)
+    y = (top + torch.arange(rows, dtype=torch.float32))[:, None]
+    x = torch.arange(width, dtype=torch.float32)[None]
+    dy = y - (top + rows * rng.uniform(0.2, 0.8))
+    dx = x - width * rng.uniform(0.3, 0.7)
+    radius = width * rng.uniform(0.06, 0.16)
     blob = torch.exp(-(dy.square() + dx.square()) / (2 * radius**2))
     beat = torch.sin(np.pi * t / rng.uniform(5, 20) + rng.uniform(0, np.pi)).square()
     stretch = rng.uniform(0, 0.45) * beat * blob
