@@ -21,10 +21,8 @@ PERFUSION_TRAIN = slice(0, 60)
 PERFUSION_VALIDATION = slice(64, 79)  # the gap keeps neighbouring frames apart
 CARDIAC_HELD_OUT = 6  # the last subjects of the short-axis frames are for validation
 NEW_GRID_EVERY = 12  # steps between new voxel sizes of the volume
-FILLED = (
-    0.7,
-    1.0,
-)  # of the view, by the longest axis of the volume: a view that cut it would leave one set of maps wrong
+# Of the view, by the longest axis of the volume: a head that the view cuts has no single set of maps.
+FILLED = (0.7, 1.0)
 SUBJECT = re.compile(r"SC(?:-[A-Z]+)+-\d+")
 
 

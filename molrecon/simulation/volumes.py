@@ -21,7 +21,7 @@ from molrecon.simulation.strips import NOISE_RANGE
 from operators import center_mask, golden_kt_mask, kt_interleaved_mask, poisson_disc_mask, variable_density_mask
 
 MOST_DRAWS = 20  # of a crop that shows enough, and of a mask that can be calibrated
-FILLED = (0.75, 1.0)  # of the columns of a window by the frames, which it does not cut: one set of maps could not tell
+FILLED = (0.75, 1.0)  # of the columns of a window by the frames: what the view cuts has no single set of maps
 CALIBRATION = 8  # central columns that all frames of a series together sample
 
 

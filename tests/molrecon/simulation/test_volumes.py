@@ -106,7 +106,7 @@ def banks() -> list[Slabs | Windows]:
     volume = ball((60, 64, 48))
     series = ball((1, 64, 64)) * np.linspace(0.5, 1, 12, dtype=np.float32)[:, None, None]
     return [
-        Slabs([volume], ball((96, 96, 12)), shape=(3, 35, 37)),
+        Slabs([volume], ball((96, 96, 12)), shape=(3, 35, 37), batch=2),
         Windows(series, series[:2], (series, series[:1]), shape=(6, 16, 32)),
     ]
 
