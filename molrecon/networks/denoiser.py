@@ -24,11 +24,13 @@ class ReceptiveField:
         halo: pixels to either side of a pixel, along each spatial axis, that its denoised value may depend on.
         grid: a part of the image that begins at a multiple of this, along each axis, is computed as in the whole.
         live: numbers held for each pixel at the peak of an evaluation without gradients, as measured.
+        kept: numbers held for each pixel between the evaluations, of what a guide says.
     """
 
     halo: tuple[int, ...]
     grid: tuple[int, ...]
     live: int
+    kept: int = 0
 
 
 class Denoiser(nn.Module, ABC):

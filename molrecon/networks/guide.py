@@ -86,6 +86,12 @@ class Guide(nn.Module):
             along = 2 * along + 3
         return tuple(along if factor == 2 else 2 * self.levels for factor in self.factors)
 
+    def kept(self) -> int:
+        """Return how many numbers a pixel has in what is kept during an iteration: thresholds and their negatives."""
+        fewer = math.prod(self.factors)  # pixels a level down
+        layers = sum((1 if level == self.levels - 1 else 2) / fewer**level for level in range(self.levels))
+        return math.ceil(2 * self.cycles * self.features * layers)
+
     def forward(self, images: Tensor) -> list[Tensor]:
         """Return `exp(a)` of each layer in the order in which the network applies them, on the layer's own grid."""
         if images.ndim == 4:

@@ -192,6 +192,7 @@ class ResidualNetwork(Denoiser):
             halo=tuple(self.cycles * (along if a else across) + b for a, b in zip(averaged, beyond, strict=True)),
             grid=tuple(coarse if a else 1 for a in averaged),
             live=2 * self.features + (8 if self.separable else 3) * self.channels + 4 + self._gathered(),
+            kept=0 if self.guide is None else self.guide.kept(),
         )
 
     def _gathered(self) -> int:

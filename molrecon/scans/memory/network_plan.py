@@ -139,7 +139,9 @@ def plan_memory(
             " at least one coil, and no negative window"
         )
     field = network.receptive_field()
-    live = field.live if first is None else max(field.live, untiled(first).receptive_field().live)
+    if first is not None:
+        of_first = untiled(first).receptive_field()
+        field = replace(field, live=max(field.live, of_first.live), kept=max(field.kept, of_first.kept))
     element = next((p.dtype for p in network.parameters()), torch.get_default_dtype()).itemsize
     data = _data_items(shape, coils, decoupled)
     cheapest: tuple[float, MemoryPlan] | None = None
@@ -149,7 +151,7 @@ def plan_memory(
         for refine, differences in product(
             (True, False), sorted({window, *(w for w in STEPS if w < window)}, reverse=True)
         ):
-            items = data | solve_items(math.prod(shape), patch, live, element, differences, refine)
+            items = data | solve_items(math.prod(shape), patch, field, element, differences, refine)
             plan = MemoryPlan(budget, shape, tile, halo, work, differences, refine, items)
             if smallest is None or plan.total < smallest.total:
                 smallest = plan
@@ -205,19 +207,22 @@ def _data_items(shape: tuple[int, ...], coils: int, decoupled: bool) -> dict[str
     }
 
 
-def solve_items(pixels: int, patch: int, live: int, element: int, window: int, refine: bool) -> dict[str, int]:
+def solve_items(
+    pixels: int, patch: int, field: ReceptiveField, element: int, window: int, refine: bool
+) -> dict[str, int]:
     """Return the bytes that the solve of images of so many pixels holds, the network on `patch` of them at a time."""
     narrow = 2 * element * pixels
     wide = 16 * pixels if refine else narrow
-    network = patch * live * element + (narrow if patch < pixels else 0)
+    network = patch * field.live * element + (narrow if patch < pixels else 0)
+    guide = patch * field.kept * element
     # Beside the network's: what stays (right side, first, last, new and best iterate, residual; two phases, update),
     # and either the network's image on its way in and out, or the sum of the residual's terms.
     images = 6 * wide + 3 * narrow + max(2 * narrow, 4 * wide - network)
     if refine:
         images += 3 * wide  # an earlier iterate with its data term, and the last source, see `RefinedResidual`
     history = 2 * window * narrow
-    left_over = min(3 * (images + history + network) // 2, LEFT_OVER_BYTES)
-    return {"images": images, "history": history, "network": network, "allocator": left_over}
+    left_over = min(3 * (images + history + network + guide) // 2, LEFT_OVER_BYTES)
+    return {"images": images, "history": history, "network": network, "guide": guide, "allocator": left_over}
 
 
 def _tiles(shape: tuple[int, ...], field: ReceptiveField) -> Iterator[tuple[tuple[int, ...], int, float]]:

@@ -34,7 +34,6 @@ from molrecon.scans.reconstruction import Unit
 # whose arrays need 100 MiB holds 690 to 780 MiB at most, 400 of them the program.
 OUTPUT_BYTES = 300 * 1024**2
 PLANE_COPIES = 8  # of a slice's k-space, with two sets of maps, while it is cropped, calibrated, solved and checked
-GUIDED_PIXEL = 1500  # bytes: thresholds of all layers, and the U-Net that made them
 IMAGE_PIXEL = 64  # bytes of all images of a pixel: solution, magnitude, and what pages show of them
 OTHER_PIXEL = 3000  # bytes, of models that cannot say what they hold
 
@@ -193,10 +192,8 @@ def _slice_items(model: Reconstructor, pixels: int, plane: int) -> dict[str, int
     items = {"slices": PLANE_COPIES * plane}
     if not isinstance(network, Denoiser):
         return items
-    if network.guide_channels:
-        items["guide"] = GUIDED_PIXEL * pixels
     try:
-        live = network.receptive_field().live
+        field = network.receptive_field()
     except (TypeError, ValueError):  # it does not say
         return items | {"network": OTHER_PIXEL * pixels}
-    return items | solve_items(pixels, pixels, live, 4, window, True)
+    return items | solve_items(pixels, pixels, field, 4, window, True)

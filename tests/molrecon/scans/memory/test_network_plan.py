@@ -23,6 +23,7 @@ from molrecon.reconstructors.conditioning import condition
 from molrecon.reconstructors.guiding import GUIDE_CHANNELS
 from molrecon.reconstructors.modl import MoDL
 from molrecon.reconstructors.mol import MOL
+from molrecon.reconstructors.planes import PlaneByPlane
 from molrecon.scans.memory import fit_to_memory, parse_size, plan_memory
 from molrecon.scans.memory.network_plan import PROGRAM_BYTES
 from molrecon.training.step_memory import peak_growth, training_memory
@@ -140,20 +141,25 @@ def test_a_first_model_of_another_kind_is_fitted_too() -> None:
     assert {id(p) for p in fitted.parameters()} == {id(p) for p in model.parameters()}
 
 
-def test_a_solve_takes_no_more_than_estimated() -> None:
+@pytest.mark.parametrize("guide_channels", [0, GUIDE_CHANNELS])
+def test_a_solve_takes_no_more_than_estimated(guide_channels: int) -> None:
     # A process of its own: what other tests have left in the heap is no part of the estimate.
-    program = f"from {__name__} import solve_within_the_estimate; solve_within_the_estimate()"
+    program = f"from {__name__} import solve_within_the_estimate; solve_within_the_estimate({guide_channels})"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
 @torch.no_grad()
-def solve_within_the_estimate() -> None:
+def solve_within_the_estimate(guide_channels: int) -> None:
     shape, coils = (96, 64, 48), 3
     kspace, operator = make_problem(shape, coils)
-    model = MOL(ResidualNetwork(channels=4, features=24, levels=2, cycles=1, ndim=3, layer="sll")).eval()
+    network = ResidualNetwork(
+        channels=4, features=24, levels=2, cycles=1, ndim=3, layer="sll", guide_channels=guide_channels
+    )
+    first = PlaneByPlane(MOL(PlainNetwork(features=2, layers=2))) if guide_channels else None
+    model = MOL(network, first=first).eval()
     model.solver = replace(model.solver, max_steps=1, tol=0.0)
-    conditioning = condition(kspace, operator, 0.05)
+    conditioning = model.condition(kspace, operator, 0.05)
     for budget in (8 * 2**30, PROGRAM_BYTES + 300 * 2**20):
         plan = plan_memory(budget, model.network, shape, coils)
         fitted = fit_to_memory(model, plan)
