@@ -38,7 +38,8 @@ DEFAULT, GUIDED = "mol-guided", "mol-guided-2d"
 MODELS = {
     "mol-guided": "`mol-guided-2d`",
     "admm-net-2d": "`admm-net-2d`, its guide, 7 unrolls",
-    "before": "`mol-guided-2d` before, guided by an ADMM-Net of 10 unrolls, m = 0.03",
+    "modl-2d": "`modl-2d`, 10 unrolls, 3600 steps",
+    "before": "`mol-guided-2d` before, guided by an ADMM-Net of data weights up to 300",
 }
 FAMILIES = {
     "8-coil brain": "real 8 coils, brain, 4x and 8x",
@@ -53,7 +54,7 @@ FAMILIES = {
     "JLF T1 brain": "T1 brain, simulated phase and coils",
     "IXI T1 head": "T1 head, sagittal, simulated phase and coils",
 }
-VALIDATE = "MOLRECON_DATA=DATA python examples/validate.py --models mol-guided-2d admm-net-2d --tol 3e-3"
+VALIDATE = "MOLRECON_DATA=DATA python examples/validate.py --models mol-guided-2d admm-net-2d modl-2d --tol 3e-3"
 
 Cell = str | float | dict[str, float]
 

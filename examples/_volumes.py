@@ -108,7 +108,7 @@ class Slabs:
         training: Sequence[np.ndarray],
         validation: np.ndarray,
         *,
-        shape: tuple[int, int, int] = (5, 95, 95),
+        shape: tuple[int, int, int] = (5, 79, 79),
         batch: int = 1,
         seed: int = 0,
         device: torch.device | str = "cpu",

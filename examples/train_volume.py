@@ -62,7 +62,7 @@ from molrecon.weights import load, save, weights_hash
 NAMES = {"3d": "mol-brain-3d", "dynamic": "mol-perfusion-2dt"}
 CG_WEIGHTS = (0.0003, 0.001, 0.003, 0.01, 0.03)
 TOL = 1e-2  # of the error bound, while validating
-SHAPES = {"3d": (5, 95, 95), "dynamic": (12, 24, 96)}  # readout and two axes; frames, rows and columns
+SHAPES = {"3d": (5, 79, 79), "dynamic": (12, 24, 96)}  # readout and two axes; frames, rows and columns
 CARDS = {
     "3d": {
         "model": "MOL, strictly monotone residual network, 3D multi-coil Cartesian MRI, two axes undersampled",
@@ -133,7 +133,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--learning-rate", type=float, default=3e-3)
-    parser.add_argument("--features", type=int, default=24, help="of each layer")
+    parser.add_argument("--features", type=int, default=16, help="of each layer")
     parser.add_argument("--shape", type=int, nargs=3, help="of a training problem; default: as trained")
     parser.add_argument("--problems", type=int, default=8, help="validation problems")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")

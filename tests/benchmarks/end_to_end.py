@@ -58,7 +58,7 @@ from operators import centred_fft, random_mask
 
 BRAIN = "mri/brain_mprage_8ch_230x180_ksp_c64.npy"
 TOLERANCES = (1e-2, 1e-3, 1e-4)
-UNROLLED = {"ADMM-Net": "admm-net-2d", "MoDL": "modl-brain-2d", "VarNet": "varnet-brain-2d"}
+UNROLLED = {"ADMM-Net": "admm-net-2d", "MoDL": "modl-2d", "VarNet": "varnet-brain-2d"}
 BART_STEPS = (30, 100)
 LINES = ("molrecon", "BART")  # in the figure: one method at several efforts
 ACCELERATION, CALIBRATION, SEED = 4, 24, 0

@@ -41,11 +41,11 @@ def slab(mask: np.ndarray) -> Scan:
     return Scan.from_arrays(random(3, COILS, ROWS, COLS), mask, volumetric=True)
 
 
-def frames(count: int, step: int) -> Scan:
-    """Every `step`-th column of each frame, another one in each, and the two in the middle."""
+def frames(count: int, step: int, *, turning: bool = True) -> Scan:
+    """Every `step`-th column of each frame, and of others in the next where the pattern is turning."""
     mask = np.zeros((count, 1, 1, COLS), bool)
     for k in range(count):
-        mask[k, ..., k % step :: step] = True
+        mask[k, ..., k % step if turning else 0 :: step] = True
     return Scan.from_arrays(random(count, 2, COILS, ROWS, COLS), mask)
 
 
@@ -65,8 +65,10 @@ def automatic() -> Automatic:
         (slab(POISSON), "slice", "a 3D scan accelerated 4 times; taken apart along"),
         (slab(EVERY_SECOND), "slice", "a 3D scan accelerated 1.76 times; taken apart along"),
         (Scan.from_arrays(random(3, COILS, ROWS, COLS)), "slice", "a scan of 2D slices"),
-        (frames(8, 8), "series", "times, too much for each"),
-        (frames(8, 4), "slice", "each accelerated 4 times, which is little enough"),
+        (frames(8, 8), "series", "times, in patterns that change"),
+        (frames(8, 4), "series", "each accelerated 4 times, in patterns that change"),
+        (frames(8, 2), "slice", "each accelerated 2 times, which is little enough"),
+        (frames(8, 8, turning=False), "slice", "times, all in one pattern"),
         (frames(3, 8), "slice", "fewer than 4 of one size"),
     ],
 )
