@@ -48,7 +48,8 @@ def sample_problem(ndim: int = 2, seed: int = 0) -> CertifiedScan:
     """Return a simulated head scan: fourfold undersampled, six coils, noise of 0.01 of the fat's intensity.
 
     Args:
-        ndim: 2 for a slice with columns missing, 3 for a volume with (slice, column) pairs missing.
+        ndim: 2 for a slice with columns missing, 3 for a volume with (slice, column) pairs missing, its readout first:
+            the axes are (row, slice, column).
         seed: of head, coils, mask and noise.
     """
     slices, rows, cols = SAMPLE_SHAPES[ndim]
@@ -58,8 +59,8 @@ def sample_problem(ndim: int = 2, seed: int = 0) -> CertifiedScan:
     combined = torch.linalg.vector_norm(maps, dim=1, keepdim=True)
     image, maps = image * combined[:, 0], maps / combined
     if ndim == 3:
-        image, maps = image[None], maps.transpose(0, 1)[None]
-        mask = poisson_disc_mask((slices, cols), ACCELERATION, seed, calibration=(6, 8))[None, :, None]
+        image, maps = image.transpose(0, 1)[None], maps.permute(1, 2, 0, 3)[None]
+        mask = poisson_disc_mask((slices, cols), ACCELERATION, seed, calibration=(6, 8))[None, None]
     else:
         mask = random_mask(cols, ACCELERATION, CENTER_FRACTION, [seed])[None, None]
     operator = Sense(maps, torch.as_tensor(mask))
