@@ -100,7 +100,7 @@ def monotone_operator_learning(results: Results) -> Claims:
     default = "`mol-guided-2d`"
     lipschitz, starts = "Lipschitz constant: promised / largest seen", "five starts, largest distance"
     four, eight, worst = "SIAT 4x: PSNR, dB", "SIAT 8x: PSNR, dB", "brain, worst case of 5 %"
-    series = "`mol-perfusion-2dt`: perfusion series, simulated phase and coils, k-t 8x"
+    series = "`mol-perfusion-2dt`: hearts, moving and in perfusion, rough phase, estimated maps, k-t 8x"
     by_frame, over_time = (
         results.cell("volumes/scores", column, series) for column in ("packaged 2D model, slice by slice", "MOL")
     )

@@ -6,7 +6,8 @@
 `3d` learns from slabs of two T1 volumes, undersampled 4 to 8 times along two axes; `dynamic` from windows of a
 perfusion series, and of short-axis frames of 24 hearts that are set in motion, undersampled 5 to 10 times in columns
 and time. Coils are simulated, and phase, which is rough and follows the anatomy in part; maps are estimated from the
-scan's own centre. Both are strictly monotone networks with 3D kernels of 52,563 parameters in all.
+scan's own centre. Both are strictly monotone networks with 3D kernels. The packaged 2D+time model had
+`--first mol-guided-2d --monotonicity 0.1 --learning-rate 2e-3`, the 3D one another, earlier training.
 
 DATA/mri holds the T1 volume that data_scripts/prepare_brains.py lays out, the perfusion series (79, 256, 256) of
 https://github.com/mattiabestiaccia/bioimmagini_II as cardiac_perfusion_79x256x256_u16.npy, and the short-axis frames of
