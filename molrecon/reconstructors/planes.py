@@ -32,7 +32,7 @@ class PlaneByPlane(Reconstructor):
     sets of maps (batch, set, positions, rows, cols).
 
     Raises:
-        ValueError: a method of other than two axes.
+        ValueError: a method of other than two axes; called on a scan whose first axis is undersampled.
     """
 
     ndim = 3
@@ -74,6 +74,11 @@ class PlaneByPlane(Reconstructor):
     ) -> Solution:
         if not isinstance(operator, Sense | SoftSense) or operator.encoding.ndim != 3:
             raise ValueError(f"PlaneByPlane: {operator}, expected Sense or SoftSense of three spatial axes")
+        if -3 in operator.encoding.undersampled:
+            raise ValueError(
+                "PlaneByPlane: the first of the three axes is undersampled, expected time or a fully sampled readout:"
+                " a 3D scan is for a model of planes, such as mol-guided-2d, which takes it apart along its readout"
+            )
         whole = conditioning or self.condition(kspace, operator)
         batch, positions = len(kspace), kspace.shape[2]
         if operator.encoding.fourier_ndim == 3:

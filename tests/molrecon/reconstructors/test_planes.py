@@ -97,5 +97,5 @@ def test_what_is_no_stack_of_planes_is_refused() -> None:
         plain(random(1, 2, *SHAPE[1:]), Sense(random(1, 2, *SHAPE[1:]), torch.ones(1, 1, SHAPE[2])), 0.01)
     mask = torch.zeros(1, *SHAPE, dtype=torch.bool)
     mask[:, 0, ::2] = mask[:, 1] = True
-    with pytest.raises(ValueError, match="the first spatial axis is undersampled"):
+    with pytest.raises(ValueError, match="the first of the three axes is undersampled, expected time"):
         plain(random(1, 2, *SHAPE), Sense(random(1, 2, *SHAPE), mask), 0.01)
