@@ -52,6 +52,7 @@ from molrecon.reconstructors.learned import LearnedReconstructor
 from molrecon.reconstructors.mol import MOL
 from molrecon.reconstructors.planes import PlaneByPlane
 from molrecon.simulation.strips import Problem, magnitude_psnr
+from molrecon.solvers.solver_settings import IMAGE_TOL
 from molrecon.training.checkpoints import log_to
 from molrecon.training.fingerprint import identifying_arguments
 from molrecon.training.log import finish
@@ -194,6 +195,7 @@ def main() -> None:
         "scores": scores(model, training, problems),
         "intended_use": "research use",
     }
+    model.solver = replace(model.solver, tol=IMAGE_TOL)  # of those who use it
     save(model, arguments.out / f"{name}.safetensors", card)
 
 

@@ -28,7 +28,7 @@ from molrecon.reconstructors.mol import MOL
 from molrecon.reconstructors.post_processing import PostProcessing
 from molrecon.reconstructors.varnet import VarNet
 from molrecon.sensing.imager import BlockImager
-from molrecon.solvers.solver_settings import SolverSettings
+from molrecon.solvers.solver_settings import IMAGE_TOL, SolverSettings
 from molrecon.weights import available_models, load, load_card, save, weights_hash, weights_path
 from molrecon.weights.published import load_published_mol
 from operators import Sense
@@ -309,6 +309,7 @@ def test_packaged_models(name: str) -> None:
     if isinstance(model, MOL):
         assert solution.converged.all()
         assert model.certificate().lipschitz < 1
+        assert model.solver.tol <= IMAGE_TOL  # a training's own is rougher
     card = load_card(name)
     assert {"data", "split", "steps", "seed", "licence"} <= card.keys()
     assert "research use" in json.dumps(card)
