@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any, final
 
 import numpy as np
@@ -182,8 +183,9 @@ def automatic_unit(series: Series) -> tuple[Unit, str]:
         return "slice", f"{measured}, which is little enough for each to be reconstructed by itself"
     if frames < FEWEST_FRAMES or not _one_shape(series):
         return "slice", f"{measured}; fewer than {FEWEST_FRAMES} of one size are no series that a model could see"
-    masks = np.stack([frame.volume.sampling_mask for frame in series.frames])
-    if masks.any(axis=0).sum() < SAMPLED_BY_ALL * masks.sum() / frames:
+    # Shares, not counts: a mask has size 1 along the slices where they are sampled alike, which frames may differ in.
+    masks = [frame.volume.sampling_mask for frame in series.frames]
+    if reduce(np.logical_or, masks).mean() < SAMPLED_BY_ALL * np.mean([mask.mean() for mask in masks]):
         return "slice", f"{measured}, all in one pattern: together they tell little more than each by itself"
     return "series", f"{measured}, in patterns that change: together they tell more than each by itself"
 

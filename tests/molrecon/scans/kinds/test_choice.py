@@ -87,6 +87,16 @@ def test_a_scan_gets_the_model_that_fits_it(automatic: Automatic, scan: Scan, un
     }
 
 
+def test_frames_may_differ_in_whether_their_slices_are_sampled_alike() -> None:
+    mask = np.zeros((8, 2, 1, COLS), bool)
+    for k in range(8):
+        mask[k, :, :, k % 8 :: 8] = True
+    mask[3, 1] = np.roll(mask[3, 1], 1, -1)
+    (series,) = Scan.from_arrays(random(8, 2, COILS, ROWS, COLS), mask).series()
+    assert len({frame.volume.sampling_mask.shape for frame in series.frames}) == 2
+    assert automatic_unit(series)[0] == "series"
+
+
 def test_a_model_that_was_named_sees_what_it_has_axes_for() -> None:
     volumes, planes = MOL(network(3)), MOL(network(2))
     assert choose(slab(EVERY_SECOND).series()[0], volumes).unit == "volume"
