@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
 
 import torch
@@ -28,7 +29,7 @@ from molrecon.weights import load, save, weights_hash
 
 @torch.no_grad()
 def average(models: Sequence[LearnedReconstructor]) -> LearnedReconstructor:
-    """Return the first of the models with the mean of the parameters of all.
+    """Return a copy of the first of the models with the mean of the parameters of all.
 
     Raises:
         ValueError: parameters that differ in name or shape.
@@ -38,10 +39,10 @@ def average(models: Sequence[LearnedReconstructor]) -> LearnedReconstructor:
         if other != shapes[0]:
             differing = sorted(set(other.items()) ^ set(shapes[0].items()))[0]
             raise ValueError(f"average: model {number} differs from the first in {differing}, expected equal shapes")
-    others = [dict(model.named_parameters()) for model in models[1:]]
-    for name, parameter in models[0].named_parameters():
-        parameter.copy_(torch.stack([parameter, *(other[name] for other in others)]).mean(0))
-    return models[0]
+    averaged, terms = deepcopy(models[0]), [dict(model.named_parameters()) for model in models]
+    for name, parameter in averaged.named_parameters():
+        parameter.copy_(torch.stack([term[name] for term in terms]).mean(0))
+    return averaged
 
 
 def with_first(model: MOL, first: LearnedReconstructor) -> MOL:

@@ -90,9 +90,9 @@ def window_problem(
     """Return the reconstruction of a window (time, rows, cols) of an image series, undersampled in columns and time.
 
     The frames fill 0.75 to 1 of the columns, zeros the rest; of their rows, the readout, it shows as many as `shape`
-    says, of a random part. With `moving`, a smooth
-    periodic contraction about a random place, a drift, and an uptake of contrast there are added: a single frame
-    (1, rows, cols) becomes a series that way. Phase, coils and noise as in `slab_problem`; the phase changes slowly.
+    says, of a random part. With `moving`, a smooth periodic contraction about a random place, a drift, and an uptake of
+    contrast there are added: a single frame (1, rows, cols) becomes a series that way. Phase, coils and noise as in
+    `slab_problem`; the phase changes slowly.
 
     Args:
         series: (time, rows, cols) magnitudes; one frame, or at least as many as `shape` has.
