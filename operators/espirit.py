@@ -191,30 +191,42 @@ def power_method(
 ) -> tuple[Tensor, Tensor]:
     """Return the dominant eigenvectors (pixel, coil) and values (pixel,) of Hermitian matrices (pixel, coil, coil).
 
-    Iterates from `vector` until none with an eigenvalue of at least `crop` moves by more than `tol`. Those that move by
-    a tenth of that at most are left where they are.
+    Iterates from `vector` until none with an eigenvalue of at least `crop` moves by more than `tol` in a step. After
+    three steps, those that move by a tenth of that at most are left where they are, and the others go on with squared
+    matrices, twice as many steps at a time: one step, then 2 and one, 4 and one, to `max_iterations` and less than
+    twice that.
     """
-    tiny = torch.finfo(matrices.dtype).tiny
-    vectors, values = vector.clone(), matrices.new_zeros(len(matrices)).real
-    active: Tensor | None = None  # the pixels that still move; None: all
-    for step in range(1, max_iterations + 1):
-        product = (matrices @ vector[..., None]).squeeze(-1)
-        value = _norm(product)
-        product = product / value.clamp_min(tiny)[:, None]
-        moved = _norm(product - vector)
-        vector = product
-        if active is None:
-            vectors, values = product, value
-        else:
-            vectors[active], values[active] = product, value
-        if not bool(((moved > tol) & (value >= crop)).any()):
+    vectors, values, moved = _power_step(matrices, vector)
+    taken = 1
+    while taken < min(_FIRST_STEPS, max_iterations) and _moves(moved, values, crop, tol):
+        vectors, values, moved = _power_step(matrices, vectors)
+        taken += 1
+    if taken >= max_iterations or not _moves(moved, values, crop, tol):
+        return vectors, values
+    active = (moved > _ARRIVED * tol).nonzero()[:, 0]
+    matrices, vector = matrices[active], vectors[active]
+    power, steps = matrices, 1
+    while taken < max_iterations:
+        power, steps = power @ power, 2 * steps
+        power = power / _norm(power.flatten(1)).clamp_min(torch.finfo(power.dtype).tiny)[:, None, None]
+        vector, value, moved = _power_step(matrices, _power_step(power, vector)[0])
+        taken += steps + 1
+        if not _moves(moved, value, crop, tol):
             break
-        chosen = (moved > _ARRIVED * tol).nonzero()[:, 0]
-        # Where most have arrived, a copy of the others' matrices costs less than theirs.
-        if step >= _FIRST_STEPS and 2 * len(chosen) < len(moved):
-            active = chosen if active is None else active[chosen]
-            matrices, vector = matrices[chosen], product[chosen]
+    vectors[active], values[active] = vector, value
     return vectors, values
+
+
+def _power_step(matrices: Tensor, vector: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return `G s / |G s|`, `|G s|` and how far the vectors moved."""
+    product = (matrices @ vector[..., None]).squeeze(-1)
+    value = _norm(product)
+    product = product / value.clamp_min(torch.finfo(product.dtype).tiny)[:, None]
+    return product, value, _norm(product - vector)
+
+
+def _moves(moved: Tensor, values: Tensor, crop: float, tol: float) -> bool:
+    return bool(((moved > tol) & (values >= crop)).any())
 
 
 def _orthogonal_iteration(
