@@ -2,11 +2,12 @@
 
     python examples/compare_solvers.py [--data DATA] [--json FILE] [--out FIGURE] [--rows N] [--most N]
 
-For the packaged model and for the published MOL weights: network evaluations, normal operators and seconds until the
+For the default model and for the published MOL weights: network evaluations, normal operators and seconds until the
 image is within 1e-3 and 1e-5 of the equilibrium (true relative distance, to one found beforehand to 1e-9), and until
-the error bound `|r(x)| / (m |x|)` is. Everything is in double precision and starts at the zero-filled image; what is
-recorded on the way is neither counted nor timed. An iteration is one network evaluation (two where ours rejects a
-trial step). The published weights have no certified m, hence no bound.
+the error bound `|r(x)| / (m |x|)` is. Everything is in double precision and starts at one image: that of the guide,
+found before and not counted, or the zero-filled one where there is no guide. What is recorded on the way is neither
+counted nor timed. An iteration is one network evaluation (two where ours rejects a trial step). The published weights
+have no certified m, hence no bound.
 
     plain      forward-backward, alpha = 1, conjugate gradients to 1e-6 of the residual
     ours       MOL as it is: safeguarded Anderson, conjugate gradients tied to the residual
@@ -42,6 +43,8 @@ from molrecon.io import read_npy
 from molrecon.networks import Denoiser
 from molrecon.networks.denoiser import from_channels, to_channels
 from molrecon.reconstructors.conditioning import Conditioning
+from molrecon.reconstructors.defaults import DEFAULT_MODEL
+from molrecon.reconstructors.guiding import first_of_guide
 from molrecon.reconstructors.mol import MOL
 from molrecon.solvers.batched import norm
 from molrecon.solvers.conjugate_gradient import conjugate_gradient
@@ -50,7 +53,6 @@ from molrecon.weights.published import load_published_mol
 from operators import LinearOperator, Sense
 from operators.hybrid import crop_readout
 
-PACKAGED = "mol-brain-2d"  # one network; the default model has two, one after the other
 GOALS = (1e-3, 1e-5)
 TIGHT = 1e-6  # relative residual of the conjugate gradients where a method asks for the exact inverse
 BROYDEN_MEMORY = 30
@@ -105,11 +107,12 @@ class CountedNetwork(Denoiser):
         super().__init__()
         self.network, self.watch = network, watch
         self.monotonicity, self.strict, self.ndim = network.monotonicity, network.strict, network.ndim
+        self.guide_channels = network.guide_channels
         self.train(network.training)
 
     def denoiser(self, noise_level: Tensor, guide: Tensor | None = None) -> Callable[[Tensor], Tensor]:
         """Return H with the record kept."""
-        denoise = self.network.denoiser(noise_level)
+        denoise = self.network.denoiser(noise_level, *(() if guide is None else (guide,)))
 
         def counted(x: Tensor) -> Tensor:
             now = time.perf_counter()
@@ -151,9 +154,13 @@ class SolverCase:
     def __init__(self, model: MOL, kspace: Tensor, operator: Sense, noise_level: float) -> None:
         self.model = model.double()
         self.kspace, self.operator = kspace, operator
-        self.conditioning: Conditioning = model.condition(kspace, operator, noise_level)
+        conditioning: Conditioning = model.condition(kspace, operator, noise_level)
+        self.conditioning = model.guided(kspace, operator, conditioning)
         self.weight = model.data_weight(self.conditioning.noise_level)
-        self.start = operator.adjoint(kspace) / self.conditioning.scale
+        self.zero_filled = operator.adjoint(kspace) / self.conditioning.scale
+        self.start = self.zero_filled
+        if self.conditioning.guide is not None:
+            self.start = first_of_guide(self.conditioning.guide, model.network.ndim) * self.conditioning.phase
         self.model.solver = replace(self.model.solver, tol=1e-9, max_steps=3000)
         self.solution = self.model(kspace, operator, conditioning=self.conditioning)
         self.equilibrium = self.solution.value / self.conditioning.scale
@@ -167,7 +174,7 @@ class SolverCase:
 
         def watch(x: Tensor, output: Tensor, now: float) -> None:
             image, denoised = (from_channels(part) * self.conditioning.phase for part in (x, output))
-            residual = denoised + self.weight * (self.start - self.operator.normal(image)) - image
+            residual = denoised + self.weight * (self.zero_filled - self.operator.normal(image)) - image
             distance = float(norm(image - self.equilibrium) / norm(self.equilibrium))
             record.add(distance, float(norm(residual) / norm(image)) / self.model.network.monotonicity, now)
 
@@ -195,7 +202,7 @@ def plain_map(problem: SolverCase, model: MOL, operator: LinearOperator) -> Call
         return x + problem.weight * operator.normal(x)
 
     def step(x: Tensor) -> Tensor:
-        residual = denoise(x) + problem.weight * problem.start - regularised(x)
+        residual = denoise(x) + problem.weight * problem.zero_filled - regularised(x)
         return x + conjugate_gradient(regularised, residual, tol=TIGHT, max_steps=500, verify=False).value
 
     return step
@@ -230,7 +237,7 @@ def authors(problem: SolverCase, model: MOL, operator: LinearOperator) -> None:
     denoise, x = problem.conditioning.denoiser(model.network), problem.start
     weight = AUTHORS_STEP * problem.weight
     while True:
-        right_side = (1 - AUTHORS_STEP) * x + AUTHORS_STEP * denoise(x) + weight * problem.start
+        right_side = (1 - AUTHORS_STEP) * x + AUTHORS_STEP * denoise(x) + weight * problem.zero_filled
         x = conjugate_gradient(
             lambda z: z + weight * operator.normal(z),
             right_side,
@@ -310,11 +317,11 @@ def main() -> None:
     torch.set_num_threads(1)
     data = Path(arguments.data)
     models: dict[str, Callable[[], MOL]] = {
-        PACKAGED: lambda: load(PACKAGED, MOL),
+        DEFAULT_MODEL: lambda: load(DEFAULT_MODEL, MOL),
         "published MOL": lambda: load_published_mol(data / "published" / "mol" / "mol.pth.tar"),
     }
     if arguments.only:
-        kept = PACKAGED if arguments.only == "packaged" else "published MOL"
+        kept = DEFAULT_MODEL if arguments.only == "packaged" else "published MOL"
         models = {kept: models[kept]}
     scan = brain(data, arguments.rows)
     results: dict[str, dict[str, Record]] = {}

@@ -36,9 +36,9 @@ class ReconstructionSettings:
     Attributes:
         pool: problems in rotation.
         visits: optimiser steps that each problem takes part in, started from its last equilibrium.
-        early_share, early_monotonicity: for this first share of the steps the network has this larger m, with which a
-            solve takes half the iterations. The final m, the network's own, pulls less towards zero and wants smaller
-            steps of everything.
+        early_share, early_monotonicity: for this first share of the steps the network has this m where its own is
+            smaller: a solve then takes half the iterations. Its own pulls less towards zero and wants smaller steps of
+            everything.
         early_unrolls: stages of an unrolled network in that share.
         penalty: weight of the Lipschitz barrier at `T = 1 - m` for monotone equilibrium models that are not strict.
         forward_tol, backward_tol: goals for the residuals `|r| / |x|` of the two solves.
@@ -134,7 +134,8 @@ class ReconstructionTask(Task[LearnedReconstructor]):
         """Set m and the unrolls for this step."""
         model, settings = self.model, self.settings
         early = step < settings.early_share * steps
-        model.network.monotonicity = settings.early_monotonicity if early else self._monotonicity
+        least = settings.early_monotonicity if early else 0.0
+        model.network.monotonicity = max(least, self._monotonicity)
         if self._unrolls is not None:
             model.n_unrolls = min(settings.early_unrolls, self._unrolls) if early else self._unrolls
 

@@ -20,7 +20,7 @@ def test_compare_solvers_prints_a_table_and_writes_json_and_figure(tmp_path: Pat
     command += ["--json", str(tmp_path / "solvers.json"), "--out", str(tmp_path / "solvers.png")]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     assert ">60" in done.stdout  # the authors' loop takes more
-    report = json.loads((tmp_path / "solvers.json").read_text(encoding="utf-8"))["mol-brain-2d"]
+    report = json.loads((tmp_path / "solvers.json").read_text(encoding="utf-8"))["mol-guided-2d"]
     assert set(report) == {"ours", "plain", "Anderson", "Broyden", "authors"}
     ours = report["ours"]["until"]["distance 0.001"]
     assert ours["evaluations"] < 60 and ours["normals"] > 0

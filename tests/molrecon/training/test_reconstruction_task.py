@@ -95,6 +95,25 @@ def test_models_have_equal_size() -> None:
     assert build("admm-net", plain_features=32).network.settings()["features"] == 32
 
 
+@pytest.mark.parametrize(("own", "early"), [(0.01, 0.05), (0.1, 0.1)])
+def test_the_early_monotonicity_is_never_smaller_than_the_models_own(own: float, early: float, tmp_path: Path) -> None:
+    model, seen = MOL(ResidualNetwork(channels=2, features=4, levels=2, cycles=1, monotonicity=own)), []
+
+    def problem(rng: np.random.Generator, step: int) -> Problem:
+        seen.append(model.network.monotonicity)
+        return make_problem(rng)
+
+    settings = TrainSettings(steps=4, warmup=1)
+    list(
+        train(
+            ReconstructionTask(model, problem, ReconstructionSettings(pool=1, visits=1, early_share=0.5)),
+            settings,
+            tmp_path,
+        )
+    )
+    assert seen == [early, early, own, own] and model.network.monotonicity == own
+
+
 @pytest.mark.parametrize("kind", ["strict", "penalised", "modl"])
 def test_what_changes_in_training_is_put_back(kind: str, tmp_path: Path) -> None:
     def fresh() -> LearnedReconstructor:
