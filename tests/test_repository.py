@@ -158,3 +158,13 @@ def test_nothing_is_unpickled(path: Path) -> None:
 )
 def test_unpickling_is_found(source: str, count: int) -> None:
     assert len(dangerous_calls(source)) == count
+
+
+@pytest.mark.parametrize("script", sorted((ROOT / "tests" / "benchmarks").glob("*.py")), ids=lambda path: path.name)
+def test_benchmarks_find_the_packages_before_their_own_folder(script: Path) -> None:
+    """Their folder has a file called operators.py, and a script's folder is searched first."""
+    lines = script.read_text(encoding="utf-8").splitlines()
+    packages = ("from molrecon", "from operators", "import molrecon")
+    imports = [k for k, line in enumerate(lines) if line.startswith(packages)]
+    searched = [k for k, line in enumerate(lines) if line.startswith("sys.path.insert(0, ")]
+    assert not imports or (searched and searched[0] < imports[0]), script.name

@@ -23,6 +23,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+# This script's folder is searched first, and has a file of the name of the package.
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
 from molrecon.reconstructors.base import Reconstructor
 from molrecon.scans.cohort import reconstruct_cohort
 from molrecon.scans.cohort.one_volume import conclude

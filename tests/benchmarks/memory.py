@@ -23,8 +23,6 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from molrecon.reconstructors.base import Reconstructor
-
 # This script's folder is searched first, and has a file of the name of the package.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
@@ -32,6 +30,7 @@ import torch
 from torch import Tensor
 
 from molrecon.networks import ResidualNetwork
+from molrecon.reconstructors.base import Reconstructor
 from molrecon.reconstructors.conditioning import condition
 from molrecon.reconstructors.modl import MoDL
 from molrecon.reconstructors.mol import MOL
