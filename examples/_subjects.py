@@ -47,14 +47,14 @@ def complex_training_sets(folder: Path) -> list[ImageSet]:
     single = _archive(mri / "singles_complex_i16.npz")[SINGLE_TRAIN]
     field_map = _archive(mri / "brain_fieldmap_80_complex_i16.npz")["x"]
     return [
-        ImageSet("SIAT T2 brain", siat(folder, SIAT_TRAIN), 22),
-        ImageSet("ukat kidney", _subjects(ukat, UKAT_TRAIN), 6),
-        ImageSet("ukat kidney GE", _archive(mri / "ukat_kidney_ge256_complex_i16.npz")["x"], 4, (176 / 256, 160 / 256)),
-        ImageSet("water-fat heart", waterfat[heart], 3, (1.0, 5 / 8)),
-        ImageSet("water-fat breast", waterfat[breast], 1),
-        ImageSet("water-fat joint", waterfat[joint], 3),
-        ImageSet("fat fraction pelvis", pdff[pelvis], 2),
-        ImageSet("fat fraction liver", pdff[liver], 3, (1 / 2, 5 / 8)),
+        ImageSet("SIAT T2 brain", siat(folder, SIAT_TRAIN), 10),
+        ImageSet("ukat kidney", _subjects(ukat, UKAT_TRAIN), 16),
+        ImageSet("ukat kidney GE", _archive(mri / "ukat_kidney_ge256_complex_i16.npz")["x"], 8, (176 / 256, 160 / 256)),
+        ImageSet("water-fat heart", waterfat[heart], 8, (1.0, 5 / 8)),
+        ImageSet("water-fat breast", waterfat[breast], 5),
+        ImageSet("water-fat joint", waterfat[joint], 6),
+        ImageSet("fat fraction pelvis", pdff[pelvis], 5),
+        ImageSet("fat fraction liver", pdff[liver], 8, (1 / 2, 5 / 8)),
         ImageSet("T2 brain 512", single, 3),
         ImageSet("field map brain", field_map, 1),
     ]

@@ -29,7 +29,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # to run from a checkout that is not installed
 
@@ -64,7 +64,6 @@ from molrecon.weights import load, save, weights_hash
 NAMES = {"3d": "mol-brain-3d", "dynamic": "mol-perfusion-2dt"}
 CG_WEIGHTS = (0.0003, 0.001, 0.003, 0.01, 0.03)
 TOL = 1e-2  # of the error bound, while validating
-ANCHORED_WEIGHT = 4.0  # lambda that an anchored network starts with
 SHAPES = {"3d": (5, 79, 79), "dynamic": (12, 24, 96)}  # readout and two axes; frames, rows and columns
 CARDS = {
     "3d": {
@@ -136,7 +135,6 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--learning-rate", type=float, default=3e-3)
-    parser.add_argument("--anchored", action="store_true", help="start as what leaves the image of --first as it is")
     parser.add_argument("--features", type=int, default=16, help="of each layer")
     parser.add_argument("--shape", type=int, nargs=3, help="of a training problem; default: as trained")
     parser.add_argument("--problems", type=int, default=8, help="validation problems")
@@ -162,16 +160,11 @@ def main() -> None:
         levels=3,
         pyramid_axes=axes,
         guide_channels=GUIDE_CHANNELS if arguments.first else 0,
-        anchored=arguments.anchored,
         monotonicity=arguments.monotonicity,
         seed=arguments.seed,
     )
-    if network.guide is not None and network.guide.anchor_weight is not None:
-        nn.init.ones_(network.guide.anchor_weight.bias)  # the first image is left as it is where data allow
     first = PlaneByPlane(load(arguments.first, LearnedReconstructor)) if arguments.first else None
-    # With more weight the data would bring back the noise that the first image has lost: 2 dB at first.
-    weight = {"data_weight": ANCHORED_WEIGHT} if arguments.anchored else {}
-    model = MOL(network, first=first, **weight).to(arguments.device)
+    model = MOL(network, first=first).to(arguments.device)
     if model.first is not None:
         model.first.requires_grad_(False)
     model.solver = replace(model.solver, tol=TOL)

@@ -33,8 +33,6 @@ class Guide(nn.Module):
         levels, cycles: of the network's pyramid, see `ResidualNetwork`.
         factors: 2 for an axis that the pyramid averages, 1 for one that it does not.
         padding: of the convolutions.
-        anchored: whether there is a weight w(p; c) as well, another output of the U-Net at full resolution, see
-            `ResidualNetwork`. It starts as zero.
         seed: of the initial weights.
 
     Shapes: c real (batch, inputs, *spatial).
@@ -53,7 +51,6 @@ class Guide(nn.Module):
         cycles: int,
         factors: tuple[int, ...],
         padding: Padding,
-        anchored: bool = False,
         seed: int,
     ) -> None:
         super().__init__()
@@ -78,12 +75,9 @@ class Guide(nn.Module):
             for _ in range(cycles)
             for level in range(levels)
         )
-        self.anchor_weight = nn.utils.skip_init(kind, width, 1, 1) if anchored else None
-        started_at_zero = [self.heads] if self.anchor_weight is None else [self.heads, self.anchor_weight]
         with torch.no_grad():
-            for module in started_at_zero:
-                for parameter in module.parameters():
-                    parameter.zero_()
+            for parameter in self.heads.parameters():
+                parameter.zero_()
 
     def halo(self) -> tuple[int, ...]:
         """Return how far a looks along each axis: from `R = 2` at the coarsest level on, `R' = 2 R + 3` a level."""
@@ -98,11 +92,8 @@ class Guide(nn.Module):
         layers = sum((1 if level == self.levels - 1 else 2) / fewer**level for level in range(self.levels))
         return math.ceil(2 * self.cycles * self.features * layers)
 
-    def forward(self, images: Tensor) -> tuple[list[Tensor], Tensor | None]:
-        """Return `exp(a)` of each layer, and w (batch, 1, *spatial) or None.
-
-        The layers are in the order in which the network applies them, each on its own grid.
-        """
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Return `exp(a)` of each layer in the order in which the network applies them, on the layer's own grid."""
         if images.ndim == 4:
             images = images.contiguous(memory_format=torch.channels_last)  # as the features that the factors are for
         pyramids: dict[int, list[Tensor]] = {}
@@ -125,12 +116,7 @@ class Guide(nn.Module):
                 down.append(first)
                 up += second
             factors += [*down, *reversed(up)]
-        if self.anchor_weight is None:
-            return factors, None
-        weight = convolve(pyramids[0][0], self.anchor_weight.weight, self.anchor_weight.bias, self.padding)
-        for axis, n in enumerate(images.shape[2:], start=2):
-            weight = weight.narrow(axis, 0, n)  # the first cycle's pyramid begins where the image does
-        return factors, weight
+        return factors
 
     def _pyramid(self, images: Tensor) -> list[Tensor]:
         """Return features (batch, width, ...) of each level, the finest first."""

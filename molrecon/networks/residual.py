@@ -55,20 +55,12 @@ class ResidualNetwork(Denoiser):
         layer: "potential" or "sll".
         separable: W is a convolution along the first axis within the channels, then one along the two others (2D+time).
         pyramid_axes: spatial axes that are averaged, e.g. (1, 2) in 2D+time with few frames; None for all of them.
-        guide_channels: images of the scan that guide it, 0 for none.
-        guide_width: channels of what makes thresholds of them.
-        anchored: see below.
         seed: of the initial weights.
 
     Shapes: real images (batch, 2, *spatial), of any size.
 
     With a guide the thresholds vary over the image, `t(p) = t exp(a(p; c))`: layers are 1-Lipschitz in x for any
     positive thresholds, so that bound and certificate hold for every c (see `Guide`).
-
-    Anchored, it is `H(x; c) = N(x; c) + w(c) (y - N(y; c))` with N the map above and y the image of the first two guide
-    channels, and a weight w(p; c), of any value, for each pixel: what is added does not depend on x, and changes
-    neither bound nor certificate. With w = 1 y is a fixed point of H: the prior leaves it as it is, and the data move
-    it. A network whose guide is good begins there, and not far below.
 
     Attributes:
         strict: True; `lipschitz_bound` is a true upper bound.
@@ -95,7 +87,6 @@ class ResidualNetwork(Denoiser):
         pyramid_axes: Sequence[int] | None = None,
         guide_channels: int = 0,
         guide_width: int = 8,
-        anchored: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -141,12 +132,7 @@ class ResidualNetwork(Denoiser):
         self.noise_power = nn.Parameter(torch.full((n_layers, features), 0.5))
         if layer == "sll":
             self.log_q = nn.Parameter(torch.zeros(n_layers, features))
-        if anchored and guide_channels < 2:
-            raise ValueError(
-                f"ResidualNetwork: anchored with {guide_channels} guide channels, expected 2 or more: the first two are"
-                " the image that anchors"
-            )
-        self.guide_channels, self.guide_width, self.anchored = guide_channels, guide_width, anchored
+        self.guide_channels, self.guide_width = guide_channels, guide_width
         self.guide = None
         if guide_channels:
             self.guide = Guide(
@@ -157,7 +143,6 @@ class ResidualNetwork(Denoiser):
                 cycles=cycles,
                 factors=self._factors(),
                 padding=padding,
-                anchored=anchored,
                 seed=seed,
             )
         self._normalised = CachedFunction(_normalised)
@@ -180,7 +165,6 @@ class ResidualNetwork(Denoiser):
             "pyramid_axes": list(self.pyramid_axes),
             "guide_channels": self.guide_channels,
             "guide_width": self.guide_width,
-            "anchored": self.anchored,
         }
 
     def _factors(self) -> tuple[int, ...]:
@@ -248,17 +232,10 @@ class ResidualNetwork(Denoiser):
         (norm,) = self._bound(*self.applied_kernels())
         return (1 - self.monotonicity) * float(convex_potential_lipschitz(norm).prod())
 
-    def denoiser(
-        self, noise_level: Tensor, guide: Tensor | None = None, fixed: Tensor | None = None
-    ) -> Callable[[Tensor], Tensor]:
-        """Return H at given noise levels (batch,) and, for a guided network, for given images; see `Denoiser`.
-
-        `fixed` is what `anchor` returned for them, where that has been found before.
-        """
-        factors, weight = self._guided(guide)
-        layers = self._layers(noise_level, factors)
-        if fixed is None and weight is not None and guide is not None:
-            fixed = self._fixed(layers, weight, guide)
+    def denoiser(self, noise_level: Tensor, guide: Tensor | None = None) -> Callable[[Tensor], Tensor]:
+        """Return H at given noise levels (batch,) and, for a guided network, for given images; see `Denoiser`."""
+        layers = self._layers(noise_level, self._guiding_factors(guide))
+        gain = largest_below(1 - self.monotonicity, self.weight.dtype)
 
         def denoise(image: Tensor) -> Tensor:
             if image.ndim != self.ndim + 2:
@@ -266,39 +243,19 @@ class ResidualNetwork(Denoiser):
                     f"ResidualNetwork: image {tuple(image.shape)}, expected (batch, 2, *spatial) with {self.ndim}"
                     " spatial axes"
                 )
-            denoised = self._gained(layers, image)
-            return denoised if fixed is None else denoised + fixed
+            return gain * self._evaluate(layers, image)
 
         return denoise
 
-    def anchor(self, noise_level: Tensor, guide: Tensor) -> Tensor:
-        """Return what an anchored H holds besides N, `w(c) (y - N(y; c))` (batch, 2, *spatial).
-
-        Raises:
-            ValueError: a network that is not anchored.
-        """
-        factors, weight = self._guided(guide)
-        if weight is None:
-            raise ValueError("ResidualNetwork: anchored is False, expected True for an anchor")
-        return self._fixed(self._layers(noise_level, factors), weight, guide)
-
-    def _fixed(self, layers: Sequence[Callable[[Tensor], Tensor]], weight: Tensor, guide: Tensor) -> Tensor:
-        image = guide[:, :2]
-        return weight * (image - self._gained(layers, image))
-
-    def _gained(self, layers: Sequence[Callable[[Tensor], Tensor]], image: Tensor) -> Tensor:
-        return largest_below(1 - self.monotonicity, self.weight.dtype) * self._evaluate(layers, image)
-
-    def _guided(self, images: Tensor | None) -> tuple[list[Tensor] | None, Tensor | None]:
-        """Return the factors of the thresholds and the weight of the anchor that a guide makes of its images."""
+    def _guiding_factors(self, images: Tensor | None) -> list[Tensor] | None:
         if self.guide is None and images is None:
-            return None, None
+            return None
         if self.guide is None or images is None or images.shape[1] != self.guide_channels:
             given = "no guide" if images is None else f"a guide {tuple(images.shape)}"
             expected = f"(batch, {self.guide_channels}, *spatial)" if self.guide_channels else "none"
             raise ValueError(f"ResidualNetwork: got {given}, expected {expected}")
-        found: tuple[list[Tensor], Tensor | None] = self.guide(images)
-        return found
+        factors: list[Tensor] = self.guide(images)
+        return factors
 
     def _layers(self, noise_level: Tensor, factors: Sequence[Tensor] | None) -> Sequence[Callable[[Tensor], Tensor]]:
         power = (noise_level / REFERENCE_NOISE).log()[:, None, None]

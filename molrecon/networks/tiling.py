@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import product
 from typing import final
 
@@ -13,9 +12,6 @@ import torch
 from torch import Tensor
 
 from molrecon.networks.denoiser import Denoiser, ReceptiveField
-from molrecon.networks.residual import ResidualNetwork
-
-Ends = Sequence[tuple[int, int]]  # where a part of an image begins and ends, along each spatial axis
 
 
 @final
@@ -82,46 +78,35 @@ class Tiled(Denoiser):
 
     def denoiser(self, noise_level: Tensor, guide: Tensor | None = None) -> Callable[[Tensor], Tensor]:
         """Return H, see `Denoiser`. What a guide says is computed anew for each tile: kept, it would be larger than
-        what the tiles save. But what does not depend on the image, of an anchored network, is two images.
+        what the tiles save.
         """
         denoise = self.network.denoiser(noise_level) if guide is None else None
-        fixed: Tensor | None = None
-        if guide is not None and isinstance(self.network, ResidualNetwork) and self.network.anchored:
-            anchor = partial(self.network.anchor, noise_level)
-            fixed = self._by_tiles(lambda ends: anchor(_cropped(guide, ends)), guide[:, :2])
 
-        def denoise_tile(image: Tensor, ends: Ends) -> Tensor:
-            image = _cropped(image, ends)
+        def denoise_tile(image: Tensor, ends: Sequence[tuple[int, int]]) -> Tensor:
             if denoise is not None:
-                return denoise(image)
+                return denoise(_cropped(image, ends))
             tile_guide = None if guide is None else _cropped(guide, ends)
-            if fixed is None or not isinstance(self.network, ResidualNetwork):
-                return self.network.denoiser(noise_level, tile_guide)(image)
-            return self.network.denoiser(noise_level, tile_guide, _cropped(fixed, ends))(image)
+            return self.network.denoiser(noise_level, tile_guide)(_cropped(image, ends))
 
         def denoise_tiles(image: Tensor) -> Tensor:
             if image.ndim != self.ndim + 2:
                 raise ValueError(
                     f"Tiled: image {tuple(image.shape)}, expected (batch, 2, *spatial) with {self.ndim} spatial axes"
                 )
-            return self._by_tiles(partial(denoise_tile, image), image)
+            cuts = self.cuts(image.shape[2:])
+            if all(len(axis) == 1 for axis in cuts):
+                return denoise_tile(image, [(0, size) for size in image.shape[2:]])
+            out = torch.empty_like(image)
+            for tile in product(*cuts):
+                denoised = denoise_tile(image, [(cut.begin, cut.end) for cut in tile])
+                valid = _cropped(denoised, [(cut.start - cut.begin, cut.stop - cut.begin) for cut in tile])
+                _cropped(out, [(cut.start, cut.stop) for cut in tile]).copy_(valid)
+            return out
 
         return denoise_tiles
 
-    def _by_tiles(self, evaluate: Callable[[Ends], Tensor], like: Tensor) -> Tensor:
-        """Return an image like another, of what `evaluate` returns for the ends of each tile with its halo."""
-        cuts = self.cuts(like.shape[2:])
-        if all(len(axis) == 1 for axis in cuts):
-            return evaluate([(0, size) for size in like.shape[2:]])
-        out = torch.empty_like(like)
-        for tile in product(*cuts):
-            found = evaluate([(cut.begin, cut.end) for cut in tile])
-            valid = _cropped(found, [(cut.start - cut.begin, cut.stop - cut.begin) for cut in tile])
-            _cropped(out, [(cut.start, cut.stop) for cut in tile]).copy_(valid)
-        return out
 
-
-def _cropped(image: Tensor, ends: Ends) -> Tensor:
+def _cropped(image: Tensor, ends: Sequence[tuple[int, int]]) -> Tensor:
     """Return the part of (batch, channel, *spatial) between the ends along each spatial axis."""
     for axis, (first, last) in enumerate(ends, start=2):
         image = image.narrow(axis, first, last - first)

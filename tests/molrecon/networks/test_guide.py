@@ -29,8 +29,6 @@ KINDS: dict[str, dict[str, Any]] = {
     "volumes": {"ndim": 3},
     "series": {"ndim": 3, "separable": True, "pyramid_axes": (1, 2)},
     "one level": {"levels": 1, "cycles": 1},
-    "anchored": {"anchored": True},
-    "anchored volumes": {"ndim": 3, "anchored": True},
 }
 NOISE = torch.tensor([0.01])
 
@@ -42,9 +40,8 @@ def network(seed: int = 0, *, strength: float = 1.0, **more: Any) -> ResidualNet
     assert denoiser.guide is not None
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for name, parameter in denoiser.guide.named_parameters():
-            if name.startswith(("heads", "anchor_weight")):
-                parameter.copy_(strength * torch.randn(parameter.shape, generator=generator))
+        for parameter in denoiser.guide.heads.parameters():
+            parameter.copy_(strength * torch.randn(parameter.shape, generator=generator))
     return denoiser.eval()
 
 
@@ -75,7 +72,7 @@ def test_it_stays_within_its_bound_in_the_iterate_and_the_guide_matters(kind: st
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_guide_starts_as_none_at_all(kind: str) -> None:
     denoiser = network(strength=0.0, **KINDS[kind])
-    plain = ResidualNetwork(**{**denoiser.settings(), "guide_channels": 0, "anchored": False}).eval()
+    plain = ResidualNetwork(**{**denoiser.settings(), "guide_channels": 0}).eval()
     plain.load_state_dict({k: v for k, v in denoiser.state_dict().items() if not k.startswith("guide.")})
     x = images(1, 2, *sizes(denoiser))
     with torch.no_grad():
@@ -84,24 +81,7 @@ def test_a_guide_starts_as_none_at_all(kind: str) -> None:
         )
 
 
-@torch.no_grad()
-def test_an_anchor_of_weight_one_is_a_fixed_point() -> None:
-    denoiser = network(anchored=True)
-    assert denoiser.guide is not None and denoiser.guide.anchor_weight is not None
-    denoiser.guide.anchor_weight.weight.zero_()
-    denoiser.guide.anchor_weight.bias.fill_(1.0)
-    guide, x = images(1, GUIDE_CHANNELS, 11, 14), images(1, 2, 11, 14, seed=1)
-    denoise = denoiser.denoiser(NOISE, guide)
-    torch.testing.assert_close(denoise(guide[:, :2]), guide[:, :2])
-    again = denoiser.denoiser(NOISE, guide, denoiser.anchor(NOISE, guide))
-    torch.testing.assert_close(again(x), denoise(x), rtol=0, atol=0)
-    with pytest.raises(ValueError, match="anchored is False, expected True"):
-        network().anchor(NOISE, guide)
-    with pytest.raises(ValueError, match="anchored with 0 guide channels, expected 2 or more"):
-        ResidualNetwork(anchored=True)
-
-
-@pytest.mark.parametrize("kind", ["potential", "sll", "volumes", "series", "anchored"])
+@pytest.mark.parametrize("kind", ["potential", "sll", "volumes", "series"])
 def test_tiles_cut_the_guide_too(kind: str) -> None:
     denoiser = network(strength=0.3, **{**KINDS[kind], "levels": 2, "cycles": 1})
     spatial = (90, 84) if denoiser.ndim == 2 else (32, 40, 36)
