@@ -39,7 +39,7 @@ MODELS = {
     "mol-guided": "`mol-guided-2d`",
     "admm-net-2d": "`admm-net-2d`, its guide, 7 unrolls",
     "modl-2d": "`modl-2d`, 10 unrolls, 3600 steps",
-    "before": "`mol-guided-2d` before, guided by an ADMM-Net of data weights up to 300",
+    "before": "`mol-guided-2d` before, trained on fewer bodies",
 }
 FAMILIES = {
     "8-coil brain": "real 8 coils, brain, 4x and 8x",
@@ -232,7 +232,9 @@ def headline() -> str:
 def claims() -> str:
     """Return what the three papers claim, and what was found here."""
     rows = papers_claims.rows(papers_claims.Results(stored, text_of))
-    files = "compressed_sensing, compare_methods, memory, certificates, volumes, sparse_coding, inpainting"
+    files = (
+        "compressed_sensing, compare_methods, memory, certificates, volumes, sparse_coding, descent_arms, inpainting"
+    )
     named = ", ".join(f"`{file}.json`" for file in files.split(", "))
     return f"{markdown(['claim', 'found here', 'why'], rows)}\n\nNumbers: `examples/results/`, {named}."
 
