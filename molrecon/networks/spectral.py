@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from molrecon.networks.cached_function import CachedFunction
 from molrecon.networks.convolution import Padding, convolve
-from molrecon.networks.denoiser import REFERENCE_NOISE, Denoiser, ReceptiveField, largest_below
+from molrecon.networks.denoiser import LAYER_ROUNDING, REFERENCE_NOISE, Denoiser, ReceptiveField, largest_below
 from molrecon.networks.initial import cosine_filters
 from molrecon.networks.lipschitz import certified_norm_bound, normalised_kernels
 
@@ -118,8 +118,8 @@ class SpectralNetwork(Denoiser):
         return ReceptiveField(halo, grid=(1,) * self.ndim, live=(3 + gathered) * self.features + 8)
 
     def rounding_depth(self) -> float:
-        """Return the root of the number of convolutions, see `rounding`."""
-        return math.sqrt(self.layers)
+        """Return 1.25 times the root of the number of convolutions, see `Denoiser.rounding_depth`."""
+        return LAYER_ROUNDING * math.sqrt(self.layers)
 
     @torch.no_grad()
     def lipschitz_bound(self) -> float:

@@ -23,7 +23,7 @@ SCRIPT = Path(__file__).parents[2] / "examples" / "train_prior.py"
 def test_train_prior_writes_a_certified_model_and_resumes(tmp_path: Path) -> None:
     command = [sys.executable, str(SCRIPT), "--data", str(DATA), "--out", str(tmp_path), "--name", "tiny"]
     command += ["--rows", "32", "--channels", "2", "--features", "4", "--levels", "2", "--threads", "1"]
-    command += ["--validation-problems", "1"]
+    command += ["--validation-problems", "1", "--largest", "128"]
     for _ in range(2):
         subprocess.run([*command, "--steps", "2"], check=True, capture_output=True, text=True)
     longer = subprocess.run([*command, "--steps", "3"], check=False, capture_output=True, text=True)

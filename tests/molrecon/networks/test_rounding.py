@@ -67,8 +67,8 @@ def test_packaged_networks_round_less_than_allowed_and_reach_their_goals(name: s
 
 
 def test_depth() -> None:
-    assert PlainNetwork(layers=9, features=3).rounding(torch.float64) == 4 * torch.finfo(torch.float64).eps
-    assert SpectralNetwork(layers=4, features=3).rounding(torch.float32) == 3 * EPS
+    assert PlainNetwork(layers=9, features=3).rounding(torch.float64) == 4.75 * torch.finfo(torch.float64).eps
+    assert SpectralNetwork(layers=4, features=3).rounding(torch.float32) == 3.5 * EPS
     network = ResidualNetwork(levels=2, cycles=12, features=3)
     assert network.rounding(torch.float32) == Tiled(network, (8, 8)).rounding(torch.float32)
     assert network.rounding(torch.float32) == pytest.approx(5.2 * EPS)
