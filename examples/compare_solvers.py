@@ -112,7 +112,7 @@ class CountedNetwork(Denoiser):
 
     def denoiser(self, noise_level: Tensor, guide: Tensor | None = None) -> Callable[[Tensor], Tensor]:
         """Return H with the record kept."""
-        denoise = self.network.denoiser(noise_level, *(() if guide is None else (guide,)))
+        denoise = self.network.denoiser(noise_level, guide)
 
         def counted(x: Tensor) -> Tensor:
             now = time.perf_counter()
