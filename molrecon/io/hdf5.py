@@ -1,7 +1,8 @@
-"""Guards for reading damaged HDF5 files, and the way to write whole ones.
+"""Guards for reading damaged HDF5 files, ways to read records and to write whole files.
 
 On some damaged files the HDF5 library (2.0.0) does not fail but crashes, loops for ever or asks for gigabytes, and with
-it a whole run over many volumes. On a full disk it crashes when it closes the file it writes.
+it a whole run over many volumes. On a full disk it crashes when it closes the file it writes, and where records
+with arrays are read from a file that is open twice.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import numpy as np
 from molrecon.io.atomic import write_atomically
 from molrecon.io.volume import UnreadableInput, reading
 
-__all__ = ["check_heaps", "check_size", "hdf5_file", "read_text"]
+__all__ = ["check_heaps", "check_size", "hdf5_file", "own_file", "read_text"]
 
 # Signature, version 1 and three reserved bytes; eight bytes do not turn up in measured data by chance.
 COLLECTION = b"GCOL\x01\0\0\0"
@@ -42,6 +43,19 @@ def hdf5_file(path: str | Path) -> Iterator[h5py.File]:
     with h5py.File(buffer, "w") as file:
         yield file
     write_atomically(path, buffer.getbuffer())
+
+
+@contextmanager
+def own_file(path: str | Path) -> Iterator[h5py.File]:
+    """An HDF5 file, read through a file object of its own.
+
+    The library shares what it knows of a file between all who have opened it in a process. The type of a record keeps
+    the first one's handle for its arrays of variable length: once that one has closed the file, others read through a
+    dangling pointer (h5py issue 2920), as happens when several threads read one scan. Behind a file object nothing is
+    shared.
+    """
+    with open(path, "rb") as content, h5py.File(content, "r") as file:
+        yield file
 
 
 def check_heaps(path: Path) -> None:

@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 
 from molrecon.io import UnreadableInput
-from molrecon.io.hdf5 import check_heaps, read_text
+from molrecon.io.hdf5 import check_heaps, own_file, read_text
 from molrecon.io.volume import reading
 from molrecon.stream.messages import (
     Acquisition,
@@ -134,12 +134,12 @@ def _receive(server: socket.socket, answer: list[Answer | Exception]) -> None:
 
 def _header(path: Path) -> str:
     check_heaps(path)
-    with reading(path, "raw ISMRMRD data"), h5py.File(path, "r") as file:
+    with reading(path, "raw ISMRMRD data"), own_file(path) as file:
         return read_text(path, file[_group(path, file)]["xml"])
 
 
 def _acquisitions(path: Path) -> Iterator[Acquisition]:
-    with h5py.File(path, "r") as file:
+    with own_file(path) as file:
         data = file[_group(path, file)]["data"]
         for start in range(0, len(data), BLOCK):
             block = data[start : start + BLOCK]

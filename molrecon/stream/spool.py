@@ -13,6 +13,7 @@ from typing import BinaryIO
 import h5py
 import numpy as np
 
+from molrecon.io.hdf5 import own_file
 from molrecon.stream.messages import Acquisition, XmlHeader, encode_acquisition, encode_header, read_message
 from molrecon.stream.wire import ACQUISITION_HEAD, Limits, WireError, file_reader
 
@@ -87,7 +88,7 @@ def write_mrd(spool: Path, path: Path) -> None:
 
 def read_heads(path: Path) -> np.ndarray:
     """Return the heads (readouts,) of the readouts of a file that `write_mrd` wrote."""
-    with h5py.File(path, "r") as file:
+    with own_file(path) as file:
         return np.asarray(file[GROUP]["data"].fields("head")[()])
 
 

@@ -11,7 +11,7 @@ from typing import final
 import h5py
 import numpy as np
 
-from molrecon.io.hdf5 import check_heaps, check_size, read_text
+from molrecon.io.hdf5 import check_heaps, check_size, own_file, read_text
 from molrecon.io.volume import UnreadableInput, reading
 
 EXPECTED = "raw ISMRMRD data of a Cartesian, radial or spiral scan"
@@ -41,14 +41,14 @@ class Records:
 
 def is_mrd(path: Path) -> bool:
     """Whether the HDF5 file has a group with the datasets `xml` and `data`, and no `kspace`. Raises UnreadableInput."""
-    with reading(path, "an HDF5 file"), h5py.File(path, "r") as file:
+    with reading(path, "an HDF5 file"), own_file(path) as file:
         return "kspace" not in file and bool(_groups(file))
 
 
 def read_records(path: Path) -> Records:
     """Read the first data set of an MRD file. Raises UnreadableInput."""
     check_heaps(path)
-    with reading(path, EXPECTED), h5py.File(path, "r") as file:
+    with reading(path, EXPECTED), own_file(path) as file:
         names = _groups(file)
         if not names:
             raise UnreadableInput(path, f"no group with xml and data among {sorted(file)}", EXPECTED)

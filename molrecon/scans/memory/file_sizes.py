@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 
 from molrecon.io.arrays import bart_pair
-from molrecon.io.hdf5 import read_text
+from molrecon.io.hdf5 import own_file, read_text
 from molrecon.io.header import parse_header
 from molrecon.io.mrd import is_mrd
 from molrecon.io.volume import UnreadableInput, reading
@@ -71,7 +71,7 @@ def _fastmri(path: Path) -> FileSize | None:
 
 
 def _mrd(path: Path) -> FileSize:
-    with h5py.File(path, "r") as file:
+    with own_file(path) as file:
         group = next(file[name] for name in file if isinstance(file[name], h5py.Group) and "data" in file[name])
         heads, xml = group["data"]["head"], read_text(path, group["xml"])
     header, stored = parse_header(path, xml), path.stat().st_size

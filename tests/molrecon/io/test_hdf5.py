@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from molrecon.io import UnreadableInput, read_volume
-from molrecon.io.hdf5 import COLLECTION, check_heaps, read_text
+from molrecon.io.hdf5 import COLLECTION, check_heaps, own_file, read_text
 from molrecon.io.mrd.records import sound
 
 TEXT = "a text with an umlaut: ü"
@@ -101,3 +101,21 @@ def test_readouts_of_a_compound_type_with_overlapping_fields():
     assert sound(np.dtype([("head", inner), ("position", "<f4", (3,))]))
     assert not sound(overlapping)
     assert not sound(np.dtype([("head", overlapping)]))
+
+
+RECORD = np.dtype([("head", "<i4"), ("samples", h5py.vlen_dtype(np.dtype("<f4")))])
+
+
+def test_records_of_a_file_that_somebody_else_closes(tmp_path):
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        data = file.create_dataset("data", (2,), RECORD)
+        for k in range(2):
+            data[k] = (k, np.full(3, k, np.float32))
+    somebody = h5py.File(path, "r")
+    theirs = somebody["data"]
+    with own_file(path) as file:
+        ours = file["data"]
+        somebody.close()
+        assert not theirs
+        np.testing.assert_array_equal(ours[1]["samples"], [1, 1, 1])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 
 import h5py
 import ismrmrd
@@ -324,3 +325,11 @@ def test_scans_of_ismrmrd_tools_say_what_is_left_out(tmp_path, options, left_out
     volume = read_volume(tmp_path / "raw.h5")
     assert volume.left_out == left_out
     assert volume.incomplete == incomplete
+
+
+def test_a_scan_read_by_several_threads(mrd_file, kspace):
+    data = kspace(2, 3, 16, 10)
+    path = mrd_file(readouts(data))
+    with ThreadPoolExecutor(4) as pool:
+        for volume in pool.map(read_mrd, [path] * 40):
+            np.testing.assert_array_equal(volume.kspace, data)
