@@ -32,7 +32,7 @@ training_sets, validation_sets = cache(train_prior.training_sets), cache(train_p
 
 @pytest.fixture
 def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Path]]:
-    """Return `train(folder, *arguments)`, a training in this process that gives its weights; the images are read once."""
+    """Return `train(folder, *arguments)`, a training in this process; the images are read once."""
     monkeypatch.setattr(train_prior, "training_sets", training_sets)
     monkeypatch.setattr(train_prior, "validation_sets", validation_sets)
     monkeypatch.setattr(train_prior, "log_to", lambda folder: folder.mkdir(exist_ok=True))  # pytest has the messages
