@@ -208,7 +208,7 @@ def power_method(
     power, steps = matrices, 1
     while taken < max_iterations:
         power, steps = power @ power, 2 * steps
-        power = power / _norm(power.flatten(1)).clamp_min(torch.finfo(power.dtype).tiny)[:, None, None]
+        power = _scaled(power, _norm(power.flatten(1))[:, None])
         vector, value, moved = _power_step(matrices, _power_step(power, vector)[0])
         taken += steps + 1
         if not _moves(moved, value, crop, tol):
@@ -221,7 +221,7 @@ def _power_step(matrices: Tensor, vector: Tensor) -> tuple[Tensor, Tensor, Tenso
     """Return `G s / |G s|`, `|G s|` and how far the vectors moved."""
     product = (matrices @ vector[..., None]).squeeze(-1)
     value = _norm(product)
-    product = product / value.clamp_min(torch.finfo(product.dtype).tiny)[:, None]
+    product = _scaled(product, value)
     return product, value, _norm(product - vector)
 
 
@@ -249,19 +249,24 @@ def _orthogonal_iteration(
 
 def _orthonormal(vectors: Tensor) -> tuple[Tensor, Tensor]:
     """Return Gram-Schmidt of vectors (pixel, map, coil), and the lengths that each adds (pixel, map)."""
-    tiny = torch.finfo(vectors.dtype).tiny
     done: list[Tensor] = []
     lengths = []
     for vector in vectors.unbind(1):
         length = _norm(vector)
-        vector = vector / length.clamp_min(tiny)[:, None]
+        vector = _scaled(vector, length)
         for _ in range(2):  # once leaves rounding errors where the vectors are nearly parallel
             for other in done:
                 vector = vector - (other.conj() * vector).sum(-1, keepdim=True) * other
         rest = _norm(vector)
-        done.append(vector / rest.clamp_min(tiny)[:, None])
+        done.append(_scaled(vector, rest))
         lengths.append(length * rest)
     return torch.stack(done, dim=1), torch.stack(lengths, dim=1)
+
+
+def _scaled(vectors: Tensor, lengths: Tensor) -> Tensor:
+    """Return vectors (..., n) divided by lengths (...); torch's own division of complex numbers takes twice as long."""
+    lengths = lengths.clamp_min(torch.finfo(lengths.dtype).tiny)[..., None, None]
+    return torch.view_as_complex(torch.view_as_real(vectors) / lengths)
 
 
 def _norm(vectors: Tensor) -> Tensor:
@@ -288,7 +293,7 @@ def _refine(coarse: Tensor, shape: Sequence[int]) -> Tensor:
         weight = (pixel % _COARSE_STRIDE).to(coarse.real.dtype) / _COARSE_STRIDE
         weight = weight.reshape(-1, *(1,) * (3 - axis))
         fine = torch.lerp(fine.index_select(axis, low), fine.index_select(axis, high), weight.to(fine.dtype))
-    return fine / _norm(fine).clamp_min(torch.finfo(fine.dtype).tiny)[..., None]
+    return _scaled(fine, _norm(fine))
 
 
 def virtual_coils(samples: Tensor, n: int = 1) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor
 from operators.calibration import calibration_region, low_resolution
 from operators.linear import LinearOperator
 from operators.sense import Sense
+from operators.sensitivity import coil_norm
 from operators.soft_sense import SoftSense
 
 MIN_WIDTH = 4  # lines of a calibration region that can be judged
@@ -42,7 +43,7 @@ def coil_model_error(kspace: Tensor, operator: LinearOperator) -> Tensor:
             continue
         images = low_resolution(region, tuple(scan.shape[-2:]))[0][0]
         own = maps[index % len(maps)].to(images.dtype).expand(-1, -1, *scan.shape[-2:])
-        norms = torch.linalg.vector_norm(own, dim=1, keepdim=True)
+        norms = coil_norm(own, 1)[:, None]
         own = own / norms.clamp_min(torch.finfo(norms.dtype).tiny)
         left = images - (own * (own.conj() * images).sum(1, keepdim=True)).sum(0)
         covered = norms.amax(0)[0] > 0

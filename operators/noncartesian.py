@@ -10,7 +10,7 @@ from torch import Tensor
 
 from operators import toeplitz as toeplitz_module
 from operators.linear import LinearOperator, require_complex
-from operators.nufft import NUFFT
+from operators.nufft import ACCURACY, NUFFT
 from operators.off_resonance import OffResonance
 from operators.sensitivity import Sensitivity, SoftSensitivity
 from operators.shapes import Shapes, batch_of, dtype_name
@@ -52,7 +52,7 @@ class NonCartesianSense(LinearOperator):
         *,
         field_map: Tensor | None = None,
         readout_times: Tensor | None = None,
-        accuracy: float = 1e-12,
+        accuracy: float = ACCURACY,
         toeplitz: bool = True,
     ) -> None:
         super().__init__()

@@ -18,6 +18,7 @@ from torch import Tensor
 from operators.linear import LinearOperator, require_complex
 from operators.shapes import MORE, Shapes, batch_of
 
+ACCURACY = 1e-12  # of the sums, relative: as exact as double precision lets them be
 SINGLE_ACCURACY = 1e-6  # about what single precision can hold; asking FINUFFT for less only costs time
 
 
@@ -51,7 +52,7 @@ class NUFFT(LinearOperator):
 
     trajectory: Tensor
 
-    def __init__(self, trajectory: Tensor, spatial: Sequence[int], *, accuracy: float = 1e-12) -> None:
+    def __init__(self, trajectory: Tensor, spatial: Sequence[int], *, accuracy: float = ACCURACY) -> None:
         super().__init__()
         self.spatial = tuple(spatial)
         check_trajectory("NUFFT", trajectory, self.spatial)
@@ -59,7 +60,8 @@ class NUFFT(LinearOperator):
             raise ValueError(f"NUFFT: accuracy is {accuracy}, expected a number from 1e-14 to 0.1")
         self.accuracy = accuracy
         self.samples = tuple(trajectory.shape[1:-1])
-        self.register_buffer("trajectory", trajectory, persistent=False)
+        # a copy: the kernel of the normal operator would not change with the caller's tensor
+        self.register_buffer("trajectory", trajectory.clone(), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return `F x`: (batch, ..., *spatial) to (batch, ..., *samples)."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from operators.linear import LinearOperator
-from operators.nufft import NUFFT, check_trajectory
+from operators.nufft import ACCURACY, NUFFT, check_trajectory
 from operators.shapes import MORE, Shapes, batch_of
 
 N_BINS = 256  # of the field map's histogram: finer than any phase that so few segments can follow
@@ -59,7 +59,7 @@ class OffResonance(LinearOperator):
         readout_times: Tensor,
         *,
         segment_error: float = 1e-3,
-        accuracy: float = 1e-12,
+        accuracy: float = ACCURACY,
     ) -> None:
         super().__init__()
         for name, tensor in (("field map", field_map), ("readout times", readout_times)):

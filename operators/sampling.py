@@ -83,9 +83,8 @@ def as_mask(sampling_mask: Tensor | np.ndarray, ndim: int | None = None, device:
     if not isinstance(sampling_mask, Tensor | np.ndarray):
         raise TypeError(f"sampling mask: got {type(sampling_mask).__name__}, expected a NumPy array or a tensor")
     mask = sampling_mask
-    if isinstance(mask, np.ndarray):
-        # a copy: the operator must not change with the caller's array
-        mask = torch.from_numpy(np.array(mask, order="C"))
+    # a copy: operators must not change with the caller's mask, of which a part of them keeps what they need
+    mask = mask.clone() if isinstance(mask, Tensor) else torch.from_numpy(np.array(mask, order="C"))
     axes = ndim if ndim is not None else max(mask.ndim - 1, 2 if mask.ndim == 1 else 1)
     if not 1 <= mask.ndim <= axes + 1:
         spatial = "*spatial" if ndim is None else f"{ndim} spatial axes"

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from operators.fourier import uncentre
 from operators.linear import LinearOperator, require_complex
-from operators.nufft import NUFFT, check_trajectory
+from operators.nufft import ACCURACY, NUFFT, check_trajectory
 from operators.shapes import MORE, Shapes, batch_of
 
 CHUNK_BYTES = 2**22  # padded channels worked through at a time: bounds the memory, and stays near the cache
@@ -51,7 +51,7 @@ class Toeplitz(LinearOperator):
         spatial: Sequence[int],
         weights: Tensor | None = None,
         *,
-        accuracy: float = 1e-12,
+        accuracy: float = ACCURACY,
         dtype: torch.dtype = torch.float64,
     ) -> None:
         super().__init__()
@@ -61,8 +61,9 @@ class Toeplitz(LinearOperator):
             weights = torch.ones(1, *trajectory.shape[1:-1], dtype=torch.float64, device=trajectory.device)
         check_weights("Toeplitz", weights, trajectory)
         self.register_buffer("spectrum", self._spectrum(trajectory, weights, accuracy).to(dtype), persistent=False)
-        # Converting the module to double precision later does not make a rounded kernel exact.
-        self._eps = torch.finfo(dtype).eps
+        # Converting the module to double precision later does not make a rounded kernel exact, and one that is less
+        # exact than the default is another operator than the NUFFT to double precision.
+        self._eps = max(torch.finfo(dtype).eps, 0.0 if accuracy <= ACCURACY else accuracy)
 
     def serves(self, dtype: torch.dtype) -> bool:
         """Tell whether the kernel is as precise as images of this dtype."""

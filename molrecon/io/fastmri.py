@@ -18,7 +18,7 @@ from molrecon.io.crop import center_crop
 from molrecon.io.hdf5 import check_heaps, check_size, read_text
 from molrecon.io.header import padding_attributes, parse_header, voxel_size
 from molrecon.io.large_arrays import empty_array, on_disk, planes
-from molrecon.io.masks import by_slice, canonical_mask, describe_zero_padding, infer_sampling_mask, mask_kspace
+from molrecon.io.masks import canonical_mask, describe_zero_padding, infer_sampling_mask, mask_kspace, masked_samples
 from molrecon.io.volume import RawVolume, UnreadableInput, check_kspace, file_sha256, reading
 
 __all__ = ["read_fastmri"]
@@ -146,8 +146,7 @@ def _sampling_mask(path: Path, kspace: np.ndarray, stored: np.ndarray | None) ->
     mask = canonical_mask(mask & measured.any(axis=1, keepdims=True), kspace.shape)
     if not (mask & measured).any():
         raise UnreadableInput(path, "a mask that keeps no measured sample", "one that keeps some")
-    pairs = zip(planes(kspace), by_slice(mask, slices), strict=True)
-    masked = sum(int(np.count_nonzero(one.any(axis=0) & ~inside)) for one, inside in pairs)
+    masked = masked_samples(kspace, mask)
     if masked:
         log.warning("%s: samples outside the mask of the file are not zero; they are left out", path)
     return mask, masked

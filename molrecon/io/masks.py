@@ -8,7 +8,14 @@ import numpy as np
 
 from molrecon.io.large_arrays import planes
 
-__all__ = ["by_slice", "canonical_mask", "describe_zero_padding", "infer_sampling_mask", "mask_kspace"]
+__all__ = [
+    "by_slice",
+    "canonical_mask",
+    "describe_zero_padding",
+    "infer_sampling_mask",
+    "mask_kspace",
+    "masked_samples",
+]
 
 # Exact zeros occur by chance in quantised data and by design at the start of a partial echo; a column with at least
 # this share of non-zero samples was read out, and the mask stays one of columns.
@@ -67,6 +74,12 @@ def mask_kspace(kspace: np.ndarray, sampling_mask: np.ndarray) -> None:
     for one, mask in zip(planes(kspace), by_slice(sampling_mask, len(kspace)), strict=True):
         one *= mask
         one += 0.0
+
+
+def masked_samples(kspace: np.ndarray, sampling_mask: np.ndarray) -> int:
+    """Return how many samples of all slices, in some coil not zero, are outside the mask."""
+    pairs = zip(planes(kspace), by_slice(sampling_mask, len(kspace)), strict=True)
+    return sum(int(np.count_nonzero(one.any(axis=0) & ~inside)) for one, inside in pairs)
 
 
 def by_slice(sampling_mask: np.ndarray, slices: int) -> Iterator[np.ndarray]:

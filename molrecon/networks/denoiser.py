@@ -57,7 +57,7 @@ class Denoiser(nn.Module, ABC):
         if not self.strict or self.training or not self.finite():
             return False
         # 1 - (1 - m) is m up to one rounding; a bound that is not a number is no bound.
-        return 1 - self.lipschitz_bound() >= self.monotonicity - math.ulp(1.0)
+        return 0 < self.monotonicity < 1 and 1 - self.lipschitz_bound() >= self.monotonicity - math.ulp(1.0)
 
     def finite(self) -> bool:
         """Tell whether all parameters are finite numbers."""

@@ -1,7 +1,8 @@
 """Convolutions in the full precision of their numbers, whatever torch's global flags allow.
 
-On CUDA torch lets convolutions round float32 to TF32, ten bits, unless it is told otherwise. An equilibrium is found to
-the rounding of its network over m: with TF32 that is 2^-10 / m.
+On CUDA torch lets convolutions round float32 to TF32, ten bits, unless it is told otherwise, and on processors to
+bfloat16, where it is told so (`torch.set_float32_matmul_precision("medium")`). An equilibrium is found to the rounding
+of its network over m: with TF32 that is 2^-10 / m.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import torch
 
 @contextmanager
 def full_precision(device: torch.device) -> Iterator[None]:
-    """Let convolutions on a CUDA device use all bits of float32 inside; on other devices this does nothing.
+    """Let convolutions on a CUDA device or processor use all bits of float32 inside; elsewhere this does nothing.
 
     The flags are torch's, one set for the whole process: other threads compute in full precision meanwhile, too. The
     caller's settings come back when the last of the threads that are inside leaves.
@@ -24,7 +25,7 @@ def full_precision(device: torch.device) -> Iterator[None]:
     Args:
         device: of the tensors.
     """
-    if device.type != "cuda":
+    if device.type not in ("cuda", "cpu"):
         yield
         return
     _FLAGS.enter()
@@ -71,9 +72,14 @@ class _Flags:
 
 
 def _operations() -> list[Any]:
-    """Return what has a flag of its own: convolutions, and recurrences, without which the old flag disagrees."""
+    """Return what has a flag of its own: convolutions, and recurrences, without which the old flag disagrees.
+
+    On processors some convolutions are products of matrices.
+    """
     cudnn: Any = torch.backends.cudnn
-    return [cudnn.conv, cudnn.rnn] if hasattr(cudnn, "conv") else []
+    mkldnn: Any = torch.backends.mkldnn
+    found = [cudnn.conv, cudnn.rnn] if hasattr(cudnn, "conv") else []
+    return found + ([mkldnn.conv, mkldnn.matmul] if hasattr(mkldnn, "conv") else [])
 
 
 def _allow_tf32() -> bool | None:

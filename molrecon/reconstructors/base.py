@@ -85,7 +85,8 @@ class Reconstructor(nn.Module, ABC):
             raise ValueError(
                 f"{who}: start {tuple(start.shape)}, expected {tuple(conditioning.phase.shape)} as the images are"
             )
-        solution = self._solve(kspace, operator, conditioning, start, solver or self.solver)
+        with torch.autocast(kspace.device.type, enabled=False):  # a bound counts the rounding of full precision
+            solution = self._solve(kspace, operator, conditioning, start, solver or self.solver)
         if not all_finite(solution.value.detach()):
             raise FloatingPointError(f"{who}: the image is not finite, expected finite numbers: are the weights?")
         # What holds for weights at rest need not hold while they are being trained.

@@ -116,7 +116,11 @@ class CGSense(Reconstructor):
         if settings.on_step is not None:
             raise ValueError("CGSense: got on_step, expected None: rows are solved by themselves, each with its steps")
         right_side = operator.adjoint(kspace)
-        solution = self._by_rows(kspace, operator, right_side, settings)
+        # Squares of data in other units than usual would leave the range of single precision.
+        size = right_side.detach().abs().flatten(1).amax(1)
+        size = torch.where(size > 0, size, torch.ones_like(size)).reshape(-1, *[1] * (right_side.ndim - 1))
+        solution = self._by_rows(kspace, operator, right_side / size, settings)
+        solution = replace(solution, value=solution.value * size)
         if not settings.keep_residual:
             return solution
         value = solution.value.detach()

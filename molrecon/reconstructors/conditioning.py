@@ -21,6 +21,7 @@ NOISE_LIMITS = (5e-4, 5e-2)  # outside the trained range of relative noise level
 SCALE_QUANTILE = 0.995  # of the zero-filled magnitudes: the image maximum, without the few brightest pixels
 FIRST_STEPS = 8  # conjugate gradient steps of the first image where the adjoint has no meaningful intensity
 PHASE_BANDWIDTH = 0.06  # cycles a pixel: half width of the Hann window that leaves the smooth phase
+PHASE_ROUNDING = 1e-5  # of its modulus: H stays as Lipschitz as the network to twice that
 
 
 @final
@@ -64,6 +65,8 @@ class Conditioning:
                 f"{who}: conditioning with phase {tuple(self.phase.shape)} of dtype {self.phase.dtype}, expected"
                 f" {batch} complex images"
             )
+        if not bool(((self.phase.detach().abs() - 1).abs() <= PHASE_ROUNDING).all()):
+            raise ValueError(f"{who}: conditioning with a phase that is not of modulus 1, as the bound has it")
         if self.guide is not None and (len(self.guide) != batch or not bool(self.guide.detach().isfinite().all())):
             raise ValueError(
                 f"{who}: conditioning with guide {tuple(self.guide.shape)}, expected finite images of {batch} samples"
@@ -133,9 +136,9 @@ def condition(
     magnitude = (image.abs() if sets is None else torch.linalg.vector_norm(image, dim=1)).flatten(1)
     rank = max(1, round(SCALE_QUANTILE * magnitude.shape[1]))
     scale = magnitude.kthvalue(rank, dim=1).values
-    # An empty slice has no scale; any positive one gives it the zero image.
+    # An empty slice has no scale. The network's biases make an image of any, which is far below all others with this.
     scale = torch.where(scale > 0, scale, magnitude.amax(1).clamp_min(torch.finfo(scale.dtype).tiny) + 0.0)
-    scale = torch.where(magnitude.amax(1) > 0, scale, torch.ones_like(scale))
+    scale = torch.where(magnitude.amax(1) > 0, scale, torch.full_like(scale, torch.finfo(scale.dtype).tiny ** 0.5))
     if noise_level is None:
         if not isinstance(operator, Sense | SoftSense):
             raise ValueError(

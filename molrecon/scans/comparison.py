@@ -22,6 +22,7 @@ from molrecon.scans.reconstruction import Reconstruction, on_device, solve_slice
 from molrecon.solvers.solution import Kind, Solution
 from molrecon.solvers.solver_settings import SolverSettings
 from operators import LinearOperator, centred_ifft, crop_readout
+from operators.sensitivity import coil_norm
 
 CG_GRID = tuple(10 ** (k / 4) for k in range(-16, 1))  # of weights relative to the largest eigenvalue of A^H A
 L1_GRID = tuple(10 ** (k / 4) for k in range(-16, -3))  # of weights relative to the brightest zero-filled pixel
@@ -104,7 +105,7 @@ def root_sum_of_squares(volume: RawVolume) -> np.ndarray:
     image = np.empty((len(volume.kspace), *volume.recon_shape), dtype=np.float32)
     for one, out in zip(volume.kspace, image, strict=True):
         coils = centred_ifft(torch.from_numpy(one), (-2, -1))
-        out[...] = center_crop(torch.linalg.vector_norm(coils, dim=0).numpy(), volume.recon_shape)
+        out[...] = center_crop(coil_norm(coils, 0).numpy(), volume.recon_shape)
     return image
 
 
@@ -121,7 +122,7 @@ def reference_image(volume: RawVolume, prepared: PreparedVolume) -> np.ndarray:
     combined = torch.zeros_like(maps[:, :, 0])
     for k, one in enumerate(torch.from_numpy(volume.kspace)):
         coils = centred_ifft(crop_readout(one[None], maps.shape[-2])[0], (-2, -1))
-        weight = torch.linalg.vector_norm(maps[k], dim=1).square()
+        weight = coil_norm(maps[k], 1).square()
         combined[k] = torch.linalg.vecdot(maps[k], coils, dim=1) / weight.clamp_min(torch.finfo(weight.dtype).tiny)
     return prepared.magnitude(combined[:, 0] if prepared.sets == 1 else combined)
 

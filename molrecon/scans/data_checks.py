@@ -21,6 +21,7 @@ from molrecon.solvers.solver_settings import SolverSettings
 from operators import Sense, SoftSense, espirit_maps
 from operators.calibration import calibration_region, low_resolution
 from operators.model_error import MIN_WIDTH
+from operators.sensitivity import coil_norm
 
 OBJECT_LEVEL = 0.1  # of the object's brightness, relative to the SCALE_QUANTILE
 LEAST_SQUARES = SolverSettings(tol=0.05, max_steps=8)  # of CG-SENSE: more steps leave nearly the same residual
@@ -98,7 +99,7 @@ def check_slice(kspace: Tensor, operator: Sense | SoftSense, noise_level: float,
     """
     mask = operator.sampling_mask
     maps = operator.sensitivity_maps if operator.sets is not None else operator.sensitivity_maps[:, None]
-    weight = torch.linalg.vector_norm(maps, dim=2)
+    weight = coil_norm(maps, 2)
     maps = maps / weight.clamp_min(torch.finfo(weight.dtype).tiny)[:, :, None]
     operator, image = SoftSense(maps, mask), image.reshape(weight.shape) * weight
     zero_filled = operator.adjoint(kspace)

@@ -16,7 +16,7 @@ from typing import Any, final
 import numpy as np
 
 from molrecon.io import Frame, Geometry, PlacedImage, RawVolume, borrow_geometry, read_frames
-from molrecon.io.masks import by_slice, infer_sampling_mask, mask_kspace
+from molrecon.io.masks import by_slice, infer_sampling_mask, mask_kspace, masked_samples
 from molrecon.io.placed.borrow import Axes
 from molrecon.io.volume import check_kspace
 from molrecon.scans.trajectories.calibration import calibration_on_grid
@@ -130,6 +130,8 @@ class Scan:
                 grid=grid,
                 attributes={} if points is None else {"trajectory": "other"},
             )
+            if masked := masked_samples(volume.kspace, volume.sampling_mask):
+                volume = replace(volume, left_out={"masked samples": masked})
             mask_kspace(volume.kspace, volume.sampling_mask)
             seconds = None if time_step is None else number * time_step
             frames.append(Frame(volume, repetition=number, seconds=seconds))
@@ -268,6 +270,7 @@ def _mean(volumes: list[RawVolume]) -> np.ndarray | None:
     for one in volumes:
         total += one.kspace
         for k, mask in enumerate(by_slice(one.sampling_mask, len(count))):
-            count[k] += mask
+            if one.kspace[k].any():  # else the frame lacks the slice
+                count[k] += mask
     mean: np.ndarray = (total / np.maximum(count, 1)[:, None]).astype(np.complex64)
     return mean

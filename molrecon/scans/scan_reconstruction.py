@@ -65,12 +65,15 @@ def reconstruct_scan(
         keep_residual: the results have their `last_residual`, for a page.
 
     Raises:
-        ValueError: as `reconstruct_volume`.
+        ValueError: as `reconstruct_volume`; frames of one series that differ in shape.
     """
     settings = settings or Settings()
     shared: dict[tuple[int, int], PreparedVolume] = {}
     reconstructions = []
     for series in scan.calibrated().series():
+        shapes = {(len(one.volume.kspace), *one.volume.recon_shape) for one in series.frames}
+        if len(shapes) > 1:
+            raise ValueError(f"reconstruct: frames of shapes {sorted(shapes)} in one series, expected one shape")
         choice = choose(series, model)
         log.info("reconstructed by %s, %s", type(choice.model).__name__, choice.summary)
         first = _prepare(series.frames[0], settings, shared)
@@ -115,6 +118,7 @@ def write_scan(
         ValueError: a file of such a name that is not of an earlier reconstruction of this input.
         OSError: a file cannot be written.
     """
+    _refuse_series_of_others(folder, name, reconstructions[0].first.volume.sha256)
     if len(reconstructions) == 1:
         return _write(folder, name, reconstructions[0], source, settings_sha256, parts)
     names = [f"{name}_{one.series.entities}" for one in reconstructions]
@@ -163,20 +167,39 @@ def _refuse_others(folder: str | Path, name: str, sha256: str) -> None:
         raise ValueError(f"{existing[0]}: is there, of another input than {name}, expected another folder or none")
 
 
+def _refuse_series_of_others(folder: str | Path, name: str, sha256: str) -> None:
+    """Raise ValueError where the files NAME are those of one series, or of a part, of a scan under a shorter name."""
+    for length in (k for k, letter in enumerate(name) if letter == "_"):
+        sidecar = output_paths(folder, name[:length])[-1]
+        try:
+            content = json.loads(sidecar.read_text(encoding="utf-8"))
+            theirs = f"{name}.nii.gz" in content["outputs"] and content["input"]["sha256"] != sha256
+        except (OSError, ValueError, KeyError, TypeError):  # no such scan, or one without series and parts
+            continue
+        if theirs:
+            raise ValueError(f"{name}.nii.gz: is of {sidecar.stem}, expected another folder or another name")
+
+
 def _prepare(frame: Frame, settings: Settings, shared: dict[tuple[int, int], PreparedVolume]) -> PreparedVolume:
     donor = shared.get((frame.encoding_space, frame.slab))
     if donor is not None and _shape_of_maps(donor.volume) != _shape_of_maps(frame.volume):
         donor = None
-    prepared = prepare_volume(
-        frame.volume,
-        settings.maps,
-        settings.noise_level,
-        settings.device,
-        settings.progress,
-        map_sets=settings.map_sets,
-        compress=settings.compress,
-        shared=donor,
-    )
+
+    def with_maps_of(donor: PreparedVolume | None) -> PreparedVolume:
+        return prepare_volume(
+            frame.volume,
+            settings.maps,
+            settings.noise_level,
+            settings.device,
+            settings.progress,
+            map_sets=settings.map_sets,
+            compress=settings.compress,
+            shared=donor,
+        )
+
+    prepared = with_maps_of(donor)
+    if donor is not None and (donor.empty & ~prepared.empty).any():  # it has no maps of slices that it lacks
+        prepared = with_maps_of(None)
     shared.setdefault((frame.encoding_space, frame.slab), prepared)
     return prepared
 

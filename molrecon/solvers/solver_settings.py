@@ -50,7 +50,10 @@ class SolverSettings:
     keep_residual: bool = field(default=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        if not min(self.tol, self.backward_tol) >= 0 or min(self.max_steps, self.window, self.backward_max_steps) < 0:
+        if (
+            not (self.tol >= 0 and self.backward_tol >= 0)
+            or min(self.max_steps, self.window, self.backward_max_steps) < 0
+        ):
             raise ValueError(f"SolverSettings: got {self}, expected goals and limits of at least 0")
         if not self.relaxation > 0:
             raise ValueError(f"SolverSettings: relaxation is {self.relaxation}, expected a positive number")

@@ -81,12 +81,12 @@ def save(model: nn.Module, path: str | Path, card: dict[str, Any], *, half: bool
             modules and dataclasses of which the same holds.
         path: ends in .safetensors; the card gets the same name with .json.
         card: data, split, steps, seed, scores, licence of the data, intended use.
-        half: store matrices and filters in half precision, in half the bytes; they are single precision again when
-            loaded. Numbers and vectors (steps, thresholds) are not rounded.
+        half: store arrays of two and more axes in half precision, in half the bytes; they are single precision again
+            when loaded. Numbers and vectors (steps) are not rounded.
 
     Raises:
         TypeError: a part of the model that could not be built again from the file.
-        ValueError: another ending of the name.
+        ValueError: another ending of the name; numbers that half precision cannot hold.
     """
     write_model(model, Path(path), card, half=half)
 

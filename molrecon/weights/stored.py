@@ -58,6 +58,9 @@ def read_model(path: Path) -> nn.Module:
         model = _decoded(header, state)
         if not isinstance(model, nn.Module):
             raise UnusableWeights(f"{type(model).__name__} is no model")
+        floating = {value.dtype for value in state.values() if value.is_floating_point()}
+        if floating == {torch.float64}:
+            model.double()  # weights of double precision are not rounded
         model.load_state_dict(state)
     except (SafetensorError, KeyError, TypeError, RuntimeError, ValueError) as error:
         raise UnusableWeights(str(error)) from error
@@ -92,7 +95,11 @@ def describe_model(model: nn.Module) -> dict[str, Any]:
 
 def _stored(value: Tensor, half: bool) -> Tensor:
     kind = torch.float16 if half and value.ndim >= 2 and value.dtype == torch.float32 else value.dtype
-    return value.detach().to(kind).contiguous().cpu()
+    stored = value.detach().to(kind).contiguous().cpu()
+    if bool(value.isfinite().all()) and not bool(stored.isfinite().all()):
+        largest = float(value.abs().amax())
+        raise ValueError(f"save: values up to {largest:.3g}, expected at most 65504 in half precision")
+    return stored
 
 
 def _single(value: Tensor) -> Tensor:

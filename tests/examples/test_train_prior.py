@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from examples import train_prior
+from examples import _subjects, train_prior
 from molrecon.reconstructors.admm_net import ADMMNet
 from molrecon.reconstructors.modl import MoDL
 from molrecon.reconstructors.mol import MOL
@@ -27,7 +27,7 @@ needs_data = pytest.mark.skipif(DATA is None, reason="MOLRECON_DATA is not set: 
 TINY = ["--name", "tiny", "--rows", "32", "--channels", "2", "--features", "4", "--levels", "2", "--threads", "1"]
 TINY += ["--validation-problems", "1", "--largest", "128"]
 
-training_sets, validation_sets = cache(train_prior.training_sets), cache(train_prior.validation_sets)
+training_sets, validation_sets = cache(_subjects.training_sets), cache(_subjects.validation_sets)
 
 
 @pytest.fixture

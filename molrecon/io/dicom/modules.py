@@ -41,7 +41,8 @@ def common(origin: Origin, series: DicomSeries, template: Template | None, form:
     data.Modality = "MR"
     data.SeriesInstanceUID = series_uid(origin, series, data.StudyInstanceUID, form)
     data.SeriesNumber = series.number
-    data.SeriesDescription = f"{series.description[:48].rstrip()} RESEARCH ONLY"
+    described = f"{series.description} {series.entities}".rstrip()
+    data.SeriesDescription = f"{described[:48].rstrip()} RESEARCH ONLY"
     if "PatientPosition" not in data:
         data.PatientPosition = ""
     if not data.get("FrameOfReferenceUID"):

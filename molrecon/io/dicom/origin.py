@@ -59,6 +59,7 @@ class DicomSeries:
         frame_seconds: time from frame to frame of an image (time, slices, rows, cols); None for a single volume, and
             where it is unknown.
         sequence: parameters of the pulse sequence, as far as they are known.
+        entities: what else tells it from other series of the same scan, "acq-set2"; goes into its UID and description.
     """
 
     description: str = "molrecon"
@@ -66,6 +67,11 @@ class DicomSeries:
     contrast: int = 0
     frame_seconds: float | None = None
     sequence: Sequence = field(default_factory=Sequence)
+    entities: str = ""
+
+    def identity(self) -> tuple[str | int, ...]:
+        """Return what tells it from the other series of a scan."""
+        return (self.description, self.number, self.contrast, *((self.entities,) if self.entities else ()))
 
     def __post_init__(self) -> None:
         """Check the numbers."""
@@ -88,7 +94,7 @@ def series_uid(origin: Origin, series: DicomSeries, study: str, form: str) -> st
     objects, and an archive may be given both.
     """
     provenance = (origin.input_sha256, origin.model, origin.weights_sha256, origin.settings_sha256, origin.version)
-    return uid(*provenance, study, form, series.description, series.number, series.contrast)
+    return uid(*provenance, study, form, *series.identity())
 
 
 def derivation(origin: Origin, index: tuple[int, ...] | None) -> str:

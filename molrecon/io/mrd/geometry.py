@@ -12,6 +12,21 @@ ANGLE_TOLERANCE = 5e-3
 STEP_TOLERANCE = 0.01
 
 
+def with_all_slices(heads: np.ndarray, of_scan: np.ndarray) -> np.ndarray:
+    """Return readouts of an image, and those of slices of the scan that it lacks.
+
+    All images of a scan have the same slices in the same order, also one that was broken off.
+    """
+    lacking = ~np.isin(of_scan["idx"]["slice"], heads["idx"]["slice"])
+    return np.concatenate([heads, of_scan[lacking]])
+
+
+def slices_lacking(heads: np.ndarray, order: np.ndarray) -> list[str]:
+    """Return a remark on the slices, in the order of space, of which the readouts of an image hold none."""
+    lacking = np.flatnonzero(~np.isin(order, heads["idx"]["slice"])).tolist()
+    return [f"no readouts of the slices {lacking}, which are empty"] if lacking else []
+
+
 def slice_order(heads: np.ndarray, slices: int) -> np.ndarray:
     """Return the slice numbers (slices,) in the order in which the slices lie in space.
 

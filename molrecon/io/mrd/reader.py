@@ -96,6 +96,7 @@ def _all_frames(scan: _Scan) -> list[Frame]:
         try:
             header = parse_header(scan.records.path, scan.records.xml, space)
             _check_encoding(scan.records.path, header)
+            refuse_echo_planar(scan.records, inside, header)
             volumes = [_frame(scan, keep, header, key, space) for key, keep in _keys(heads, inside, header)]
         except UnreadableInput:
             if space == spaces[0]:
@@ -129,7 +130,9 @@ def _open(path: Path, conjugate: bool | None) -> _Scan:
     header = parse_header(path, records.xml)
     _check_encoding(path, header)
     measurement, readouts = parse_measurement(path, records.xml), purposes(records, header)
-    refuse_echo_planar(records, readouts.imaging, header)
+    spaces = records.heads["encoding_space_ref"]
+    if readouts.imaging.any():
+        refuse_echo_planar(records, readouts.imaging & (spaces == spaces[readouts.imaging].min()), header)
     attributes = _noise_attributes(records.samples[readouts.noise])
     conjugated = measurement.conjugated if conjugate is None else conjugate
     if conjugated:
@@ -137,7 +140,7 @@ def _open(path: Path, conjugate: bool | None) -> _Scan:
     covariance = noise_covariance(records, readouts.noise, readouts.imaging, measurement)
     if covariance is not None and conjugated:
         covariance = covariance.conj()
-    shared = Shared(file_sha256(path), conjugated, attributes, covariance, readouts.calibration)
+    shared = Shared(file_sha256(path), conjugated, attributes, covariance, readouts.calibration, readouts.imaging)
     return _Scan(records, header, readouts, shared)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from molrecon.io.geometry import Geometry
 from molrecon.io.header import Header, voxel_size
-from molrecon.io.mrd.geometry import mrd_geometry, slice_order
+from molrecon.io.mrd.geometry import mrd_geometry, slice_order, slices_lacking, with_all_slices
 from molrecon.io.mrd.placing import partitions
 from molrecon.io.mrd.records import EXPECTED, Records, readout
 from molrecon.io.mrd.stack import taken_apart
@@ -62,11 +62,13 @@ def make_trajectory_volume(
         geometry, remark = _slab_geometry(heads, header, spacing, recon_shape, len(kspace))
         remarks = []
     else:
-        slices = int(heads["idx"]["slice"].max()) + 1
-        order = slice_order(heads, slices)
+        of_all = with_all_slices(heads, shared.of_space(records, heads))
+        slices = int(of_all["idx"]["slice"].max()) + 1
+        order = slice_order(of_all, slices)
         kspace, trajectory = _by_slice(records, heads, order, points, samples, name)
-        geometry, remark = mrd_geometry(heads, np.zeros(len(heads)), order, spacing, grid, recon_shape)
+        geometry, remark = mrd_geometry(of_all, np.zeros(len(of_all)), order, spacing, grid, recon_shape)
         remarks = [REORDERED] if (order != np.arange(slices)).any() else []
+        remarks += slices_lacking(heads, order)
     if depth == 1 and third.any():
         remarks.append("the weights that the file gives for the density of its samples are not used: they are computed")
     return RawVolume(

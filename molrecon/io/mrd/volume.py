@@ -11,7 +11,7 @@ import numpy as np
 from molrecon.io.geometry import Geometry
 from molrecon.io.header import Header, padding_attributes, voxel_size
 from molrecon.io.masks import mask_kspace
-from molrecon.io.mrd.geometry import mrd_geometry, slice_order
+from molrecon.io.mrd.geometry import mrd_geometry, slice_order, slices_lacking, with_all_slices
 from molrecon.io.mrd.placing import Placed, columns, place
 from molrecon.io.mrd.records import Records
 from molrecon.io.mrd.slab import slab
@@ -31,6 +31,7 @@ class Shared:
         attributes: for `RawVolume.attributes`.
         noise_covariance: (coils, coils) of one average, or None.
         calibration: (readouts,) bool, those measured for the coil maps alone.
+        imaging: (readouts,) bool, those of images.
     """
 
     sha256: str
@@ -38,6 +39,12 @@ class Shared:
     attributes: dict[str, str | float | int]
     noise_covariance: np.ndarray | None
     calibration: np.ndarray
+    imaging: np.ndarray
+
+    def of_space(self, records: Records, heads: np.ndarray) -> np.ndarray:
+        """Return the readouts of all images of the encoding space that these are of."""
+        spaces = records.heads["encoding_space_ref"]
+        return records.heads[self.imaging & (spaces == heads["encoding_space_ref"][0])]
 
 
 def make_volume(
@@ -63,17 +70,19 @@ def make_volume(
             left_out=left_out,
             noise_covariance=None if shared.noise_covariance is None else share * shared.noise_covariance,
         )
-    slices = int(heads["idx"]["slice"].max()) + 1
+    of_all = with_all_slices(heads, shared.of_space(records, heads))
+    slices = int(of_all["idx"]["slice"].max()) + 1
     placed = place(records, keep, header, slices)
     averages = placed.count[placed.count > 0]
     covariance = None if shared.noise_covariance is None else shared.noise_covariance / float(averages.mean())
-    order = slice_order(heads, slices)
+    order = slice_order(of_all, slices)
     kspace, mask = _planes(records, placed, order, shared.conjugated)
     recon_shape = (min(header.recon_matrix[0], rows), min(header.recon_matrix[1], cols))
-    from_centre = np.abs(columns(heads, header) - cols // 2)
+    from_centre = np.abs(columns(of_all, header) - cols // 2)
     spacing = voxel_size(header, rows, cols)
-    geometry, remark = mrd_geometry(heads, from_centre, order, spacing, (rows, cols), recon_shape)
+    geometry, remark = mrd_geometry(of_all, from_centre, order, spacing, (rows, cols), recon_shape)
     remarks = [REORDERED] if (order != np.arange(slices)).any() else []
+    remarks += slices_lacking(heads, order)
     if averages.min() < averages.max():
         times = f"{averages.min()} to {averages.max()} times"
         remarks.append(f"columns were averaged {times}: their noise differs, and counts as equal")

@@ -14,6 +14,7 @@ from molrecon.io.geometry import Geometry, vector
 from molrecon.io.placed.placed_image import PlacedImage
 from molrecon.io.volume import RawVolume
 from operators import centred_ifft
+from operators.sensitivity import coil_norm
 
 Axes = Literal["found", "stored"]
 AXES: tuple[Axes, ...] = get_args(Axes)
@@ -169,7 +170,7 @@ def _picture(volume: RawVolume) -> np.ndarray:
     pictures = []
     for one in volume.kspace:  # a slice at a time: so does the memory stay small
         images = centred_ifft(torch.from_numpy(np.ascontiguousarray(one)) * window, (-2, -1))
-        pictures.append(center_crop(torch.linalg.vector_norm(images, dim=0).numpy(), cropped))
+        pictures.append(center_crop(coil_norm(images, 0).numpy(), cropped))
     return np.stack(pictures)
 
 

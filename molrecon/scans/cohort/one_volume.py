@@ -97,11 +97,17 @@ def _export(item: Item, recipe: Recipe, reconstructions: Sequence[SeriesReconstr
     if recipe.out is None or recipe.exports.none:
         return
     output_paths(recipe.out, item.name)[-1].unlink(missing_ok=True)
-    for one in reconstructions:
+    for position, one in enumerate(reconstructions):
         about = one.first.volume, one.result, one.choice.source or recipe.shown_source, recipe.settings_sha256
         entities, contrast = one.series.entities, one.series.frames[0].contrast
         recipe.exports.write(
-            recipe.out, item.name, *about, entities=entities, contrast=contrast, phase=recipe.exports_phase
+            recipe.out,
+            item.name,
+            *about,
+            entities=entities,
+            contrast=contrast,
+            position=position,
+            phase=recipe.exports_phase,
         )
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from molrecon.scans.cohort.one_volume import in_this_process, reconstruct_one
 from molrecon.scans.cohort.recipe import Execute, Item, Outcome, Recipe
 from molrecon.scans.cohort.worklist import WHOLE, Shard
 from molrecon.scans.exports import NO_EXPORTS, Exports
-from molrecon.scans.manifest import MANIFEST, Entry, missing, write_list, write_manifest
+from molrecon.scans.manifest import MANIFEST, Entry, missing, read_lists, write_list, write_manifest
 from molrecon.scans.methods import load_method
 from molrecon.scans.outputs import check_replacement, output_names, output_paths
 from molrecon.scans.page.cohort import INDEX, write_index
@@ -52,6 +54,7 @@ def reconstruct_file(
     loaded, source = load_method(model)
     if out is not None:
         check_outputs([Path(path)], Path(out), model_files(model))
+        refuse_files_of_others(Path(out), [Path(path).stem])
         Path(out).mkdir(parents=True, exist_ok=True)
     recipe = Recipe(source, settings, settings.sha256(loaded), None if out is None else Path(out))
     return reconstruct_one(Item(Path(path), Path(path).stem), loaded, recipe)
@@ -93,12 +96,13 @@ def reconstruct_cohort(
         one entry per input of the shard, in order.
 
     Raises:
-        ValueError: an input listed twice, or an output that would replace an input.
+        ValueError: an input listed twice, or an output that would replace an input or a file that is not ours.
         OSError: the folder cannot be made or the manifest not written.
     """
     names = check_outputs(inputs, out, folders=folders)
     check_replacement((path for name in names for path in exports.paths(out, name, phase=True)), inputs)
     check_replacement((out / f"{name}{suffix}" for name in names for suffix in settings.parts.files()), inputs)
+    refuse_files_of_others(out, names)
     out.mkdir(parents=True, exist_ok=True)
     items = [Item(path, name) for path, name in zip(inputs, names, strict=True)]
     write_list(out, {item.name: str(item.path) if folders else item.path.name for item in items})
@@ -115,6 +119,27 @@ def reconstruct_cohort(
             unwritten = [outcome.unwritten for outcome in outcomes.values() if outcome.unwritten is not None]
             _write_index(out, write_manifest(out, unwritten))
     return [outcomes[item.name].entry for item in share]
+
+
+def refuse_files_of_others(out: Path, names: Iterable[str]) -> None:
+    """Raise ValueError for a file that has the name of an output and that no run of molrecon listed or described.
+
+    A folder may hold raw data, or what another converter made of the same scan, under the same names.
+    """
+    if not out.is_dir():
+        return
+    present, listed = {entry.name for entry in os.scandir(out)}, read_lists(out)
+    for name in names:
+        found = [path for path in output_paths(out, name) if path.name in present]
+        if found and name not in listed and not _is_ours(output_paths(out, name)[-1]):
+            raise ValueError(f"{found[0]}: is there and not of molrecon, expected another folder or name of the output")
+
+
+def _is_ours(sidecar: Path) -> bool:
+    try:
+        return "settings_sha256" in json.loads(sidecar.read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError):
+        return False
 
 
 def _write_index(out: Path, content: Mapping[str, Any]) -> None:

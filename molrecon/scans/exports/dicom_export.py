@@ -65,6 +65,8 @@ class DicomExport:
         settings_sha256: str,
         *,
         contrast: int = 0,
+        entities: str = "",
+        position: int = 0,
     ) -> list[Path]:
         """Write the series NAME, and return its folder or file.
 
@@ -75,14 +77,16 @@ class DicomExport:
             result: image (slices, rows, cols) or (time, slices, rows, cols).
             source, settings_sha256: as in the sidecar.
             contrast: from 0, for echo number and echo time.
+            entities: what tells the series from others of the scan. position: among them, from 0.
 
         Raises:
             ValueError: as `write_dicom`. OSError: a file cannot be written.
         """
         series = DicomSeries(
             description=f"molrecon {_label(source)}",
-            number=9001 + contrast,
+            number=9001 + position,
             contrast=contrast,
+            entities=entities,
             frame_seconds=result.time_step,
             sequence=read_sequence(volume.path, volume.header, contrast),
         )

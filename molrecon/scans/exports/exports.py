@@ -73,6 +73,7 @@ class Exports:
         *,
         entities: str = "",
         contrast: int = 0,
+        position: int = 0,
         phase: bool = False,
     ) -> list[Path]:
         """Write an image of an input, and return the paths.
@@ -84,6 +85,7 @@ class Exports:
             source, settings_sha256: of the model and of what shapes the image.
             entities: what tells the image from others of the input, as in names of BIDS: "echo-1", "echo-2_part-mag".
             contrast: from 0.
+            position: of the image among those of the input, from 0.
             phase: write the phase into the BIDS data set too; DICOM has the magnitudes alone.
 
         Raises:
@@ -93,7 +95,8 @@ class Exports:
         written: list[Path] = []
         if self.dicom is not None:
             series = _joined(name, entities)
-            written += self.dicom.write(folder, series, volume, result, source, settings_sha256, contrast=contrast)
+            about = volume, result, source, settings_sha256
+            written += self.dicom.write(folder, series, *about, contrast=contrast, entities=entities, position=position)
         if self.bids is not None:
             images = {entities: result}
             if phase:

@@ -37,7 +37,9 @@ def joint_series_problem(frames: Sequence[PreparedVolume], k: int) -> tuple[Tens
     maps = frames[0].sensitivity_maps[k][None, :, :, None]  # (1, set, coil, 1, rows, cols)
     masks = [one.sampling_mask[k if len(one.sampling_mask) > 1 else 0] for one in frames]
     rows = max(mask.shape[0] for mask in masks)
-    mask = torch.stack([mask.expand(rows, -1) for mask in masks])[None]
+    # where a frame lacks the slice, its zeros were not measured
+    mask = torch.stack([mask.expand(rows, -1) & (not one.empty[k]) for mask, one in zip(masks, frames, strict=True)])
+    mask = mask[None]
     return torch.stack([one.kspace[k] for one in frames], 1)[None], _operator(maps, mask)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from molrecon.reconstructors.base import Reconstructor
 from molrecon.reconstructors.conditioning import Conditioning
 from molrecon.reconstructors.noise_amplification import Acquisition, acceleration, noise_responses
+from operators.sensitivity import coil_norm
 
 
 @final
@@ -60,7 +61,7 @@ def noise_maps(
         return (maps * (x if operator.sets else x[:, None])[:, :, None]).sum(1)
 
     coils = coil_images(image)
-    magnitude = torch.linalg.vector_norm(coils, dim=1)
+    magnitude = coil_norm(coils, 1)
     along = coils.conj() / magnitude.clamp_min(torch.finfo(magnitude.dtype).tiny)[:, None]
     squares, of_magnitude = torch.zeros_like(magnitude), torch.zeros_like(magnitude)
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]

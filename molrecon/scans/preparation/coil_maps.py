@@ -50,7 +50,7 @@ def given_maps(
     shape = maps.shape
     if maps.ndim == 4:
         maps = maps[:, None]
-    if maps.ndim == 5 and maps.shape[-2] == raw_rows:
+    if maps.ndim == 5 and maps.shape[-2:] == (raw_rows, cols):
         maps = center_crop(maps, (rows, cols))
     if maps.ndim != 5 or maps.shape[0] not in (1, slices) or maps.shape[2:] != (coils, rows, cols) or maps.size == 0:
         raise ValueError(

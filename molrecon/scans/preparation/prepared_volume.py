@@ -14,6 +14,7 @@ from molrecon.io.large_arrays import release
 from molrecon.scans.trajectories.samples import Trajectory
 from operators import Sense, SoftSense, WeightedSense
 from operators.compression import VirtualCoils
+from operators.sensitivity import coil_norm
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,9 +126,9 @@ class PreparedVolume:
         for k, x, out in zip(chosen, image, full, strict=True):  # one by one: the coil images of all need not fit
             maps = self.sensitivity_maps[k]
             if self.sets == 1:
-                out.copy_(x.abs() * torch.linalg.vector_norm(maps[0], dim=0))
+                out.copy_(x.abs() * coil_norm(maps[0], 0))
             else:
-                out.copy_(torch.linalg.vector_norm((maps * x[:, None]).sum(0), dim=0))
+                out.copy_(coil_norm((maps * x[:, None]).sum(0), 0))
             release()
         return np.ascontiguousarray(center_crop(full.numpy().astype(np.float32), self.volume.recon_shape))
 
