@@ -63,7 +63,7 @@ class Toeplitz(LinearOperator):
         self.register_buffer("spectrum", self._spectrum(trajectory, weights, accuracy).to(dtype), persistent=False)
         # Converting the module to double precision later does not make a rounded kernel exact, and one that is less
         # exact than the default is another operator than the NUFFT to double precision.
-        self._eps = max(torch.finfo(dtype).eps, 0.0 if accuracy <= ACCURACY else accuracy)
+        self._eps = max(torch.finfo(dtype).eps, 0.0 if accuracy <= ACCURACY else accuracy / 10)
 
     def serves(self, dtype: torch.dtype) -> bool:
         """Tell whether the kernel is as precise as images of this dtype."""

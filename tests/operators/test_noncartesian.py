@@ -524,3 +524,16 @@ def test_composes() -> None:
     x = random_complex(2, *PLANE, seed=0)
     torch.testing.assert_close(composed(x), NonCartesianSense(MAPS, POINTS)(x), rtol=1e-12, atol=1e-12)
     assert not isinstance(composed, Sampling)
+
+
+def test_an_inexact_kernel_does_not_serve_double_precision() -> None:
+    assert Toeplitz(POINTS, PLANE).serves(torch.complex128)
+    rough = Toeplitz(POINTS, PLANE, accuracy=1e-3)
+    assert not rough.serves(torch.complex128) and not rough.serves(torch.complex64)
+
+
+def test_the_callers_trajectory_is_copied() -> None:
+    points = POINTS.clone()
+    transform = NUFFT(points, PLANE)
+    points.mul_(0.5)
+    assert torch.equal(transform.trajectory, POINTS)

@@ -211,3 +211,12 @@ def test_cg_sense_hands_over_its_last_residual() -> None:
     assert solution.last_residual is not None and CGSense(0.1)(kspace, operator).last_residual is None
     torch.testing.assert_close(solution.last_residual, operator.adjoint(kspace) - operator.normal(x) - 0.1 * x)
     assert 0 < float(solution.last_residual.abs().amax()) < 1e-2 * float(x.abs().amax())
+
+
+@pytest.mark.parametrize("unit", [1e-23, 1e20])
+def test_cg_sense_in_any_units(unit: float) -> None:
+    _, kspace, operator = scan()
+    method = CGSense(1e-2).eval()
+    plain, other = method(kspace, operator), method(unit * kspace, operator)
+    torch.testing.assert_close(other.value / unit, plain.value, rtol=1e-4, atol=1e-5)
+    assert bool((other.error_bound > 0).all())

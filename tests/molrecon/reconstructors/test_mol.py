@@ -417,3 +417,33 @@ def test_the_last_residual_is_that_of_the_equation_in_the_units_of_the_image() -
     torch.testing.assert_close(left, expected, rtol=0, atol=1e-7 * float(x.abs().amax()))
     assert (norms(left) <= 0.3 * solution.error_bound * norms(x) * (1 + 1e-6)).all()
     assert not left.requires_grad and model(kspace, operator, conditioning=conditioning).last_residual is None
+
+
+def test_the_callers_mask_and_autocast_change_nothing() -> None:
+    kspace, operator, _ = make_problem()
+    mask = operator.sampling_mask.clone()
+    model, own = make_model(), Sense(operator.sensitivity_maps, mask)
+    solution = model(kspace, operator, 0.01)
+    mask.logical_not_()
+    torch.testing.assert_close(model(kspace, own, 0.01).value, solution.value)
+    single, narrow = model.float(), (kspace.to(torch.complex64), operator.on(dtype=torch.complex64))
+    settings = SolverSettings(tol=1e-4)
+    expected = single(*narrow, 0.01, solver=settings).value
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(single(*narrow, 0.01, solver=settings).value, expected)
+
+
+def test_a_phase_has_modulus_one() -> None:
+    kspace, operator, _ = make_problem()
+    model = make_model()
+    found = model.condition(kspace, operator, 0.01)
+    for wrong in (1.05, float("nan")):
+        with pytest.raises(ValueError, match="phase that is not of modulus 1"):
+            model(kspace, operator, conditioning=replace(found, phase=wrong * found.phase))
+
+
+def test_no_data_have_no_image_in_any_units() -> None:
+    kspace, operator, _ = make_problem()
+    kspace = 1e-7 * kspace * torch.tensor([1.0, 0.0])[:, None, None, None]
+    value = make_model()(kspace, operator, 1e-9).value.detach().abs().amax((1, 2))
+    assert float(value[1]) < 1e-10 * float(value[0])

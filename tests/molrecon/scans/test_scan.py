@@ -13,6 +13,7 @@ import h5py
 import nibabel
 import numpy as np
 import pytest
+import torch
 
 from molrecon.io import READERS, Frame, Reader, read_volume
 from molrecon.reconstructors.classical import CGSense
@@ -22,7 +23,8 @@ from molrecon.scans.scan import Scan, read_scan
 from molrecon.scans.scan_reconstruction import reconstruct_scan, write_scan
 from molrecon.scans.series import frame_of
 from molrecon.scans.sidecar import ModelSource
-from molrecon.simulation.phantom import write_phantom
+from molrecon.simulation.phantom import coil_maps, phantom_volume, write_phantom
+from operators import centred_fft
 
 GENERATE = "ismrmrd_generate_cartesian_shepp_logan"
 ROWS, COLS, COILS = 24, 20, 4
@@ -190,3 +192,31 @@ def test_frames_of_one_scan_share_maps_and_become_files(tmp_path: Path, monkeypa
     with pytest.raises(ValueError, match="of another input"):
         write_scan(tmp_path, "three", both, source, "hash")
     assert len(estimated) == 2
+    (tmp_path / "two_echo-1.json").unlink()
+    with pytest.raises(ValueError, match=r"two_echo-1\.nii\.gz: is of two, expected another folder"):
+        other = replace(found, first=replace(found.first, volume=replace(found.first.volume, sha256="other")))
+        write_scan(tmp_path, "two_echo-1", [other], source, "hash")
+
+
+def test_frames_that_lack_a_slice() -> None:
+    images = coil_maps(2, COILS, (ROWS, COLS)) * phantom_volume(2, (ROWS, COLS))[:, None]
+    kspace = centred_fft(torch.from_numpy(images), (-2, -1))
+    scan = Scan.from_arrays(np.stack([kspace.numpy(), kspace.numpy()]).astype(np.complex64))
+    first, second = scan.frames
+    first.volume.kspace[1] = 0
+    echoes = Scan((first, replace(second, contrast=1, repetition=0)))
+    one, two = reconstruct_scan(echoes, CGSense(1e-3))
+    assert one.result.empty.tolist() == [False, True] and not two.result.empty.any()
+    assert two.result.image[1].max() > 0.5 * two.result.image[0].max()  # its maps are its own
+    calibration = Scan((first, second)).calibrated().frames[0].volume.calibration
+    np.testing.assert_allclose(calibration, second.volume.kspace, rtol=1e-6)  # of the frame that has the slice
+    smaller = replace(second, volume=replace(second.volume, kspace=second.volume.kspace[:1]))
+    with pytest.raises(ValueError, match=r"frames of shapes .* in one series"):
+        reconstruct_scan(Scan((first, smaller)), CGSense(1e-3))
+
+
+def test_samples_outside_a_mask_are_counted() -> None:
+    mask = np.arange(COLS) % 2 == 0
+    scan = Scan.from_arrays(arrays()[0], mask)
+    assert scan.left_out == {"masked samples": 2 * ROWS * COLS // 2}
+    assert Scan.from_arrays(arrays()[0] * mask, mask).left_out == {}

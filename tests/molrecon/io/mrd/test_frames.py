@@ -265,3 +265,25 @@ def test_3d_scans_without_partitions_are_refused(tmp_path):
     path = write(tmp_path / "raw.h5", lines(random(1, COILS, ROWS, COLS)), header)
     with pytest.raises(UnreadableInput, match="with 1 partition, expected a 3D scan in two or more partitions"):
         read_mrd(path)
+
+
+def test_an_image_that_was_broken_off_keeps_all_slices(tmp_path):
+    data = random(3, 3, COILS, ROWS, COLS)
+    acquisitions = [one for r in range(2) for one in lines(data[r], repetition=r)] + lines(data[2, :2], repetition=2)
+    frames = read_mrd_frames(write(tmp_path / "off.h5", acquisitions))
+    assert [frame.volume.kspace.shape for frame in frames] == [(3, COILS, ROWS, COLS)] * 3
+    np.testing.assert_allclose(frames[2].volume.kspace[:2], data[2, :2], rtol=1e-6)
+    assert not frames[2].volume.kspace[2].any()
+    assert frames[2].volume.remarks == ("no readouts of the slices [2], which are empty", *frames[0].volume.remarks)
+    (series,) = Scan(tuple(frames)).series()
+    assert len(series.frames) == 3
+
+
+def test_epi_in_a_second_encoding_space_is_left_out(tmp_path):
+    data = random(1, COILS, ROWS, COLS)
+    matrix = (ROWS, COLS, 1), (8, 8, 1)
+    path = write(
+        tmp_path / "epi.h5", lines(data) + lines(data, space=1), encoding(*matrix), encoding(*matrix, trajectory="epi")
+    )
+    (frame,) = read_mrd_frames(path)
+    assert frame.encoding_space == 0 and frame.volume.left_out == {"encoding spaces": 1}

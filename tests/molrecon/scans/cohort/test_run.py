@@ -278,3 +278,18 @@ def test_a_run_ends_with_a_page(scans: list[Path], tmp_path: Path, caplog: pytes
 def test_an_input_cannot_take_the_place_of_the_page(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"the page of .*Index\.h5 would take the name of index\.html"):
         reconstruct_cohort([tmp_path / "Index.h5"], tmp_path / "out", network(), SOURCE, Settings())
+
+
+@pytest.mark.parametrize("name", ["scan.h5", "scan.json", "scan.nii.gz"])
+def test_files_of_others_are_not_replaced(scans: list[Path], tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text('{"of": "another converter"}')
+    with pytest.raises(ValueError, match=rf"{name}: is there and not of molrecon"):
+        reconstruct_cohort(scans[:1], tmp_path, network(), SOURCE, Settings())
+    with pytest.raises(ValueError, match="is there and not of molrecon"):
+        reconstruct_file(scans[0], tmp_path, "zero-filled")
+    assert (tmp_path / name).read_text() == '{"of": "another converter"}'
+    (tmp_path / name).unlink()
+    reconstruct_file(scans[0], tmp_path, "zero-filled")  # what is ours may be replaced
+    reconstruct_cohort(scans[:1], tmp_path, network(), SOURCE, Settings())
+    (tmp_path / "scan.json").unlink()  # as a run that was interrupted leaves it
+    reconstruct_cohort(scans[:1], tmp_path, network(), SOURCE, Settings())

@@ -298,3 +298,24 @@ def test_names_do_not_meet(tmp_path: Path) -> None:
         "sub-1_rec-molrecon_run-1_desc-space2_T1w.json",
     ]
     assert Exports().settings_sha256("a", "0" * 64) == "0" * 64
+
+
+@pytest.mark.parametrize("form", ["classic", "enhanced"])
+def test_series_of_one_scan_are_different_objects(tmp_path: Path, form: str) -> None:
+    scan = write_scan(tmp_path / "scan.mrd", contrasts=2)
+    with ismrmrd.Dataset(str(scan), "dataset") as dataset:
+        lines = [dataset.read_acquisition(k) for k in range(dataset.number_of_acquisitions())]
+    with ismrmrd.Dataset(str(tmp_path / "sets.mrd"), "dataset", create_if_needed=True) as dataset:
+        dataset.write_xml_header(HEADER.encode())
+        for one in lines:
+            one.idx.set, one.idx.contrast = one.idx.contrast, 0
+            dataset.append_acquisition(one)
+    assert reconstruct(tmp_path / "sets.mrd", "--out", tmp_path / "out", "--dicom", form) == 0
+    pattern = "*.dicom/*.dcm" if form == "classic" else "*.dcm"
+    found = [pydicom.dcmread(path) for path in sorted((tmp_path / "out").glob(pattern))]
+    assert len({one.SOPInstanceUID for one in found}) == len(found) == (6 if form == "classic" else 2)
+    series = {one.SeriesInstanceUID: (one.SeriesNumber, one.SeriesDescription) for one in found}
+    assert sorted(series.values()) == [
+        (9001, "molrecon zero-filled acq-set1 RESEARCH ONLY"),
+        (9002, "molrecon zero-filled acq-set2 RESEARCH ONLY"),
+    ]

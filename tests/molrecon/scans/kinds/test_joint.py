@@ -120,3 +120,14 @@ def test_estimated_maps_are_continuous_along_the_readout() -> None:
         return (change.angle().abs() * (change.abs() > 0.5)).amax((1, 2))
 
     assert float(steps(True).max()) < 0.5
+
+
+def test_a_frame_that_lacks_a_slice_measured_nothing_of_it() -> None:
+    images, maps = coil_images(2)
+    kspace = centred_fft(images, (-2, -1)).numpy()
+    frames = [prepare(Scan.from_arrays(kspace).frames[0].volume, maps, 0.01) for _ in range(3)]
+    frames[1].kspace[1] = 0
+    frames[1] = replace(frames[1], empty=np.array([False, True]))
+    for k, measured in ((0, [True, True, True]), (1, [True, False, True])):
+        _, operator = joint_series_problem(frames, k)
+        assert operator.sampling_mask.flatten(2).all(2).tolist() == [measured]
