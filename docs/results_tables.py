@@ -233,7 +233,8 @@ def claims() -> str:
     """Return what the three papers claim, and what was found here."""
     rows = papers_claims.rows(papers_claims.Results(stored, text_of))
     files = (
-        "compressed_sensing, compare_methods, memory, certificates, volumes, sparse_coding, descent_arms, inpainting"
+        "compressed_sensing, compare_methods, memory, certificates, robustness, volumes, sparse_coding, descent_arms,"
+        " inpainting"
     )
     named = ", ".join(f"`{file}.json`" for file in files.split(", "))
     return f"{markdown(['claim', 'found here', 'why'], rows)}\n\nNumbers: `examples/results/`, {named}."

@@ -310,7 +310,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="the figure, .png or .pdf")
     parser.add_argument("--rows", type=int, help="only so many readout positions from the middle")
     parser.add_argument("--most", type=int, default=3000, help="network evaluations after which a method is stopped")
-    parser.add_argument("--only", choices=("packaged", "published"), help="one of the two models")
+    parser.add_argument("--only", choices=("default", "published"), help="one of the two models")
     arguments = parser.parse_args()
     if arguments.data is None:
         parser.error("no --data, and MOLRECON_DATA is not set")
@@ -321,7 +321,7 @@ def main() -> None:
         "published MOL": lambda: load_published_mol(data / "published" / "mol" / "mol.pth.tar"),
     }
     if arguments.only:
-        kept = DEFAULT_MODEL if arguments.only == "packaged" else "published MOL"
+        kept = DEFAULT_MODEL if arguments.only == "default" else "published MOL"
         models = {kept: models[kept]}
     scan = brain(data, arguments.rows)
     results: dict[str, dict[str, Record]] = {}

@@ -14,8 +14,7 @@ import argparse
 import json
 import os
 import shutil
-import subprocess
-import tempfile
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +25,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from molrecon.io import RawVolume, read_cfl, read_npy, write_cfl
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # to run from a checkout that is not installed
+
+from examples._bart import bart_l1
+from molrecon.io import RawVolume, read_npy
 from molrecon.reconstructors.classical import CGSense, L1Wavelet, ZeroFilled
 from molrecon.reconstructors.defaults import DEFAULT_MODEL
 from molrecon.reconstructors.mol import MOL
@@ -47,17 +49,6 @@ def undersampled_brain(full: RawVolume, seed: int) -> PreparedVolume:
     """Return the brain at 1D random 4x with 24 calibration lines, ready to be reconstructed."""
     cols = full.kspace.shape[-1]
     return prepare(undersample(full, random_mask(cols, 4, 24 / cols, seed), 0.0, [seed]))
-
-
-def bart_l1(kspace: Tensor, operator: Sense, weight: float) -> Tensor:
-    """Return `bart pics -l1` (100 iterations, the data scaled by BART) with the given maps."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        write_cfl(folder / "k", kspace[0].permute(1, 2, 0)[:, :, None].numpy())
-        write_cfl(folder / "s", operator.sensitivity_maps[0].permute(1, 2, 0)[:, :, None].numpy())
-        command = ["bart", "pics", "-S", "-l1", f"-r{weight}", "-i100", "k", "s", "x"]
-        subprocess.run(command, cwd=folder, check=True, capture_output=True)
-        return torch.from_numpy(read_cfl(folder / "x").reshape(kspace.shape[-2:]))[None]
 
 
 def candidates(

@@ -65,7 +65,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--first", help="weights of a model whose image guides the one that is trained")
     parser.add_argument("--start", help="weights of the same kind of model to go on from, in a run of its own")
     parser.add_argument(
-        "--early-share", type=float, default=0.25, help="of the steps, at m = 0.05; 0 with --start, --first"
+        "--early-share", type=float, default=0.25, help="of the steps, at m = 0.05 at least; 0 with --start, --first"
     )
     parser.add_argument("--monotonicity", type=float, help="m; default: that of --start, or 0.01")
     parser.add_argument("--name", help="of the weights; default: MODEL-brain-2d")

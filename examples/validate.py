@@ -16,12 +16,9 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import math
 import os
 import shutil
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -31,7 +28,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from molrecon.io import read_cfl, write_cfl
 from molrecon.reconstructors.base import Reconstructor
 from molrecon.reconstructors.classical import CGSense
 from molrecon.scans.comparison import reference_image, undersample
@@ -41,9 +37,9 @@ from molrecon.scans.reconstruction import adapt
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # to run from a checkout that is not installed
 
+from examples._bart import bart_l1
 from examples._families import Case, families
 from molrecon.weights import load
-from operators import Sense, SoftSense
 
 BASELINES = Path(__file__).parent / "results" / "validation_baselines.json"
 CG_GRID = tuple(10 ** (k / 4) for k in range(-12, 2))
@@ -51,33 +47,6 @@ BART_GRID = tuple(10 ** (k / 6) for k in range(-24, -5))
 TOL = 1e-3  # of an equilibrium's error bound
 
 Scores = dict[str, float]
-
-
-def bart_l1(kspace: Tensor, operator: Sense | SoftSense, weight: float) -> Tensor:
-    """Return `bart pics -S -l1 -i100` with the given maps, (1, rows, cols) or (1, set, rows, cols)."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        write_cfl(folder / "k", _for_pics(kspace)[0].permute(1, 2, 0)[:, :, None].numpy())
-        maps = operator.sensitivity_maps if operator.sets is not None else operator.sensitivity_maps[:, None]
-        write_cfl(folder / "s", maps[0].permute(2, 3, 1, 0)[:, :, None].numpy())  # rows, cols, 1, coil, set
-        command = ["bart", "pics", "-S", "-l1", f"-r{weight}", "-i100", "k", "s", "x"]
-        subprocess.run(command, cwd=folder, check=True, capture_output=True)
-        image = torch.from_numpy(read_cfl(folder / "x").reshape(*kspace.shape[-2:], maps.shape[1])).movedim(-1, 0)
-        return image[None] if operator.sets is not None else image
-
-
-def _for_pics(kspace: Tensor) -> Tensor:
-    """Return k-space (..., rows, cols) with the phase along axes of odd size that `bart pics` takes for a centred one.
-
-    It centres by multiplying k-space and maps by `exp(2 pi i k c / n)`, c = n // 2, where k-space needs the conjugate:
-    the same numbers for an even n, but not for an odd one. Without this its images lose up to 7 dB.
-    """
-    for axis in (-2, -1):
-        n = kspace.shape[axis]
-        if n % 2:
-            phase = torch.exp(-4j * math.pi * (n // 2) / n * torch.arange(n)).to(kspace.dtype)
-            kspace = kspace * phase.reshape(-1, *[1] * (-axis - 1))
-    return kspace
 
 
 def best_of(score: Callable[[float], float], grid: Sequence[float]) -> tuple[float, float]:
@@ -102,7 +71,8 @@ class Judge:
         )
         self.operator = self.prepared.cartesian_operator(slice(None))
         self.reference = reference_image(case.full, self.prepared)
-        # Of data and maps only what neither rounding nor another processor changes.
+        # Of data and maps only what rounding, and another processor, hardly ever change: other data of equal loudness
+        # are not told apart, so --baselines has to be made anew where the preparation changes.
         mask, shape = self.prepared.sampling_mask.numpy(), tuple(self.prepared.kspace.shape)
         loudness = [f"{norm:.3g}" for norm in torch.linalg.vector_norm(self.prepared.kspace, dim=(0, 2, 3)).tolist()]
         energy = self.prepared.sensitivity_maps.abs().square().mean((0, 1, 3, 4)).numpy()

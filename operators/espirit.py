@@ -91,7 +91,7 @@ def espirit(
         crop: maps are zero where the eigenvalue v is below this; 0 keeps every pixel.
         noise_level: sigma of `estimate_noise_level`, a number or (batch,). Singular values below
             `sigma (sqrt(blocks) + sqrt(coil kernel_width^2))`, the edge of a noise matrix, are dropped as well.
-        max_iterations: most power steps on the full grid.
+        max_iterations: power steps on the full grid after which it stops, with less than twice as many taken.
         tol: stop when no kept pixel's map moves by more than this (maps have unit norm).
         n_maps: number of eigenvectors. Where the object is folded into a field of view smaller than itself, several
             eigenvalues are one, and as many sets of maps are needed (`SoftSense`, `map_sets_needed`).
@@ -193,8 +193,8 @@ def power_method(
 
     Iterates from `vector` until none with an eigenvalue of at least `crop` moves by more than `tol` in a step. After
     three steps, those that move by a tenth of that at most are left where they are, and the others go on with squared
-    matrices, twice as many steps at a time: one step, then 2 and one, 4 and one, to `max_iterations` and less than
-    twice that.
+    matrices, twice as many steps at a time: 2 and one, 4 and one, 8 and one, to `max_iterations` and less than twice
+    that.
     """
     vectors, values, moved = _power_step(matrices, vector)
     taken = 1

@@ -36,10 +36,6 @@ class Hybrid:
         """Return the image (batch, ..., rows, ...) on the full readout field of view, zero outside the central rows."""
         return _embed(image, self.full_rows, self.axis)
 
-    def embed_kspace(self, kspace: Tensor) -> Tensor:
-        """Return the k-space with the full readout of coil images that are zero outside the central rows."""
-        return embed_readout(kspace, self.full_rows, self.axis)
-
 
 def hybrid(kspace: Tensor, operator: Sense | SoftSense, rows: int) -> Hybrid:
     """Return the equivalent problem of the central `rows` rows of the image.

@@ -40,7 +40,7 @@ def walsh_maps(
     Args:
         coil_images: (batch, coil, rows, cols) complex.
         width: of the neighbourhood in pixels, odd; cut off at the edges of the image.
-        max_iterations: most power steps.
+        max_iterations: power steps after which it stops, with less than twice as many taken.
         tol: stop when no block's map moves by more than this, of those where one eigenvector holds half the energy.
         stride: size of the blocks in pixels, odd, at most width; 1 computes every pixel, None takes width - 2.
 

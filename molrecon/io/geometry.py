@@ -68,3 +68,10 @@ class Geometry:
         affine = np.eye(4)
         affine[:3] = np.stack([self.slice_step, self.row_step, self.column_step, self.origin], 1)
         return affine
+
+
+def origin_of(geometry: Geometry | None) -> str:
+    """Return in words where the place of an image is known from."""
+    if geometry is None:
+        return "unknown"
+    return "from the scanner" if geometry.borrowed_from is None else f"borrowed from {geometry.borrowed_from}"

@@ -1,8 +1,8 @@
 """Guards for reading damaged HDF5 files, ways to read records and to write whole files.
 
 On some damaged files the HDF5 library (2.0.0) does not fail but crashes, loops for ever or asks for gigabytes, and with
-it a whole run over many volumes. On a full disk it crashes when it closes the file it writes, and where records
-with arrays are read from a file that is open twice.
+it a whole run over many volumes. It also crashes when it closes a file that it writes to a full disk, and when it reads
+records with arrays from a file that is open twice.
 """
 
 from __future__ import annotations
@@ -53,6 +53,9 @@ def own_file(path: str | Path) -> Iterator[h5py.File]:
     the first one's handle for its arrays of variable length: once that one has closed the file, others read through a
     dangling pointer (h5py issue 2920), as happens when several threads read one scan. Behind a file object nothing is
     shared.
+
+    Raises:
+        OSError: no such file, or none of HDF5.
     """
     with open(path, "rb") as content, h5py.File(content, "r") as file:
         yield file

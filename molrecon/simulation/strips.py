@@ -13,6 +13,7 @@ from torch import Tensor
 from molrecon.simulation.coils import draw_loops, receive_field
 from molrecon.simulation.contrast import augmented_contrast
 from molrecon.simulation.noise import complex_noise, draw_noise_level
+from molrecon.simulation.phase import smooth_phase
 from molrecon.simulation.problem import Problem, magnitude_psnr, measured, robust_maximum, stack_problems
 from operators import Sense, centred_fft, equispaced_fraction_mask, espirit_maps, random_mask
 
@@ -63,7 +64,7 @@ def simulate_scan(image: np.ndarray, size: int, rng: np.random.Generator, coils:
         rng: source of all randomness.
         coils: coils of the scan; up to half of them may be silent (zero maps).
     """
-    x = _geometry(augmented_contrast(image, rng), size, rng) * _smooth_phase(size, rng)
+    x = _geometry(augmented_contrast(image, rng), size, rng) * smooth_phase((size, size), rng)
     active = int(rng.integers(max(4, coils // 2), coils + 1))
     field = _coil_fields(active, size, rng)
     noise_level = draw_noise_level(rng, NOISE_RANGE)
@@ -177,17 +178,6 @@ def _geometry(image: np.ndarray, size: int, rng: np.random.Generator) -> np.ndar
     channels = torch.view_as_real(torch.from_numpy(np.ascontiguousarray(image))).movedim(-1, 0)[None].contiguous()
     sampled = nnf.grid_sample(channels, grid, mode="bicubic", align_corners=False)[0]
     return torch.view_as_complex(sampled.movedim(0, -1).contiguous()).numpy()
-
-
-def _smooth_phase(size: int, rng: np.random.Generator) -> np.ndarray:
-    y, x = np.meshgrid(*[np.linspace(-1, 1, size)] * 2, indexing="ij")
-    phase = rng.uniform(-np.pi, np.pi) + rng.normal(0, 1) * x + rng.normal(0, 1) * y
-    for _ in range(4):
-        fy, fx = rng.uniform(0.3, 2.2, 2)
-        phase = phase + rng.normal(0, 0.4) * np.cos(
-            np.pi * (fy * y + rng.choice([-1, 1]) * fx * x) + rng.uniform(0, 6.3)
-        )
-    return np.exp(1j * phase).astype(np.complex64)
 
 
 def _coil_fields(coils: int, size: int, rng: np.random.Generator) -> np.ndarray:

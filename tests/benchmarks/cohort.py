@@ -1,6 +1,6 @@
 """What a cohort costs beside its reconstructions, and whether it survives: shards and workers killed at random.
 
-    python -m tests.benchmarks.cohort FOLDER [--volumes 10000] [--shards 4] [--workers 2] [--kills 20]
+    python tests/benchmarks/cohort.py FOLDER [--volumes 10000] [--shards 4] [--workers 2] [--kills 20]
 
 makes tiny volumes in FOLDER/in, has them "reconstructed" into FOLDER/out by a function that only reads them and writes
 a small sidecar, kills workers and one whole shard with SIGKILL, starts that shard again, and counts the records. The

@@ -35,7 +35,7 @@ class Placed:
 
 @final
 @dataclass(frozen=True, eq=False)
-class Hybrid:
+class HybridKSpace:
     """A 3D scan, transformed along its readout.
 
     Attributes:
@@ -94,7 +94,9 @@ def place(records: Records, chosen: np.ndarray, header: Header, slices: int) -> 
     return Placed(kspace, count, measured)
 
 
-def place_hybrid(records: Records, chosen: np.ndarray, header: Header, positions: int, conjugated: bool) -> Hybrid:
+def place_hybrid(
+    records: Records, chosen: np.ndarray, header: Header, positions: int, conjugated: bool
+) -> HybridKSpace:
     """Sort the readouts of a 3D scan, each transformed along itself and cut to the image, where they belong.
 
     The transform is orthonormal: it leaves the noise level of full readouts as it is. Samples that a partial echo lacks
@@ -133,7 +135,7 @@ def place_hybrid(records: Records, chosen: np.ndarray, header: Header, positions
     repeated = count > 1
     if repeated.any():
         kspace[:, :, repeated] /= count[repeated]
-    return Hybrid(kspace, count, measured / len(numbers))
+    return HybridKSpace(kspace, count, measured / len(numbers))
 
 
 def _checked(records: Records, chosen: np.ndarray, header: Header) -> tuple[int, np.ndarray, np.ndarray]:

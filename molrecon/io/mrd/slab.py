@@ -8,14 +8,14 @@ from molrecon.io.geometry import Geometry
 from molrecon.io.header import Header
 from molrecon.io.masks import mask_kspace
 from molrecon.io.mrd.geometry import mrd_geometry
-from molrecon.io.mrd.placing import Hybrid, columns, partitions, place_hybrid
+from molrecon.io.mrd.placing import HybridKSpace, columns, partitions, place_hybrid
 from molrecon.io.mrd.records import Records
 from molrecon.io.volume import RawVolume, UnreadableInput, check_kspace
 
 COMPLETE = 0.5  # share of the readouts that reach a sample, for it to count as measured
 
 
-def slab(records: Records, chosen: np.ndarray, header: Header, conjugated: bool) -> tuple[RawVolume, Hybrid]:
+def slab(records: Records, chosen: np.ndarray, header: Header, conjugated: bool) -> tuple[RawVolume, HybridKSpace]:
     """Return a 3D scan as a volume whose slices are readout positions, rows first and columns second phase encodes.
 
     Its sha256 and what else all volumes of a file share is left to the caller. A partial echo is completed by zeros

@@ -11,6 +11,7 @@ from typing import Any, final
 from molrecon.io import RawVolume
 from molrecon.io.bids import BY_ECHO, BidsName, check_dataset, read_bids_sidecar, write_bids
 from molrecon.io.dicom.origin import RESEARCH_ONLY
+from molrecon.io.geometry import origin_of
 from molrecon.io.sequence import read_sequence
 from molrecon.scans.reconstruction import Reconstruction
 from molrecon.scans.sidecar import ModelSource, plain, versions
@@ -151,17 +152,10 @@ def _sidecar(
             "n_steps": result.n_steps,
             "converged": result.converged,
             "warnings": [str(warning) for warning in result.warnings],
-            "orientation": _orientation(volume),
+            "orientation": origin_of(volume.geometry),
         },
         "prov": _provenance(volume, source, settings_sha256, name),
     }
-
-
-def _orientation(volume: RawVolume) -> str:
-    if volume.geometry is None:
-        return "unknown"
-    borrowed = volume.geometry.borrowed_from
-    return "from the scanner" if borrowed is None else f"borrowed from {borrowed}"
 
 
 def _provenance(volume: RawVolume, source: ModelSource, settings_sha256: str, name: BidsName) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from molrecon.io import RawVolume
+from molrecon.io.geometry import origin_of
 from molrecon.scans.data_warnings import DataWarning
 from molrecon.scans.page.curves import draw_curves
 from molrecon.scans.page.document import render
@@ -154,7 +155,7 @@ def _provenance(prepared: PreparedVolume, result: Reconstruction, sidecar: Mappi
         ("voxel size", "unknown" if size is None else " x ".join(f"{mm:.4g}" for mm in size) + " mm"),
         ("coil maps", prepared.maps_source.method),
         ("noise level", f"{result.noise_level:.3g} ({'estimated' if prepared.noise_estimated else 'given'})"),
-        ("place", _place(result)),
+        ("place", origin_of(result.geometry)),
         ("method", f"{result.method}, model {PurePath(sidecar['model']['name'].replace(chr(92), '/')).name}"),
         ("input sha256", str(sidecar["input"]["sha256"])),
         ("weights sha256", str(sidecar["model"]["weights_sha256"] or "none")),
@@ -168,13 +169,6 @@ def _provenance(prepared: PreparedVolume, result: Reconstruction, sidecar: Mappi
     if "parts" in sidecar:
         rows.append(("files beside", ", ".join(sidecar["parts"]["files"])))
     return rows
-
-
-def _place(result: Reconstruction) -> str:
-    if result.geometry is None:
-        return "unknown"
-    borrowed = result.geometry.borrowed_from
-    return "from the scanner" if borrowed is None else f"borrowed from {borrowed}"
 
 
 def _noise(image: np.ndarray, deviation: np.ndarray, amplification: np.ndarray) -> str:

@@ -18,7 +18,6 @@ from operators import Sense
 CUDA = torch.device("cuda")
 CUDNN: Any = torch.backends.cudnn
 NEW = hasattr(CUDNN, "conv")
-needs_new = pytest.mark.skipif(not NEW, reason="this torch has no fp32_precision")
 
 
 def state() -> list[object]:

@@ -209,6 +209,7 @@ def test_frames_that_lack_a_slice() -> None:
     assert one.result.empty.tolist() == [False, True] and not two.result.empty.any()
     assert two.result.image[1].max() > 0.5 * two.result.image[0].max()  # its maps are its own
     calibration = Scan((first, second)).calibrated().frames[0].volume.calibration
+    assert calibration is not None
     np.testing.assert_allclose(calibration, second.volume.kspace, rtol=1e-6)  # of the frame that has the slice
     smaller = replace(second, volume=replace(second.volume, kspace=second.volume.kspace[:1]))
     with pytest.raises(ValueError, match=r"frames of shapes .* in one series"):

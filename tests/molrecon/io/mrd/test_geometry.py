@@ -19,7 +19,6 @@ CORONAL = ((0, 0, -1), (1, 0, 0))
 SAGITTAL = ((0, 1, 0), (0, 0, -1))
 FIELD_OF_VIEW = (48.0, 30.0)  # as encoded, mm
 THICKNESS = 4.0
-BY_TIME = {0: 5.0, 1: 15.0, 2: 0.0, 3: 10.0}  # slice numbers that follow the time of acquisition
 CENTRE = np.array([12.5, -33.25, 71.0])  # of slice 0
 
 
