@@ -117,6 +117,8 @@ def espirit(
     _check(calibration_kspace, image_shape, kernel_width, threshold, crop)
     if not 1 <= n_maps <= calibration_kspace.shape[1]:
         raise ValueError(f"espirit: n_maps is {n_maps}, expected 1 to {calibration_kspace.shape[1]}, the coils")
+    if max_iterations < 1 or not tol > 0:
+        raise ValueError(f"espirit: max_iterations {max_iterations} and tol {tol}, expected at least 1 and above 0")
     batch, coil = calibration_kspace.shape[:2]
     given = torch.as_tensor(0.0 if noise_level is None else noise_level)
     if tuple(given.shape) not in ((), (1,), (batch,)):

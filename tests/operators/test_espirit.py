@@ -286,6 +286,7 @@ def test_calibration_region_of_2d_masks() -> None:
         (lambda k: espirit_maps(k[0], (40, 50)), ValueError, r"expected \(batch, coil, rows, cols\)"),
         (lambda k: espirit_maps(k[..., :4], (40, 50), kernel_width=6), ValueError, "smaller than the kernel width 6"),
         (lambda k: espirit_maps(k, (40, 50), crop=1.5), ValueError, "crop 1.5"),
+        (lambda k: espirit_maps(k, (40, 50), max_iterations=0), ValueError, "max_iterations 0 and tol .*, expected at"),
         (lambda k: espirit_maps(k, (40, 50), n_maps=3), ValueError, "n_maps is 3, expected 1 to 2, the coils"),
         (
             lambda k: espirit_maps(k, (40, 50), noise_level=torch.ones(2)),
