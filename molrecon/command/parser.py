@@ -107,6 +107,10 @@ def dispatch(command: Command, args: argparse.Namespace) -> int:
 
     logging.basicConfig(level=logging.DEBUG if args.verbose else logging.WARNING, format="molrecon: %(message)s")
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
+    if "device" in args:  # it computes: torch is loaded anyway
+        from molrecon.scans.memory.allocator import keep_freed_memory
+
+        keep_freed_memory()
     try:
         return command.run(args)
     except UsageError as error:

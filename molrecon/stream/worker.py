@@ -14,6 +14,7 @@ import torch
 from molrecon.io import UnreadableInput
 from molrecon.io.volume import image_data_left_out, left_out_text
 from molrecon.reconstructors.base import Reconstructor
+from molrecon.scans.memory.allocator import keep_freed_memory
 from molrecon.scans.methods import load_method
 from molrecon.scans.reconstruction import Reconstruction
 from molrecon.scans.scan import Reading, read_scan
@@ -37,6 +38,7 @@ def work(job: Job, sender: Connection) -> None:
     # Ctrl-C and service managers signal the whole group, and the server wants the scan finished.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    keep_freed_memory()
     with sender:
         try:
             reconstruct_job(job, sender.send_bytes)

@@ -5,7 +5,7 @@
 
 Two slices: the real 8-coil brain, 230 x 180, at 1D random 4x with 24 calibration lines (left out without
 MOLRECON_DATA), and the packaged head refined to 640 x 368, seen by 15 simulated coils, at the same sampling. One
-process, whose only children are BART's, takes the methods in turn. `seconds` is the median over the rounds, coil maps
+process, set up as the `molrecon` command sets itself up, whose only children are BART's, takes the methods in turn. `seconds` is the median over the rounds, coil maps
 and noise level included: molrecon's own for all but BART, which has those of `bart ecalib -m1`. BART's time holds the
 start of its programs and its files, which lie in memory; molrecon's starts from arrays. `cpu_seconds` is the processor
 time of process and children, which other programs on the machine change less. BART's weights are those with the best
@@ -48,6 +48,7 @@ from molrecon.reconstructors.base import Reconstructor
 from molrecon.reconstructors.classical import CGSense, L1Wavelet
 from molrecon.reconstructors.defaults import DEFAULT_MODEL
 from molrecon.scans.comparison import reference_image, undersample
+from molrecon.scans.memory.allocator import keep_freed_memory
 from molrecon.scans.metrics import psnr
 from molrecon.scans.preparation import PreparedVolume, prepare
 from molrecon.scans.scan import Scan
@@ -297,6 +298,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--figure", type=Path, help=".svg or .png")
     arguments = parser.parse_args()
+    keep_freed_memory()
     torch.set_num_threads(arguments.threads)
     cases: dict[str, Callable[[], Case]] = {
         "8-coil brain 230x180": real_brain,
