@@ -14,7 +14,8 @@ from molrecon.scans.memory.allocator import keep_freed_memory
 if sys.argv[1] == "keep":
     assert keep_freed_memory()
 faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-torch.ones(20_000_000)
+for _ in range(3):
+    torch.ones(20_000_000)
 before = faults()
 for _ in range(5):
     torch.ones(20_000_000)
@@ -31,4 +32,4 @@ def test_large_arrays_take_the_place_of_earlier_ones() -> None:
     (faults, peak), (kept_faults, kept_peak) = run("give back"), run("keep")
     assert faults > 5 * 2_000  # 80 MB are 19,500 pages
     assert kept_faults < faults / 10
-    assert kept_peak < 1.1 * peak
+    assert kept_peak < peak + 100_000  # KiB: one array, since an aligned one does not fit where another was
