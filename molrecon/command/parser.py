@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import logging
 import re
+import sys
 from collections.abc import Sequence
 from functools import partial
 from importlib import import_module
@@ -18,7 +19,14 @@ from typing import Protocol, cast
 
 from molrecon import __version__
 from molrecon.command.shared.arguments import add_verbose
-from molrecon.command.shared.exit_codes import EXIT_CODES, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_UNREADABLE, EXIT_USAGE
+from molrecon.command.shared.exit_codes import (
+    EXIT_CODES,
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_UNREADABLE,
+    EXIT_USAGE,
+)
 from molrecon.command.shared.messages import UsageError, complain
 
 COMMANDS = (
@@ -117,6 +125,9 @@ def dispatch(command: Command, args: argparse.Namespace) -> int:
         return complain(error, EXIT_USAGE)
     except UnreadableInput as error:
         return complain(error, EXIT_UNREADABLE)
+    except BrokenPipeError:  # whoever read the output has seen enough
+        sys.stdout = None  # else Python flushes it once more, and complains
+        return EXIT_OK
     except KeyboardInterrupt:
         return complain("interrupted", EXIT_INTERRUPTED)
     except Exception as error:  # a traceback helps developers only: --verbose shows it

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from molrecon.command.shared.argument_types import count, fraction, not_negative, positive, seed
+from molrecon.command.shared.argument_types import count, file_stem, fraction, not_negative, positive, seed
 from molrecon.command.shared.arguments import add_device
 from molrecon.command.shared.exit_codes import EXIT_FAILED, EXIT_OK
 from molrecon.command.shared.messages import usage
@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for everything that is written")
     parser.add_argument("--model", choices=tuple(DESCRIPTIONS), default="mol", help="default: %(default)s")
-    parser.add_argument("--name", help="of the weights (default: the model's)")
+    parser.add_argument("--name", type=file_stem, help="of the weights (default: the model's)")
     parser.add_argument(
         "--validation",
         nargs="+",

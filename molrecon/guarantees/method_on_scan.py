@@ -47,15 +47,26 @@ class ConditionedMethod:
         rough = None if model.solver is None else coarser(model.solver, ASCENT_TOL, ASCENT_BACKWARD_TOL)
         self._ascend = warm_started(
             lambda b, start: (
-                model(b, operator, noise_level, conditioning=self.conditioning, start=start, solver=rough).value
+                model(
+                    b,
+                    operator,
+                    noise_level,
+                    conditioning=self.conditioning,
+                    start=self._start(start),
+                    solver=rough,
+                ).value
             ),
             operator.adjoint(kspace),
         )
 
     def solve(self, kspace: Tensor, start: Tensor | None) -> Solution:
         """Return the image (1, rows, cols) as accurate as a user gets it."""
-        solution: Solution = self.model(kspace, self.operator, conditioning=self.conditioning, start=start)
+        solution: Solution = self.model(kspace, self.operator, conditioning=self.conditioning, start=self._start(start))
         return solution
+
+    def _start(self, start: Tensor | None) -> Tensor | None:
+        """Return the start of a method that iterates to a tolerance; the image of others would depend on it."""
+        return None if self.model.solver is None else start
 
     def ascend(self, kspace: Tensor) -> Tensor:
         """Return the image, differentiable, as accurate as a direction of ascent needs it."""

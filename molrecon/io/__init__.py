@@ -16,6 +16,7 @@ UnreadableInput what every reader raises
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,8 @@ from molrecon.io.nifti import write_nifti
 from molrecon.io.placed import PlacedImage, borrow_geometry, read_placed_image
 from molrecon.io.submission import write_submission
 from molrecon.io.volume import RawVolume, UnreadableInput, file_sha256, reading
+
+log = logging.getLogger(__name__)
 
 __all__ = [
     "READERS",
@@ -163,21 +166,30 @@ def input_sha256(path: str | Path) -> str:
 def expand_inputs(paths: Iterable[str | Path]) -> list[Path]:
     """The volumes that `paths` stand for, in order and without repetition; a BART pair counts once, as its .cfl.
 
-    A folder gives the files directly inside it (not in its sub-folders, not hidden) with a suffix of READERS, sorted by
-    name. A path that is no folder is kept, whether it exists or not: `read_volume` says what is wrong with it,
-    and the other volumes go on. Raises UnreadableInput for a folder without any volume.
+    A folder gives the files directly inside it (not in its sub-folders, not hidden) with a suffix of READERS, in upper
+    or lower case, sorted by name; the log says how many others it holds. A path that is no folder is kept, whether it
+    exists or not: `read_volume` says what is wrong with it, and the other volumes go on; so is a folder that cannot be
+    listed or has no volume, beside others. Raises UnreadableInput for such a folder alone.
     """
+    paths = list(paths)
     volumes: dict[Path, None] = {}
     suffixes = sorted({suffix for reader in READERS for suffix in reader.suffixes})
     for path in map(Path, paths):
         inside = [path]
         if path.is_dir():
-            inside = sorted(
-                item for item in path.iterdir() if item.suffix in suffixes and not item.name.startswith(".")
-            )
-            if not inside:
-                raise UnreadableInput(
-                    path, "a folder without volumes (sub-folders are not searched)", " ".join(suffixes)
-                )
+            try:
+                shown = sorted(item for item in path.iterdir() if not item.name.startswith("."))
+            except OSError as error:
+                shown, why = [], f"a folder that cannot be listed ({error.strerror})"
+            else:
+                why = "a folder without volumes (sub-folders are not searched)"
+            inside = [item for item in shown if item.suffix.lower() in suffixes]
+            if not inside and len(paths) == 1:
+                raise UnreadableInput(path, why, " ".join(suffixes))
+            if inside and len(inside) < len(shown):
+                folders = sum(item.is_dir() for item in shown if item not in inside)
+                files = len(shown) - len(inside) - folders
+                log.warning("%s: left out: %d other files, %d sub-folders", path, files, folders)
+            inside = inside or [path]
         volumes |= {bart_pair(item)[0] if item.suffix == ".hdr" else item: None for item in inside}
     return list(volumes)

@@ -86,6 +86,18 @@ def device(text: str) -> str:
     return text
 
 
+def file_stem(text: str) -> str:
+    """Return the name of a file without a folder."""
+    if not text or text in (".", "..") or "/" in text or "\\" in text:
+        raise argparse.ArgumentTypeError(f"{text!r}, expected a name without a folder")
+    return text
+
+
+def devices(text: str) -> list[str]:
+    """Return names of devices from a list with commas."""
+    return [device(one.strip()) for one in text.split(",") if one.strip()]
+
+
 def whole_numbers(text: str) -> list[int]:
     """Return whole numbers from a list with commas."""
     numbers = [item.strip() for item in text.split(",")]

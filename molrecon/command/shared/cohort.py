@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from molrecon.command.shared.argument_types import count
+from molrecon.command.shared.argument_types import count, devices
 
 if TYPE_CHECKING:
     from molrecon.scans.cohort.recipe import Execute
@@ -57,7 +57,10 @@ def add_cohort(parser: argparse.ArgumentParser) -> None:
         " is tried again. Needs distributed: pip install 'molrecon[dask]'",
     )
     parser.add_argument(
-        "--devices", metavar="LIST", help="of the workers in turn, comma-separated: cuda:0,cuda:1 (default: --device)"
+        "--devices",
+        type=devices,
+        metavar="LIST",
+        help="of the workers in turn, comma-separated: cuda:0,cuda:1 (default: --device)",
     )
     parser.add_argument(
         "--no-paths",
@@ -81,14 +84,14 @@ def chosen_workers(args: argparse.Namespace) -> Execute:
     from molrecon.scans.cohort.one_volume import in_this_process
     from molrecon.scans.cohort.parallel import InWorkers
 
-    devices = [device.strip() for device in (args.devices or "").split(",") if device.strip()]
+    chosen = args.devices or []
     if args.dask is not None:
-        return _dask(args.dask, args.workers, devices)
+        return _dask(args.dask, args.workers, chosen)
     if args.workers is None:
-        if devices:
+        if chosen:
             raise ValueError("reconstruct: --devices without --workers, expected both, or --device")
         return in_this_process
-    return InWorkers(args.workers, devices)
+    return InWorkers(args.workers, chosen)
 
 
 def _dask(address: str, workers: int | None, devices: list[str]) -> Execute:

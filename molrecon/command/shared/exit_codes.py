@@ -24,7 +24,8 @@ EXIT_CODES = """Exit codes:
        or a volume is incomplete: its file holds image data that were left out, such as further repetitions;
        or, with `reconstruct --strict`, there are warnings: data that do not fit the coil maps, the noise level or the
        image, and remarks about the file
-    6  `certify` or `robustness` saw a model break what it promises; the output says how"""
+    6  `certify` or `robustness` saw a model break what it promises; the output says how
+  130  interrupted (Ctrl-C)"""
 
 
 def cohort_exit_code(statuses: Sequence[str], *, warned: bool = False) -> int:

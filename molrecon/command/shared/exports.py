@@ -64,8 +64,8 @@ def chosen_exports(args: argparse.Namespace, outputs: Mapping[Path, str], table:
     """
     if args.dicom is None and args.dicom_template is not None:
         raise UsageError("reconstruct: --dicom-template without --dicom, expected both")
-    if args.bids is None and (args.subject is not None or args.session):
-        raise UsageError("reconstruct: --subject or --session without --bids, expected all of them or none")
+    if args.bids is None and (args.subject is not None or args.session or args.suffix):
+        raise UsageError("reconstruct: --subject, --session or --suffix without --bids, expected it as well")
     if args.bids is not None and args.subject is None and table is None:
         raise UsageError("reconstruct: --bids without --subject, expected one, or a table as --inputs-from")
     dicom = bids = None

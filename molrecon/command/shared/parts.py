@@ -55,5 +55,10 @@ def chosen_parts(args: argparse.Namespace, model: Reconstructor) -> Parts:
             f"reconstruct: --noise-map with {args.model}, expected an equilibrium model, an unrolled network, cg-sense"
             " or zero-filled, whose derivative is known"
         )
+    if "maps" in args.keep and args.compress is not None:
+        raise UsageError(
+            "reconstruct: --keep maps with --virtual-coils, expected one of them: the maps would be of virtual coils,"
+            " which --maps does not take"
+        )
     with usage():
         return Parts(tuple(args.output), tuple(args.keep), args.noise_map)

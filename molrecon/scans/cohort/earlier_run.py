@@ -11,6 +11,8 @@ from molrecon.io.volume import left_out_text
 from molrecon.scans.cohort.messages import warnings_text
 from molrecon.scans.cohort.recipe import Item, Recipe
 from molrecon.scans.data_warnings import DataWarning
+from molrecon.scans.exports import DicomExport, Exports
+from molrecon.scans.exports.dicom_export import FORMS
 from molrecon.scans.manifest import Entry, status_of
 from molrecon.scans.outputs import output_paths, written_paths
 from molrecon.scans.page.figures import figures
@@ -59,6 +61,14 @@ def all_paths(item: Item, recipe: Recipe) -> list[Path]:
     phase = recipe.exports_phase
     exported = [path for one in entities for path in recipe.exports.paths(recipe.out, item.name, one, phase=phase)]
     return [*exported, *written_paths(recipe.out, item.name)]
+
+
+def exported_paths(item: Item, out: Path, sidecar: dict[str, Any]) -> set[Path]:
+    """Return where DICOM series of the run that wrote a sidecar may lie, in either form."""
+    images = sidecar.get("image")
+    entities = [str(one.get("entities", "")) for one in images] if isinstance(images, list) else [""]
+    exports = [Exports(dicom=DicomExport(form)) for form in FORMS] if sidecar else []
+    return {path for one in entities for export in exports for path in export.paths(out, item.name, one)}
 
 
 def read_sidecar(item: Item, recipe: Recipe) -> dict[str, Any]:

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from molrecon.io import UnreadableInput
 from molrecon.reconstructors.base import Reconstructor
-from molrecon.scans.cohort.earlier_run import all_paths, entry_of_earlier_run, input_entry, read_sidecar
+from molrecon.scans.cohort.earlier_run import (
+    all_paths,
+    entry_of_earlier_run,
+    exported_paths,
+    input_entry,
+    read_sidecar,
+)
 from molrecon.scans.cohort.messages import result_text
 from molrecon.scans.cohort.recipe import Item, Outcome, Recipe
 from molrecon.scans.cohort.without_folders import WithoutFolders
@@ -81,6 +88,7 @@ def _read_and_reconstruct(item: Item, model: Reconstructor, recipe: Recipe) -> R
         recipe.exports.check(item.name, scan.frames[0].volume)
     reconstructions = reconstruct_scan(scan, model, recipe.settings, keep_residual=recipe.out is not None)
     if recipe.out is not None:
+        older = exported_paths(item, recipe.out, read_sidecar(item, recipe))
         _export(item, recipe, reconstructions)  # first: where the sidecar is, everything else is there too
         write_scan(
             recipe.out,
@@ -90,6 +98,8 @@ def _read_and_reconstruct(item: Item, model: Reconstructor, recipe: Recipe) -> R
             recipe.outputs_sha256(item),
             recipe.settings.parts,
         )
+        for path in older - set(all_paths(item, recipe)):  # images of an earlier run, maybe of another patient
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     return joined([one.result for one in reconstructions])
 
 

@@ -160,8 +160,10 @@ def check_outputs(inputs: Sequence[Path], out: Path, others: Sequence[Path] = ()
         folders: whether names may hold those of folders, see `output_names`.
 
     Raises:
-        ValueError: an input listed twice, or a file that is read and that an output would replace.
+        ValueError: an input listed twice, a file that is read and that an output would replace, a file for the folder.
     """
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out}: found a file, expected a folder for the outputs")
     names = output_names(inputs, folders=folders)
     for path, name in zip(inputs, names, strict=True):
         for kind, suffix, reserved in (("sidecar", ".json", MANIFEST), ("page", ".html", INDEX)):

@@ -16,7 +16,8 @@ T = TypeVar("T")
 def parse_inputs(content: bytes, source: str = "list of inputs") -> list[Path]:
     """Return the inputs that a list names: one a line, or each ended by NUL as `find -print0` writes them.
 
-    Empty lines, and lines that start with #, are left out; relative paths are relative to the current folder.
+    Empty lines are left out, and lines that start with # and name no file; relative paths are relative to the current
+    folder.
 
     Args:
         content: UTF-8; other bytes are kept as file names have them.
@@ -30,7 +31,7 @@ def parse_inputs(content: bytes, source: str = "list of inputs") -> list[Path]:
         named = [name for name in text.split("\0") if name]
     else:
         lines = (line.strip() for line in text.splitlines())
-        named = [line for line in lines if line and not line.startswith("#")]
+        named = [line for line in lines if line and (not line.startswith("#") or os.path.exists(line))]
     if not named:
         raise UnreadableInput(source, "no input in it", "one a line, or each ended by NUL")
     return [Path(name) for name in named]

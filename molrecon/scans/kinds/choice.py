@@ -71,6 +71,8 @@ class Choice:
         return {
             "asked_for": named.name,
             "weights_sha256": named.weights_sha256,
+            "model": (self.source or named).name,
+            "model_weights_sha256": (self.source or named).weights_sha256,
             "seen_at_a_time": self.unit,
             "reason": self.reason,
         }

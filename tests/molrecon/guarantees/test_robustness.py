@@ -7,6 +7,7 @@ import math
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -258,3 +259,20 @@ def test_a_strip_of_the_real_brain_keeps_the_certificate_and_nearly_uses_it_up()
     worst = found.curves["strict"].worst_case[-1]
     assert found.curves["strict"].violations == 0 and found.curves["strict"].converged
     assert worst.tightness is not None and worst.tightness > 0.3
+
+
+def test_a_fixed_number_of_steps_begins_where_it_always_does() -> None:
+    """A method without a tolerance would give another image from another start."""
+    starts: list[Tensor | None] = []
+
+    class Descent(Reconstructor):
+        def _solve(self, kspace: Tensor, operator: Any, conditioning: Any, start: Any, solver: Any) -> Solution:
+            starts.append(start)
+            return unbounded_solution(operator.adjoint(kspace), 1)
+
+    operator = Sense(torch.ones(1, 1, 8, 8, dtype=torch.complex64), torch.ones(1, 1, 8, dtype=torch.bool))
+    kspace = torch.ones(1, 1, 8, 8, dtype=torch.complex64)
+    method = ConditionedMethod(Descent().eval(), kspace, operator, 0.0, hold_guide=True)
+    method.solve(kspace, torch.zeros(1, 8, 8, dtype=torch.complex64))
+    method.ascend(kspace)
+    assert starts == [None, None]

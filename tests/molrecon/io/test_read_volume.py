@@ -59,3 +59,14 @@ def test_expand_inputs(tmp_path, kspace):
 def test_expand_inputs_refuses_an_empty_folder(tmp_path):
     with pytest.raises(UnreadableInput, match="without volumes"):
         expand_inputs([tmp_path])
+    assert expand_inputs([tmp_path, "a.h5"]) == [tmp_path, Path("a.h5")]  # others go on; reading it says what is wrong
+    with pytest.raises(UnreadableInput):
+        read_volume(tmp_path)
+
+
+def test_what_a_folder_holds_besides_is_said(tmp_path, caplog):
+    for name in ("a.h5", "B.H5", "notes.txt"):
+        (tmp_path / name).touch()
+    (tmp_path / "sub").mkdir()
+    assert expand_inputs([tmp_path]) == [tmp_path / "B.H5", tmp_path / "a.h5"]
+    assert "left out: 1 other files, 1 sub-folders" in caplog.text

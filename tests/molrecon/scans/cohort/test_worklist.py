@@ -21,6 +21,12 @@ def test_lists() -> None:
             parse_inputs(empty, "mine.txt")
 
 
+def test_a_file_whose_name_begins_as_a_comment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "#1.npy").touch()
+    assert parse_inputs(b"# of Monday\n#1.npy\n") == [Path("#1.npy")]
+
+
 @given(st.integers(0, 50), st.integers(1, 12))
 def test_every_item_is_in_one_shard(items: int, count: int) -> None:
     shards = [Shard(k, count).take(range(items)) for k in range(1, count + 1)]

@@ -319,3 +319,26 @@ def test_series_of_one_scan_are_different_objects(tmp_path: Path, form: str) -> 
         (9001, "molrecon zero-filled acq-set1 RESEARCH ONLY"),
         (9002, "molrecon zero-filled acq-set2 RESEARCH ONLY"),
     ]
+
+
+@pytest.mark.parametrize("form", ["classic", "enhanced"])
+def test_dicom_of_an_earlier_scan_does_not_stay(tmp_path: Path, form: str) -> None:
+    out = tmp_path / "out"
+    for patient in ("a", "b"):
+        (tmp_path / patient).mkdir()
+        scan = write_scan(tmp_path / patient / "scan.mrd", seed=ord(patient))
+        assert reconstruct(scan, "--out", out, *(("--dicom", form) if patient == "a" else ())) == 0
+        assert (out / ("scan.dicom" if form == "classic" else "scan.dcm")).exists() == (patient == "a")
+
+
+def test_options_that_do_not_go_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scan = write_scan(tmp_path / "scan.mrd")
+    for options, message in (
+        (("--suffix", "T1w"), "--suffix without --bids"),
+        (("--keep", "maps", "--virtual-coils", "1"), "--keep maps with --virtual-coils"),
+        (("--out", scan), "found a file, expected a folder"),
+    ):
+        assert reconstruct(scan, "--out", tmp_path / "out", *options) == 2
+        assert message in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        reconstruct(scan, "--out", tmp_path / "out", "--workers", "2", "--devices", "cpu,foo")
