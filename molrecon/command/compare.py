@@ -15,7 +15,7 @@ from molrecon.command.shared.arguments import (
     add_undersampling,
 )
 from molrecon.command.shared.exit_codes import EXIT_NOT_CONVERGED, EXIT_OK
-from molrecon.command.shared.messages import tell, usage
+from molrecon.command.shared.messages import UsageError, tell, usage
 from molrecon.command.shared.reading import conjugation
 from molrecon.reconstructors.defaults import L1_REGULARISATION
 
@@ -84,6 +84,9 @@ def run(args: argparse.Namespace) -> int:
     protect([args.json], [args.input, *maps_files(args), *weights_files(args.model, *args.methods)])
     with usage():
         methods = {name: load_method(args.model if name == MODEL_METHOD else name) for name in args.methods}
+    for name, (model, _) in methods.items():
+        if model.ndim not in (None, 2):
+            raise UsageError(f"compare: {name} has {model.ndim} spatial axes, expected a method of single planes")
     volume = read_volume(args.input, conjugate=conjugation(args))
     maps = read_chosen_maps(args)
     prepared = prepare(

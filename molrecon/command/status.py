@@ -8,7 +8,7 @@ from typing import Any
 
 from molrecon.command.shared.arguments import add_json
 from molrecon.command.shared.exit_codes import EXIT_FAILED, cohort_exit_code
-from molrecon.command.shared.messages import tell, usage
+from molrecon.command.shared.messages import UsageError, tell, usage
 
 HELP = "what became of the volumes of a folder, and which are missing"
 DESCRIPTION = (
@@ -33,6 +33,8 @@ def run(args: argparse.Namespace) -> int:
     folder = Path(args.folder)
     with usage():
         check_has_outputs(folder)
+    if args.json not in (None, "-") and Path(args.json).resolve().is_relative_to(folder.resolve()):
+        raise UsageError(f"status: --json {args.json} is among the outputs in {folder}, expected another folder")
     content = write_manifest(folder)
     volumes, missing = content["volumes"], content["missing"]
     counted = {**content["counts"], "missing": len(missing)}

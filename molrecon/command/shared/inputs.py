@@ -94,12 +94,13 @@ def sampling_seed(args: argparse.Namespace) -> tuple[int, ...]:
 
 
 def protect(outputs: Iterable[str | Path | None], inputs: Iterable[str | Path | None]) -> None:
-    """Raise UsageError if an output would replace an input; None and `-` stand for no file."""
+    """Raise UsageError if an output would replace an input, or has no folder; None and `-` stand for no file."""
+    named = [Path(path) for path in outputs if path is not None and path != "-"]
+    for path in named:
+        if not path.parent.is_dir():  # before anything is computed, which would be lost
+            raise UsageError(f"{path}: there is no folder {path.parent}, expected one that is there")
     with usage():
-        check_replacement(
-            (path for path in outputs if path is not None and path != "-"),
-            (path for path in inputs if path is not None),
-        )
+        check_replacement(named, (path for path in inputs if path is not None))
 
 
 def maps_files(args: argparse.Namespace) -> list[Path]:

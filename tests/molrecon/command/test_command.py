@@ -270,6 +270,7 @@ def test_maps_with_coils_last(model: str, sample: Path, tmp_path: Path, capsys: 
         ["compare", "x.h5", "--seed", "1.5"],
         ["compare", "x.h5", "--center-fraction", "nan"],
         ["reconstruct", "x.h5", "--out", "y", "--device", "abacus"],
+        ["train", "x", "--out", "y", "--name", "../z"],
         ["reconstruct", "x.h5", "--out", "y", "--max-steps", "0"],
         ["reconstruct", "x.h5", "--out", "y", "--tol", "nought"],
     ],
@@ -291,6 +292,11 @@ def test_more_usage_errors(model: str, sample: Path, tmp_path: Path, capsys: pyt
         (["reconstruct", str(sample), "--out", str(sample.parent), "--model", model], "would replace an input"),
         (["reconstruct", str(sample), "--out", str(occupied), "--model", model], "file"),
         (["compare", str(sample), "--accel", "4", "--center-fraction", "0.9", "--model", model], "central columns"),
+        (
+            ["compare", str(sample), "--accel", "4", "--methods", "cg-sense,mol-brain-3d"],
+            "mol-brain-3d has 3 spatial axes",
+        ),
+        (["info", str(sample), "--json", str(tmp_path / "no" / "x.json")], "there is no folder"),
     ):
         assert main(arguments) == 2
         error = capsys.readouterr().err

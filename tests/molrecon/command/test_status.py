@@ -55,6 +55,8 @@ def test_shards_of_a_list_and_their_status(
     for shard in ("3/3", "4/4"):  # a part of a longer array has nothing to do, or one volume
         assert reconstruct(out, *scans, "--shard", shard, "--resume") == 0
     capsys.readouterr()
+    assert main(["status", str(out), "--json", str(next((out / "records").iterdir()))]) == 2
+    assert "among the outputs" in capsys.readouterr().err
     assert main(["status", str(out), "--json", "-"]) == 0
     content = json.loads(capsys.readouterr().out)
     assert content["inputs"] == 3 and content["missing"] == []
