@@ -114,7 +114,8 @@ class Denoiser(nn.Module, ABC):
         about one eps of its norm, measured against float64 with 8 to 64 channels: sums are taken in many parts, and
         their length does not show. With the eps of what surrounds them (gain, phase, conversion), and never less than
         two: `max(2, 1 + depth) eps`, see `rounding_depth`. The worst case over all roundings is 10^4 times as large
-        and never met.
+        and never met. What a bias rounds that is larger than the image, and smaller than its threshold, is not counted:
+        thresholds of trained networks are hundredths of the image at most.
         """
         return max(2.0, 1 + self.rounding_depth()) * torch.finfo(dtype).eps
 
