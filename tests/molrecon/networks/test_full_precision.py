@@ -95,10 +95,22 @@ def test_the_old_flag_can_be_read_inside() -> None:
         assert CUDNN.allow_tf32 is False
 
 
-def test_nothing_is_touched_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_touched_for_other_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_FLAGS", None)
-    with full_precision(torch.device("cpu")):
+    with full_precision(torch.device("meta")):
         pass
+
+
+@pytest.mark.skipif(not hasattr(torch.backends.mkldnn, "conv"), reason="this torch has no such flags")
+def test_convolutions_on_processors_keep_all_bits_too() -> None:
+    mkldnn: Any = torch.backends.mkldnn
+    try:
+        mkldnn.conv.fp32_precision = mkldnn.matmul.fp32_precision = "bf16"
+        with full_precision(torch.device("cpu")):
+            assert mkldnn.conv.fp32_precision == mkldnn.matmul.fp32_precision == "ieee"
+        assert mkldnn.conv.fp32_precision == mkldnn.matmul.fp32_precision == "bf16"
+    finally:
+        mkldnn.conv.fp32_precision = mkldnn.matmul.fp32_precision = "none"
 
 
 def test_the_last_thread_gives_the_settings_back() -> None:
