@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     folder = Path(args.folder)
     with usage():
         check_has_outputs(folder)
-    if args.json not in (None, "-") and Path(args.json).resolve().is_relative_to(folder.resolve()):
+    if args.json not in (None, "-") and _is_an_output(Path(args.json).resolve(), folder.resolve()):
         raise UsageError(f"status: --json {args.json} is among the outputs in {folder}, expected another folder")
     content = write_manifest(folder)
     volumes, missing = content["volumes"], content["missing"]
@@ -47,6 +48,20 @@ def run(args: argparse.Namespace) -> int:
     lines += _listed("missing", missing)
     tell(args, content, "\n".join(lines))
     return EXIT_FAILED if missing else cohort_exit_code([str(volume.get("status")) for volume in volumes])
+
+
+def _is_an_output(path: Path, folder: Path) -> bool:
+    """Tell whether a file is among the outputs in a folder: in one of its folders, or there and no earlier status."""
+    from molrecon.scans.manifest import MANIFEST
+
+    if path.parent != folder or path.name == MANIFEST:
+        return path.is_relative_to(folder)
+    try:
+        return "counts" not in json.loads(path.read_text(encoding="utf-8"))
+    except OSError:
+        return False
+    except ValueError:
+        return True
 
 
 def _line(volume: dict[str, Any]) -> str:

@@ -82,6 +82,8 @@ def test_a_scan_gets_the_model_that_fits_it(automatic: Automatic, scan: Scan, un
     assert choice.describe(ModelSource(AUTOMATIC, "abc")) == {
         "asked_for": AUTOMATIC,
         "weights_sha256": "abc",
+        "model": names[unit],
+        "model_weights_sha256": choice.source.weights_sha256,
         "seen_at_a_time": unit,
         "reason": choice.reason,
     }
