@@ -97,13 +97,21 @@ def output_paths(folder: str | Path, name: str) -> list[Path]:
     return [Path(folder) / f"{name}{suffix}" for suffix in SUFFIXES]
 
 
+def sidecar_in(folder: str | Path, name: str) -> dict[str, Any]:
+    """Return the content of the sidecar NAME.json; empty where there is none, or a file of something else."""
+    try:
+        content = json.loads(output_paths(folder, name)[-1].read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
 def written_paths(folder: str | Path, name: str) -> list[Path]:
     """Return the paths that an earlier run wrote for an input: those that its sidecar lists, else `output_paths`."""
     paths = output_paths(folder, name)
     try:
-        listed = json.loads(paths[-1].read_text(encoding="utf-8"))["outputs"]
-        names = [Path(str(one)).name for one in listed]
-    except (OSError, ValueError, KeyError, TypeError):  # no such file, or one of a single series
+        names = [Path(str(one)).name for one in sidecar_in(folder, name)["outputs"]]
+    except (KeyError, TypeError):  # no such file, or one of a single series
         return paths
     return [*(Path(folder) / one for one in names), paths[-1]]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -15,7 +14,7 @@ from molrecon.scans.data_warnings import DataWarning
 from molrecon.scans.kinds.choice import Choice, choose
 from molrecon.scans.kinds.joint import reconstruct_jointly
 from molrecon.scans.memory.scan_plan import ScanPlan, plan_series
-from molrecon.scans.outputs import output_paths, write_outputs
+from molrecon.scans.outputs import output_paths, sidecar_in, write_outputs
 from molrecon.scans.parts.wanted import PLAIN, Parts
 from molrecon.scans.preparation import PreparedVolume
 from molrecon.scans.reconstruction import Adaptation, NotAdaptable, Reconstruction, Unit, adapt, reconstruct_prepared
@@ -157,11 +156,10 @@ def _write(
 
 def _refuse_others(folder: str | Path, name: str, sha256: str) -> None:
     """Raise ValueError for files of this name that no earlier reconstruction of the input wrote: they may be inputs."""
-    *images, sidecar = output_paths(folder, name)
-    existing = [path for path in images if path.exists()]
+    existing = [path for path in output_paths(folder, name)[:-1] if path.exists()]
     try:
-        same = json.loads(sidecar.read_text(encoding="utf-8"))["input"]["sha256"] == sha256
-    except (OSError, ValueError, KeyError, TypeError):
+        same = sidecar_in(folder, name)["input"]["sha256"] == sha256
+    except (KeyError, TypeError):
         same = False
     if existing and not same:
         raise ValueError(f"{existing[0]}: is there, of another input than {name}, expected another folder or none")
@@ -170,14 +168,13 @@ def _refuse_others(folder: str | Path, name: str, sha256: str) -> None:
 def _refuse_series_of_others(folder: str | Path, name: str, sha256: str) -> None:
     """Raise ValueError where the files NAME are those of one series, or of a part, of a scan under a shorter name."""
     for length in (k for k, letter in enumerate(name) if letter == "_"):
-        sidecar = output_paths(folder, name[:length])[-1]
+        content = sidecar_in(folder, name[:length])
         try:
-            content = json.loads(sidecar.read_text(encoding="utf-8"))
             theirs = f"{name}.nii.gz" in content["outputs"] and content["input"]["sha256"] != sha256
-        except (OSError, ValueError, KeyError, TypeError):  # no such scan, or one without series and parts
+        except (KeyError, TypeError):  # no such scan, or one without series and parts
             continue
         if theirs:
-            raise ValueError(f"{name}.nii.gz: is of {sidecar.stem}, expected another folder or another name")
+            raise ValueError(f"{name}.nii.gz: is of {name[:length]}, expected another folder or another name")
 
 
 def _prepare(frame: Frame, settings: Settings, shared: dict[tuple[int, int], PreparedVolume]) -> PreparedVolume:

@@ -6,11 +6,10 @@
 Two slices: the real 8-coil brain, 230 x 180, at 1D random 4x with 24 calibration lines (left out without
 MOLRECON_DATA), and the packaged head refined to 640 x 368, seen by 15 simulated coils, at the same sampling. One
 process, set up as the `molrecon` command sets itself up, whose only children are BART's, takes the methods in turn.
-`seconds` is the median over the rounds, coil maps
-and noise level included: molrecon's own for all but BART, which has those of `bart ecalib -m1`. BART's time holds the
-start of its programs and its files, which lie in memory; molrecon's starts from arrays. `cpu_seconds` is the processor
-time of process and children, which other programs on the machine change less. BART's weights are those with the best
-PSNR on the slice in question, of a grid in steps of two.
+`seconds` is the median over the rounds, coil maps and noise level included: molrecon's own for all but BART, which has
+those of `bart ecalib -m1`. BART's time holds the start of its programs and its files, which lie in memory; molrecon's
+starts from arrays. `cpu_seconds` is the processor time of process and children, which other programs on the machine
+change less. BART's weights are those with the best PSNR on the slice in question, of a grid in steps of two.
 
 PSNR is against the fully sampled scan, combined by molrecon's maps (the real brain), or the noise-free object as its
 coils see it (the simulated slice), over the pixels that the maps of both packages cover. The file:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from molrecon.scans.data_warnings import DataWarning
 from molrecon.scans.exports import DicomExport, Exports
 from molrecon.scans.exports.dicom_export import FORMS
 from molrecon.scans.manifest import Entry, status_of
-from molrecon.scans.outputs import output_paths, written_paths
+from molrecon.scans.outputs import sidecar_in, written_paths
 from molrecon.scans.page.figures import figures
 
 
@@ -56,30 +55,26 @@ def all_paths(item: Item, recipe: Recipe) -> list[Path]:
     """Return what an earlier run wrote for an item, the sidecar last."""
     if recipe.out is None:
         return []
-    images = read_sidecar(item, recipe).get("image")
-    entities = [str(one.get("entities", "")) for one in images] if isinstance(images, list) else [""]
-    phase = recipe.exports_phase
+    phase, entities = recipe.exports_phase, _entities(read_sidecar(item, recipe))
     exported = [path for one in entities for path in recipe.exports.paths(recipe.out, item.name, one, phase=phase)]
     return [*exported, *written_paths(recipe.out, item.name)]
 
 
 def exported_paths(item: Item, out: Path, sidecar: dict[str, Any]) -> set[Path]:
     """Return where DICOM series of the run that wrote a sidecar may lie, in either form."""
-    images = sidecar.get("image")
-    entities = [str(one.get("entities", "")) for one in images] if isinstance(images, list) else [""]
     exports = [Exports(dicom=DicomExport(form)) for form in FORMS] if sidecar else []
-    return {path for one in entities for export in exports for path in export.paths(out, item.name, one)}
+    return {path for one in _entities(sidecar) for export in exports for path in export.paths(out, item.name, one)}
+
+
+def _entities(sidecar: dict[str, Any]) -> list[str]:
+    """Return what tells the images of a sidecar from each other."""
+    images = sidecar.get("image")
+    return [str(one.get("entities", "")) for one in images] if isinstance(images, list) else [""]
 
 
 def read_sidecar(item: Item, recipe: Recipe) -> dict[str, Any]:
     """Return the content of the sidecar that is there; empty where there is none."""
-    if recipe.out is None:
-        return {}
-    try:
-        content = json.loads(output_paths(recipe.out, item.name)[-1].read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
+    return {} if recipe.out is None else sidecar_in(recipe.out, item.name)
 
 
 def input_entry(sidecar: dict[str, Any]) -> dict[str, Any]:

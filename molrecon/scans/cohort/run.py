@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,7 +16,7 @@ from molrecon.scans.cohort.worklist import WHOLE, Shard
 from molrecon.scans.exports import NO_EXPORTS, Exports
 from molrecon.scans.manifest import MANIFEST, Entry, missing, read_lists, write_list, write_manifest
 from molrecon.scans.methods import load_method
-from molrecon.scans.outputs import check_replacement, output_names, output_paths
+from molrecon.scans.outputs import check_replacement, output_names, output_paths, sidecar_in
 from molrecon.scans.page.cohort import INDEX, write_index
 from molrecon.scans.reconstruction import Reconstruction
 from molrecon.scans.settings import Settings
@@ -131,15 +130,8 @@ def refuse_files_of_others(out: Path, names: Iterable[str]) -> None:
     present, listed = {entry.name for entry in os.scandir(out)}, read_lists(out)
     for name in names:
         found = [path for path in output_paths(out, name) if path.name in present]
-        if found and name not in listed and not _is_ours(output_paths(out, name)[-1]):
+        if found and name not in listed and "settings_sha256" not in sidecar_in(out, name):
             raise ValueError(f"{found[0]}: is there and not of molrecon, expected another folder or name of the output")
-
-
-def _is_ours(sidecar: Path) -> bool:
-    try:
-        return "settings_sha256" in json.loads(sidecar.read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError):
-        return False
 
 
 def _write_index(out: Path, content: Mapping[str, Any]) -> None:
