@@ -186,10 +186,10 @@ def expand_inputs(paths: Iterable[str | Path]) -> list[Path]:
             inside = [item for item in shown if item.suffix.lower() in suffixes]
             if not inside and len(paths) == 1:
                 raise UnreadableInput(path, why, " ".join(suffixes))
-            if inside and len(inside) < len(shown):
-                folders = sum(item.is_dir() for item in shown if item not in inside)
-                files = len(shown) - len(inside) - folders
-                log.warning("%s: left out: %d other files, %d sub-folders", path, files, folders)
+            taken = {*inside, *(bart_pair(item)[1] for item in inside if item.suffix == ".cfl")}
+            others = [item.is_dir() for item in shown if item not in taken]
+            if inside and others:
+                log.warning("%s: left out: %d other files, %d sub-folders", path, others.count(False), sum(others))
             inside = inside or [path]
         volumes |= {bart_pair(item)[0] if item.suffix == ".hdr" else item: None for item in inside}
     return list(volumes)

@@ -65,8 +65,11 @@ def test_expand_inputs_refuses_an_empty_folder(tmp_path):
 
 
 def test_what_a_folder_holds_besides_is_said(tmp_path, caplog):
-    for name in ("a.h5", "B.H5", "notes.txt"):
+    for name in ("a.h5", "B.H5", "k.cfl", "k.hdr"):
         (tmp_path / name).touch()
+    volumes = [tmp_path / name for name in ("B.H5", "a.h5", "k.cfl")]
+    assert expand_inputs([tmp_path]) == volumes and not caplog.text  # the header belongs to its data
+    (tmp_path / "notes.txt").touch()
     (tmp_path / "sub").mkdir()
-    assert expand_inputs([tmp_path]) == [tmp_path / "B.H5", tmp_path / "a.h5"]
+    assert expand_inputs([tmp_path]) == volumes
     assert "left out: 1 other files, 1 sub-folders" in caplog.text
