@@ -79,6 +79,10 @@ class Solution:
         left = self.last_residual
         return self if left is None else replace(self, last_residual=left.to(dtype) * scale.detach())
 
+    def error_bound_as(self, dtype: torch.dtype) -> Tensor:
+        """Return `error_bound` for the value converted to another dtype, whose rounding it then holds."""
+        return self.error_bound if self.value.dtype == dtype else self.error_bound + torch.finfo(dtype).eps
+
     def with_kind(self, kind: Kind) -> Solution:
         """Return the same solution with another word for what its bound rests on; "none" takes the bound away."""
         bound = torch.full_like(self.error_bound, torch.nan) if kind == "none" else self.error_bound

@@ -146,7 +146,7 @@ class _FrameSolutions:
         chosen = [k for k in slices if not self.prepared.empty[k]]
         places = [k if len(planes) == len(self.image) else 0 for k in chosen]
         self.image[chosen] = planes[places].to(self.image.dtype)
-        self.error_bound[chosen] = float(solution.error_bound)
+        self.error_bound[chosen] = float(solution.error_bound_as(self.image.dtype))
         self.converged[chosen], self.n_steps[chosen] = bool(solution.converged), int(solution.n_steps)
         self.scale[chosen], self.kind = scale, solution.kind
         history = solution.residuals[: int(solution.n_steps) + 1, 0].cpu().double().numpy()

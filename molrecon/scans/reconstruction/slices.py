@@ -113,8 +113,7 @@ def solve_batches(
             if solution.last_residual is not None:
                 last_residual = torch.zeros_like(image) if last_residual is None else last_residual
                 last_residual[batch] = solution.last_residual.cpu().to(image.dtype)
-            rounding = torch.finfo(image.dtype).eps if image.dtype != solution.value.dtype else 0.0
-            error_bound[batch] = solution.error_bound.cpu().double().numpy() + rounding
+            error_bound[batch] = solution.error_bound_as(image.dtype).cpu().double().numpy()
             converged[batch] = solution.converged.cpu().numpy()
             n_steps[batch] = solution.n_steps.cpu().numpy()
             for position, k in enumerate(batch):

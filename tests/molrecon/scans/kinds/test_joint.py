@@ -131,3 +131,11 @@ def test_a_frame_that_lacks_a_slice_measured_nothing_of_it() -> None:
     for k, measured in ((0, [True, True, True]), (1, [True, False, True])):
         _, operator = joint_series_problem(frames, k)
         assert operator.sampling_mask.flatten(2).all(2).tolist() == [measured]
+
+
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128])
+def test_a_bound_holds_the_rounding_of_what_is_delivered(dtype: torch.dtype) -> None:
+    kind = model().double() if dtype == torch.complex128 else model()
+    kind.solver = replace(kind.solver, tol=1e-4 if dtype == torch.complex64 else 1e-10)
+    (found,) = reconstruct_jointly([slab()], kind)
+    assert found.error_bound.max() > torch.finfo(torch.complex64).eps and found.converged.all()
