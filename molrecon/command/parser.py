@@ -116,9 +116,9 @@ def dispatch(command: Command, args: argparse.Namespace) -> int:
     logging.basicConfig(level=logging.DEBUG if args.verbose else logging.WARNING, format="molrecon: %(message)s")
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
     if "device" in args:  # it computes: torch is loaded anyway
-        from molrecon.scans.memory.allocator import keep_freed_memory
+        from molrecon.scans.memory.allocator import tune_for
 
-        keep_freed_memory()
+        tune_for(getattr(args, "memory", None))
     try:
         return command.run(args)
     except UsageError as error:

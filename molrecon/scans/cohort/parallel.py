@@ -17,7 +17,7 @@ from molrecon.scans.cohort.one_volume import carry_out, conclude
 from molrecon.scans.cohort.recipe import Item, Outcome, Recipe
 from molrecon.scans.cohort.workers import Died, run_in_workers
 from molrecon.scans.manifest import FAILED, Entry
-from molrecon.scans.memory.allocator import keep_freed_memory
+from molrecon.scans.memory.allocator import tune_for
 from molrecon.scans.methods import load_method
 from molrecon.scans.outputs import temporary_prefix
 
@@ -67,7 +67,7 @@ class _Start:
     threads: int
 
     def __call__(self, number: int) -> Callable[[Item], Outcome]:
-        keep_freed_memory()
+        tune_for(self.recipe.settings.memory)
         if "OMP_NUM_THREADS" not in os.environ:  # else torch has obeyed it
             torch.set_num_threads(self.threads)
         device = self.devices[number % len(self.devices)] if self.devices else self.recipe.settings.device

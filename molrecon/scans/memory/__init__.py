@@ -2,7 +2,7 @@
 
 network_plan  tiles, Anderson window and precision of a MOL
 scan_plan     where k-space and maps lie, slices at a time, and the plan of the network, for a scan
-allocator     does a process keep the memory that it frees?
+allocator     does a process keep the memory that it frees, or give it back?
 file_sizes    what a file holds, and what reading it takes, without reading it
 """
 

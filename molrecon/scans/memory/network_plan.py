@@ -114,7 +114,8 @@ def plan_memory(
     updates and the conjugate gradients' in that of the network; Anderson's history; the network on the largest tile.
     Tiles with halos cost computed pixels, smaller windows iterations (`STEPS`), and single precision, which is the
     last thing given up, the accuracy that can be attained (see `MOL`). What is held while the data are read is not
-    counted.
+    counted. The C library is taken to keep half as much again of what is freed, which tiles can double by chance: a
+    process that is to stay inside calls `allocator.return_freed_memory` first, as the commands do.
 
     Args:
         budget: bytes, or a size that `parse_size` reads.
