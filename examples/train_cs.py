@@ -57,6 +57,7 @@ from molrecon.training.log import finish
 from molrecon.training.loop import train
 from molrecon.weights import save
 
+PUBLISHED_RATIOS = (10, 25, 30, 40)
 MICRO_BATCH = 16  # blocks at a time on a processor: they stay in its cache
 QUICK_VALIDATION = 10  # images at checkpoints; all forty at the end
 
@@ -95,7 +96,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--start-published",
         action="store_true",
-        help="start from the published ISTA-Net+ weights, with either data step",
+        help="start from the published ISTA-Net+ weights, with either data step; at a ratio without any, from the next",
     )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -116,7 +117,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def build(arguments: argparse.Namespace) -> Unrolled:
     """Return the stages before training."""
     if arguments.start_published:
-        published = arguments.data / "published" / "ista_net_plus" / f"cs_ratio_{arguments.ratio}.pkl"
+        published = arguments.data / "published" / "ista_net_plus" / f"cs_ratio_{published_ratio(arguments.ratio)}.pkl"
         return load_published_ista(published, arguments.data_step, arguments.gradient_scale)
     return assemble(
         arguments.host,
@@ -126,6 +127,11 @@ def build(arguments: argparse.Namespace) -> Unrolled:
         gradient_scale=arguments.gradient_scale,
         seed=arguments.seed,
     )
+
+
+def published_ratio(ratio: int) -> int:
+    """Return the ratio in percent of the published weights to start from: the nearest one, none has the matrix in it."""
+    return min(PUBLISHED_RATIOS, key=lambda published: abs(published - ratio))
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -201,7 +207,9 @@ def store(imager: BlockImager, arguments: argparse.Namespace, ratio: int, images
         "parameters": sum(parameter.numel() for parameter in imager.model.parameters()),
         "data": "88,912 blocks of the 91 images",
         "split": "validation: the last 40 images of train400",
-        "start": "published ISTA-Net+ weights" if arguments.start_published else "random",
+        "start": f"published ISTA-Net+ weights, {published_ratio(arguments.ratio)} %"
+        if arguments.start_published
+        else "random",
         "steps": arguments.steps,
         "batch": arguments.batch,
         "learning_rate": arguments.learning_rate,

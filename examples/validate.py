@@ -96,8 +96,12 @@ class Judge:
         bart = best_of(lambda w: self.psnr(bart_l1(kspace, operator, w)), BART_GRID)
         return scores | {"CG-SENSE": cg[0], "CG weight": cg[1], "BART": bart[0], "BART weight": bart[1]}
 
-    def model(self, model: Reconstructor, tol: float, *, adapted: bool = False) -> Scores:
-        """Return what a model does, with the noise level that the pipeline estimates, or adapts to the scan."""
+    def model(self, model: Reconstructor, tol: float, *, adapted: bool = False) -> tuple[Scores, Tensor]:
+        """Return what a model does, with the noise level that the pipeline estimates, or adapts to the scan.
+
+        Returns:
+            Scores, and the image (1, sets, rows, cols) or (1, rows, cols).
+        """
         started = time.perf_counter()
         solver = None if model.solver is None else replace(model.solver, tol=tol)
         factor = adapt(self.prepared, model).factor if adapted else 1.0
@@ -105,7 +109,7 @@ class Judge:
         image = model(self.prepared.kspace, self.operator, noise_level=level, solver=solver).value
         seconds = time.perf_counter() - started
         scores = {"psnr": self.psnr(image), "ssim": self.ssim(image), "seconds": seconds}
-        return scores | {"factor": factor} if adapted else scores
+        return scores | ({"factor": factor} if adapted else {}), image
 
 
 def parse() -> argparse.Namespace:
@@ -147,7 +151,7 @@ def main() -> None:
                 arguments.baselines.parent.mkdir(parents=True, exist_ok=True)
                 arguments.baselines.write_text(json.dumps(stored, indent=1) + "\n")
             rows[case.name] = {"baselines": stored.get(key, {})} | {
-                n: judge.model(m, arguments.tol, adapted=arguments.adapt) for n, m in models.items()
+                n: judge.model(m, arguments.tol, adapted=arguments.adapt)[0] for n, m in models.items()
             }
     print(table(results, {f.name for f in chosen if not f.chooses}, list(models)))
     if arguments.json:

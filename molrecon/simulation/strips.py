@@ -29,7 +29,6 @@ __all__ = [
     "draw_strip",
     "magnitude_psnr",
     "measured",
-    "plain_scan",
     "robust_maximum",
     "simulate_scan",
     "stack_problems",
@@ -72,20 +71,6 @@ def simulate_scan(image: np.ndarray, size: int, rng: np.random.Generator, coils:
     scan[:active] = field * x
     width = int(rng.integers(16, 33))
     return _calibrated(torch.from_numpy(scan), noise_level, width, rng)
-
-
-def plain_scan(image: np.ndarray, noise_level: float, width: int, rng: np.random.Generator, coils: int = 8) -> Scan:
-    """Return a scan of an image as it is, with its own phase, for scores: only coils and noise are drawn.
-
-    Args:
-        image: (n, n) complex64.
-        noise_level: of the scan.
-        width: central k-space columns from which the maps are estimated.
-        rng: source of all randomness.
-        coils: number of coils.
-    """
-    field = _coil_fields(coils, len(image), rng)
-    return _calibrated(torch.from_numpy((field * image).astype(np.complex64)), noise_level, width, rng)
 
 
 def _calibrated(coil_images: Tensor, noise_level: float, width: int, rng: np.random.Generator) -> Scan:
