@@ -130,7 +130,7 @@ def build(arguments: argparse.Namespace) -> Unrolled:
 
 
 def published_ratio(ratio: int) -> int:
-    """Return the ratio in percent of the published weights to start from: the nearest one, none has the matrix in it."""
+    """Return the ratio in percent of the published weights to start from: the nearest, as none has a matrix in it."""
     return min(PUBLISHED_RATIOS, key=lambda published: abs(published - ratio))
 
 
