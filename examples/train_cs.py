@@ -130,7 +130,7 @@ def build(arguments: argparse.Namespace) -> Unrolled:
 
 
 def published_ratio(ratio: int) -> int:
-    """Return the ratio in percent of the published weights to start from: the nearest, as none has a matrix in it."""
+    """Return the nearest ratio in percent of published weights: none has a matrix in it, so that any can be a start."""
     return min(PUBLISHED_RATIOS, key=lambda published: abs(published - ratio))
 
 
