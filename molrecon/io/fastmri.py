@@ -16,7 +16,7 @@ import numpy as np
 from molrecon.io.axes import check_coil_axis
 from molrecon.io.crop import center_crop
 from molrecon.io.hdf5 import check_heaps, check_size, read_text
-from molrecon.io.header import padding_attributes, parse_header, voxel_size
+from molrecon.io.header import describe_matrix, padding_attributes, parse_header, voxel_size
 from molrecon.io.large_arrays import empty_array, on_disk, planes
 from molrecon.io.masks import canonical_mask, describe_zero_padding, infer_sampling_mask, mask_kspace, masked_samples
 from molrecon.io.volume import RawVolume, UnreadableInput, check_kspace, file_sha256, reading
@@ -68,16 +68,17 @@ def read_fastmri(path: str | Path) -> RawVolume:
     sampling_mask, masked = _sampling_mask(path, kspace, mask)
     mask_kspace(kspace, sampling_mask)
     recon_shape, spacing = (rows, cols), None
+    remarks: list[str] = []
     if xml is not None:
         header = parse_header(path, xml)
         recon_shape = min(header.recon_matrix[0], rows), min(header.recon_matrix[1], cols)
         spacing = voxel_size(header, rows, cols)
         attributes |= padding_attributes(header, sampling_mask)
-    remarks: tuple[str, ...] = ()
+        remarks += describe_matrix(header, rows, cols) if spacing is not None else []
     if mask is None and "padding_left" not in attributes:
-        remarks = tuple(describe_zero_padding(sampling_mask, rows))
-        for remark in remarks:
-            log.warning("%s: %s", path, remark)
+        remarks += describe_zero_padding(sampling_mask, rows)
+    for remark in remarks:
+        log.warning("%s: %s", path, remark)
     if reference is not None:
         reference = _reference(path, reference, kspace.shape[0])
         recon_shape = min(recon_shape[0], reference.shape[1]), min(recon_shape[1], reference.shape[2])
@@ -94,7 +95,7 @@ def read_fastmri(path: str | Path) -> RawVolume:
         attributes=attributes,
         header=xml,
         left_out={"masked samples": masked} if masked else {},
-        remarks=remarks,
+        remarks=tuple(remarks),
     )
 
 

@@ -178,6 +178,13 @@ def test_voxel_size_of_stored_data_without_oversampling(fastmri_file, kspace, he
     assert volume.voxel_size == pytest.approx((2.0, 2.5, 5.0))
 
 
+def test_a_header_of_another_matrix_is_remarked(fastmri_file, kspace, header, caplog):
+    volume = read_fastmri(fastmri_file({"kspace": kspace(1, 2, 16, 12), "ismrmrd_header": header()}))
+    (remark,) = volume.remarks
+    assert "12 columns of k-space, the header has 10 encoded and 8 reconstructed" in remark and remark in caplog.text
+    assert read_fastmri(fastmri_file({"kspace": kspace(1, 2, 16, 10), "ismrmrd_header": header()})).remarks == ()
+
+
 @pytest.mark.parametrize("fov", [(0.0, 25.0, 5.0), (32.0, float("nan"), 5.0)])
 def test_voxel_size_is_unknown_without_a_field_of_view(fastmri_file, kspace, header, fov):
     volume = read_fastmri(fastmri_file({"kspace": kspace(1, 2, 16, 10), "ismrmrd_header": header(encoded_fov=fov)}))
