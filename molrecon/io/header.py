@@ -118,7 +118,7 @@ def voxel_size(header: Header, rows: int, cols: int) -> tuple[float, float, floa
 def describe_matrix(header: Header, rows: int, cols: int) -> list[str]:
     """Return a remark for each axis of the k-space that is neither as the encoded matrix nor as the recon one."""
     return [
-        f"{size} {axis} of k-space, the header has {encoded} encoded and {recon} reconstructed: the voxel size is unsure"
+        f"{size} {axis} of k-space, the header has {encoded} encoded, {recon} reconstructed: the voxel size is unsure"
         for axis, size, encoded, recon in zip(
             ("rows", "columns"), (rows, cols), header.encoded_matrix, header.recon_matrix, strict=False
         )

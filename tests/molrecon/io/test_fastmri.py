@@ -181,7 +181,7 @@ def test_voxel_size_of_stored_data_without_oversampling(fastmri_file, kspace, he
 def test_a_header_of_another_matrix_is_remarked(fastmri_file, kspace, header, caplog):
     volume = read_fastmri(fastmri_file({"kspace": kspace(1, 2, 16, 12), "ismrmrd_header": header()}))
     (remark,) = volume.remarks
-    assert "12 columns of k-space, the header has 10 encoded and 8 reconstructed" in remark and remark in caplog.text
+    assert "12 columns of k-space, the header has 10 encoded, 8 reconstructed" in remark and remark in caplog.text
     assert read_fastmri(fastmri_file({"kspace": kspace(1, 2, 16, 10), "ismrmrd_header": header()})).remarks == ()
 
 
