@@ -7,9 +7,9 @@ METHOD is a name of `METHODS`; the files are those of `examples/train_prior.py`,
 its spread. The slices are the eleven families of `examples/validate.py`, prepared as there, and what counts is the lead
 in dB over BART's `pics -S -l1 -i100` with the same maps at the weight that is best for the slice, of which it keeps the
 scores. Training memory is the peak of one training step on the first slice, beside model and data; the worst case is
-that of `molrecon robustness`, 5 % of the data of the first slice; both are those of the first seed. What FILE holds
-of other weights stays in its tables, so that methods can be measured one after the other. A number of the tables is a
-mean with its spread (standard deviation) over seeds.
+that of `molrecon robustness`, 5 % of the data of the first slice; both are those of the first seed. FILE gets the
+tables, in which a number is a mean with its spread (standard deviation) over seeds; FILE_slices.json gets what they are
+made of, and what that file holds of other weights stays, so that methods can be measured one after the other.
 """
 
 from __future__ import annotations
@@ -256,15 +256,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     found, pictures = measure_all(
         arguments.weights, arguments.data, arguments.families, arguments.tol, worst_case=arguments.worst_case
     )
-    if arguments.json and arguments.json.is_file():
-        found = json.loads(arguments.json.read_text(encoding="utf-8"))["weights"] | found
+    stored = arguments.json and arguments.json.with_stem(f"{arguments.json.stem}_slices")
+    if stored and stored.is_file():
+        found = json.loads(stored.read_text(encoding="utf-8")) | found
     made = tables(found, COMMAND.format(tol=arguments.tol))
     for table in made.values():
         print("\n" + " | ".join(column["title"] for column in table["columns"]))
         for row in table["rows"]:
             print(" | ".join(map(_text, row)))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(made | {"weights": found}, indent=1, ensure_ascii=False) + "\n")
+    if stored:
+        arguments.json.write_text(json.dumps(made, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        stored.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     if arguments.figure:
         draw(pictures, arguments.figure)
 
