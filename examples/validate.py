@@ -96,14 +96,19 @@ class Judge:
         bart = best_of(lambda w: self.psnr(bart_l1(kspace, operator, w)), BART_GRID)
         return scores | {"CG-SENSE": cg[0], "CG weight": cg[1], "BART": bart[0], "BART weight": bart[1]}
 
-    def model(self, model: Reconstructor, tol: float, *, adapted: bool = False) -> tuple[Scores, Tensor]:
+    def model(self, model: Reconstructor, tol: float | None = None, *, adapted: bool = False) -> tuple[Scores, Tensor]:
         """Return what a model does, with the noise level that the pipeline estimates, or adapts to the scan.
+
+        Args:
+            model: the model.
+            tol: of equilibria; None: that of the model's own settings.
+            adapted: choose the strength by withheld samples.
 
         Returns:
             Scores, and the image (1, sets, rows, cols) or (1, rows, cols).
         """
         started = time.perf_counter()
-        solver = None if model.solver is None else replace(model.solver, tol=tol)
+        solver = None if model.solver is None or tol is None else replace(model.solver, tol=tol)
         factor = adapt(self.prepared, model).factor if adapted else 1.0
         level = factor * self.prepared.noise_level
         image = model(self.prepared.kspace, self.operator, noise_level=level, solver=solver).value
