@@ -30,6 +30,7 @@ from torch import Tensor
 
 from molrecon.reconstructors.base import Reconstructor
 from molrecon.reconstructors.classical import CGSense
+from molrecon.reconstructors.mol import MOL
 from molrecon.scans.comparison import reference_image, undersample
 from molrecon.scans.metrics import psnr, ssim
 from molrecon.scans.preparation import PreparedVolume, prepare
@@ -101,14 +102,14 @@ class Judge:
 
         Args:
             model: the model.
-            tol: of equilibria; None: that of the model's own settings.
+            tol: error bound of a MOL; None: that of its own settings, as others have, whose tolerance is of a residual.
             adapted: choose the strength by withheld samples.
 
         Returns:
             Scores, and the image (1, sets, rows, cols) or (1, rows, cols).
         """
         started = time.perf_counter()
-        solver = None if model.solver is None or tol is None else replace(model.solver, tol=tol)
+        solver = replace(model.solver, tol=tol) if isinstance(model, MOL) and tol is not None else model.solver
         factor = adapt(self.prepared, model).factor if adapted else 1.0
         level = factor * self.prepared.noise_level
         image = model(self.prepared.kspace, self.operator, noise_level=level, solver=solver).value
@@ -125,7 +126,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--families", nargs="*", help="default: all")
     parser.add_argument("--json", type=Path, help="write all scores there")
     parser.add_argument("--baselines", type=Path, default=BASELINES, help="file of CG-SENSE's and BART's scores")
-    parser.add_argument("--tol", type=float, default=TOL, help="error bound of equilibrium models")
+    parser.add_argument("--tol", type=float, default=TOL, help="error bound of MOL models")
     parser.add_argument("--adapt", action="store_true", help="adapt the strength of models, as `reconstruct --adapt`")
     arguments = parser.parse_args()
     if arguments.data is None:
