@@ -55,7 +55,7 @@ METHODS = {  # in the order of the table
     "mol-guided": "MOL strict, guided by that ADMM-Net",
 }
 COMMAND = (
-    "python examples/train_prior.py --model METHOD --steps 1000 --seed 1|2 --learning-rate 1e-3 ...;"
+    "python examples/train_prior.py --model METHOD --steps 1000 --seed 1 --learning-rate 1e-3 ...;"
     " python examples/compare_methods.py --weights METHOD-SEED.safetensors ... --worst-case --json FILE"
 )
 WORST_CASE = 0.05
