@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from examples import cs_alignment, cs_benchmark, cs_gain, train_cs, train_gin_mri
 from molrecon.io.images import write_image
 from molrecon.sensing.assembly import assemble
+from molrecon.sensing.published_ista import load_published_ista
 from molrecon.weights import load_card
 
 ONE_THREAD = ("--threads", "1")
@@ -117,6 +118,16 @@ def test_published_weights(tmp_path: Path, data: str) -> None:
     ask = ["--published", "--set", "set11", "--ratio", "25", "--json", str(scores), *ONE_THREAD]
     cs_benchmark.main(["--data", data, *ask])
     assert set(json.loads(scores.read_text())) == {"model", "set", "ratio", "psnr", "ssim"}
+
+
+@pytest.mark.skipif("MOLRECON_DATA" not in os.environ, reason="MOLRECON_DATA is not set: no published weights here")
+@pytest.mark.parametrize(("ratio", "published"), [("20", 25), ("25", 25), ("50", 40)])
+def test_a_ratio_without_published_weights_starts_from_the_next(tmp_path: Path, ratio: str, published: int) -> None:
+    command = ["--data", os.environ["MOLRECON_DATA"], "--out", str(tmp_path), "--ratio", ratio, "--start-published"]
+    started = train_cs.build(train_cs.parse(command)).state_dict()
+    weights = Path(os.environ["MOLRECON_DATA"]) / "published" / "ista_net_plus" / f"cs_ratio_{published}.pkl"
+    expected = load_published_ista(weights, "gin", 1.0).state_dict()
+    assert started.keys() == expected.keys() and all(torch.equal(started[key], expected[key]) for key in expected)
 
 
 @pytest.mark.skipif("MOLRECON_DATA" not in os.environ, reason="MOLRECON_DATA is not set: the real images are not here")
