@@ -64,9 +64,9 @@ def test_methods_are_measured_one_after_the_other(weights: dict[str, Path], tmp_
 def test_the_worst_case_is_measured_where_it_is_asked_for(weights: dict[str, Path], tmp_path: Path) -> None:
     scores = tmp_path / "scores.json"
     compare_methods.main(
-        ["--data", str(tmp_path), "--json", str(scores), "--weights", str(weights["mol-1"]), "--worst-case"]
+        ["--data", str(tmp_path), "--json", str(scores), "--weights", str(weights["unet-1"]), "--worst-case"]
     )
-    ((before, after),) = json.loads((tmp_path / "scores_slices.json").read_text())["mol-1"]["worst_case"].values()
+    ((before, after),) = json.loads((tmp_path / "scores_slices.json").read_text())["unet-1"]["worst_case"].values()
     assert after < before
 
 
