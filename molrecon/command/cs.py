@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=DEFAULT_IMAGER,
         metavar="NAME",
         help="packaged imager, safetensors file that examples/train_cs.py wrote, or published ISTA-Net+ weights"
-        " (cs_ratio_R.pkl) (default: %(default)s, for 10 and 25 %%)",
+        " (cs_ratio_R.pkl) (default: %(default)s, for 10, 25 and 50 %%)",
     )
     parser.add_argument("--out", metavar="FILE", help="image to write (default: IMAGE-RATIO.png in this folder)")
     parser.add_argument("--json", metavar="FILE", help="write the numbers there as well; - prints them to stdout only")

@@ -12,8 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from examples import cs_alignment, cs_benchmark, cs_gain, train_cs, train_gin_mri
-from molrecon.io.images import write_image
+from examples import cs_alignment, cs_benchmark, cs_gain, cs_images, train_cs, train_gin_mri
+from molrecon.io.images import read_image, write_image
 from molrecon.sensing.assembly import assemble
 from molrecon.sensing.published_ista import load_published_ista
 from molrecon.weights import load_card
@@ -141,3 +141,10 @@ def test_training_on_multi_coil_mri(tmp_path: Path) -> None:
     assert result["psnr"] == pytest.approx(np.mean(list(result["psnr_by_set"].values()))) and result["psnr"] > 10
     with pytest.raises(SystemExit):
         train_gin_mri.parse([*command, "--rows", "16"])
+
+
+def test_a_photograph_at_two_ratios(tmp_path: Path) -> None:
+    write_image(tmp_path / "photo.png", np.random.default_rng(0).integers(0, 256, (40, 36), np.uint8))
+    command = ["--image", str(tmp_path / "photo.png"), "--figure", str(tmp_path / "figure.png")]
+    cs_images.main([*command, "--ratios", "10", "50", "--part", "4", "4", "16"])
+    assert read_image(tmp_path / "figure.png").shape[1] > 500

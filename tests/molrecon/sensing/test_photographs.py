@@ -80,5 +80,5 @@ def test_command_refuses(model: str, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert main(["cs", "--image", image, "--model", str(tmp_path / "none")]) == 2
     with pytest.raises(ValueError, match=r"expected .*cs_ratio_10\.pkl"):
         find_imager("folder/cs_ratio_25.pkl", 10)
-    with pytest.raises(FileNotFoundError, match=r"imager for 50 %, expected one of ista-net-plus-gdm-10, .*gin-25$"):
-        find_imager("ista-net-plus-gin", 50)
+    with pytest.raises(FileNotFoundError, match=r"imager for 40 %, expected one of ista-net-plus-gdm-10, .*gin-50$"):
+        find_imager("ista-net-plus-gin", 40)
