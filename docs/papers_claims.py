@@ -129,7 +129,8 @@ def monotone_operator_learning(results: Results) -> Claims:
             "image quality of unrolled networks",
             PARTLY,
             f"at equal training, mean lead over BART: strict {lead('MOL strict')} dB, penalised"
-            f" {lead('MOL penalised')}, MoDL {lead('MoDL, 10 unrolls')}, ADMM-Net {lead('ADMM-Net, 10 unrolls')}; 1,000 steps, one seed",
+            f" {lead('MOL penalised')}, MoDL {lead('MoDL, 10 unrolls')}, ADMM-Net"
+            f" {lead('ADMM-Net, 10 unrolls')}; 1,000 steps, one seed",
         ),
         (
             "more robust in the worst case than unrolled networks",
