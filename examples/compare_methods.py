@@ -17,11 +17,11 @@ measured one after the other.
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
 import os
 import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +37,7 @@ from examples._families import families
 from examples.validate import BASELINES, Judge
 from molrecon import __version__
 from molrecon.guarantees.robustness import evaluate
-from molrecon.reconstructors.base import Reconstructor
-from molrecon.reconstructors.conditioning import condition
+from molrecon.reconstructors.learned import LearnedReconstructor
 from molrecon.scans.metrics import psnr
 from molrecon.training.step_memory import training_memory
 from molrecon.weights import load, load_card, weights_hash
@@ -54,10 +53,6 @@ METHODS = {  # in the order of the table
     "mol": "MOL strict",
     "mol-guided": "MOL strict, guided by that ADMM-Net",
 }
-COMMAND = (
-    "python examples/train_prior.py --model METHOD --steps 1000 --seed 1 --learning-rate 1e-3 ...;"
-    " python examples/compare_methods.py --weights METHOD-SEED.safetensors ... --worst-case --json FILE"
-)
 WORST_CASE = 0.05
 SHOWN = {  # family: number of the case that is drawn
     "8-coil brain": 0,
@@ -66,10 +61,10 @@ SHOWN = {  # family: number of the case that is drawn
 }
 
 
-def costs(model: Reconstructor, judge: Judge, *, worst_case: bool) -> dict[str, Any]:
+def costs(model: LearnedReconstructor, judge: Judge, *, worst_case: bool) -> dict[str, Any]:
     """Return parameters, MB of a training step, and PSNR before and after the worst case, by how it is taken."""
     prepared = judge.prepared
-    conditioning = condition(prepared.kspace, judge.operator, prepared.noise_level)
+    conditioning = model.condition(prepared.kspace, judge.operator, prepared.noise_level)
     # The second step's: a first one loads code and keeps buffers.
     used = [training_memory(model, prepared.kspace, judge.operator, conditioning) for _ in range(2)][-1]
     found: dict[str, Any] = {"parameters": sum(p.numel() for p in model.parameters())}
@@ -85,7 +80,7 @@ def measure_all(
     files: Sequence[Path], data: Path, chosen: Sequence[str] | None, *, worst_case: bool
 ) -> tuple[dict[str, Any], dict[str, dict[str, np.ndarray]]]:
     """Return what is to be known of every file of weights, and by family the images that are drawn."""
-    models = {file.stem: load(str(file), Reconstructor) for file in files}
+    models = {file.stem: load(str(file), LearnedReconstructor) for file in files}
     first = {method_of(stem): stem for stem in reversed(models)}  # seed of each method
     found: dict[str, Any] = {file.stem: _training(file) | {"scores": {}} for file in files}
     pictures: dict[str, dict[str, np.ndarray]] = {}
@@ -96,7 +91,7 @@ def measure_all(
             judge = Judge(case)
             drawn = SHOWN.get(family.name) == number
             if drawn:
-                weight = _baselines().get(case.name, {}).get("BART weight", np.nan)
+                weight = baselines().get(case.name, {}).get("BART weight", np.nan)
                 pictures[case.name] = {"reference": judge.reference[0]}
                 if np.isfinite(weight):
                     bart = bart_l1(judge.prepared.kspace, judge.operator, weight)
@@ -124,14 +119,13 @@ def _training(file: Path) -> dict[str, Any]:
     return {"sha256": weights_hash(str(file)), "steps": card.get("steps"), "rate": card.get("learning_rate")}
 
 
-def _baselines() -> dict[str, dict[str, float]]:
+def baselines() -> dict[str, dict[str, float]]:
     """Return the scores of the classical methods by case."""
     return {key.split(" [")[0]: scores for key, scores in json.loads(BASELINES.read_text()).items()}
 
 
-def leads(scores: dict[str, dict[str, dict[str, float]]]) -> dict[str, list[float]]:
-    """Return the leads over BART in dB of the slices of each family."""
-    base = _baselines()
+def leads(scores: dict[str, dict[str, dict[str, float]]], base: dict[str, dict[str, float]]) -> dict[str, list[float]]:
+    """Return the leads over BART in dB of the slices of each family; `base` is that of `baselines`."""
     return {
         family: [case["psnr"] - base.get(name, {}).get("BART", np.nan) for name, case in cases.items()]
         for family, cases in scores.items()
@@ -144,15 +138,27 @@ def over_seeds(values: Sequence[float], decimals: int = 4) -> float | dict[str, 
     return mean if len(values) == 1 else {"mean": mean, "spread": round(float(np.std(values)), decimals)}
 
 
-def tables(found: dict[str, Any], command: str) -> dict[str, Any]:
+def command(found: dict[str, Any]) -> str:
+    """Return what made the weights and these tables, by the cards of the weights."""
+    seeds = "|".join(sorted({stem.rpartition("-")[2] for stem in found}))
+    steps, rates = ("|".join(sorted({str(one[key]) for one in found.values()})) for key in ("steps", "rate"))
+    return (
+        f"python examples/train_prior.py --model METHOD --steps {steps} --seed {seeds} --learning-rate {rates} ...;"
+        " python examples/compare_methods.py --weights METHOD-SEED.safetensors ... --worst-case --json FILE"
+    )
+
+
+def tables(found: dict[str, Any]) -> dict[str, Any]:
     """Return the tables "scores" and "families", in the form of docs/results_tables.py."""
     groups: dict[str, list[dict[str, Any]]] = {}
     for stem in sorted(found, key=lambda s: (list(METHODS).index(method_of(s)), s)):
         groups.setdefault(method_of(stem), []).append(found[stem])
     names = list(next(iter(found.values()))["scores"])
+    base = baselines()
     rows, by_family = [], []
     for method, seeds in groups.items():
-        first, lead = seeds[0], [leads(one["scores"]) for one in seeds]
+        first = next(one for one in seeds if "parameters" in one)
+        lead = [leads(one["scores"], base) for one in seeds]
         means = [{family: float(np.mean(of_slices)) for family, of_slices in one.items()} for one in lead]
         cases = [[case for family in one["scores"].values() for case in family.values()] for one in seeds]
         similar = [
@@ -169,14 +175,14 @@ def tables(found: dict[str, Any], command: str) -> dict[str, Any]:
                 _worst_case(first),
                 round(float(np.median([c["seconds"] for one in cases for c in one])), 2),
                 round(first["training_mb"]) if "training_mb" in first else "",
-                first.get("parameters", ""),
+                first["parameters"],
             ]
         )
         by_family.append([METHODS[method], *(over_seeds([one[name] for one in means]) for name in names)])
     made = {
-        "command": command,
+        "command": command(found),
         "version": __version__,
-        "recorded": datetime.now(UTC).date().isoformat(),
+        "recorded": datetime.date.today().isoformat(),
         "machine": "one thread of a busy machine",
     }
     shown = {"decimals": 2, "signed": True, "best": "max"}
@@ -260,7 +266,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     stored = arguments.json and arguments.json.with_stem(f"{arguments.json.stem}_slices")
     if stored and stored.is_file():
         found = json.loads(stored.read_text(encoding="utf-8")) | found
-    made = tables(found, COMMAND)
+    made = tables(found)
     for table in made.values():
         print("\n" + " | ".join(column["title"] for column in table["columns"]))
         for row in table["rows"]:
